@@ -1,0 +1,411 @@
+//! The flow key, its keyed hash, and the record that one direction of a connection occupies in a flow table.
+//!
+//! A flow table (`FLOWS`, `PENDING`, `AFFINITY`, `FRAGMENTS`) is an ARRAY of [`Bucket`]s: four records of one cache line
+//! each. A key has two candidate buckets, so that a full bucket is rare long before the table is. The XDP programs and
+//! the daemon (through `mmap`) both read and write them; [`Control`] is the one word that says who owns a record.
+
+use core::mem::size_of;
+
+/// IPv4 in [`FlowKey::family`].
+pub const FAMILY_V4: u8 = 4;
+/// IPv6 in [`FlowKey::family`].
+pub const FAMILY_V6: u8 = 6;
+
+/// Records per bucket.
+pub const WAYS: usize = 4;
+
+/// A direction of a connection: five 8-byte words, so that building, hashing and comparing it are a few loads each.
+///
+/// * word 0: source port, destination port (network order), protocol, family, two zero bytes;
+/// * IPv4: word 1 is source address, destination address (network order); words 2–4 are zero;
+/// * IPv6: words 1–2 are the source address, words 3–4 the destination address (network order).
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct FlowKey {
+    /// Source port, destination port (both network order), protocol, family, zero.
+    pub ports: [u8; 8],
+    /// Addresses, see the type.
+    pub addresses: [[u8; 8]; 4],
+}
+const _: () = assert!(size_of::<FlowKey>() == 40);
+
+impl FlowKey {
+    /// The key of an IPv4 packet. Ports in host order.
+    #[inline(always)]
+    pub fn v4(source: [u8; 4], destination: [u8; 4], source_port: u16, destination_port: u16, protocol: u8) -> Self {
+        let [a, b, c, d] = source;
+        let [e, f, g, h] = destination;
+        Self {
+            ports: port_word(source_port, destination_port, protocol, FAMILY_V4),
+            addresses: [[a, b, c, d, e, f, g, h], [0; 8], [0; 8], [0; 8]],
+        }
+    }
+
+    /// The key of an IPv6 packet. Ports in host order.
+    #[inline(always)]
+    pub fn v6(source: [u8; 16], destination: [u8; 16], source_port: u16, destination_port: u16, protocol: u8) -> Self {
+        let (s0, s1) = split16(source);
+        let (d0, d1) = split16(destination);
+        Self {
+            ports: port_word(source_port, destination_port, protocol, FAMILY_V6),
+            addresses: [s0, s1, d0, d1],
+        }
+    }
+
+    /// Source port, host order.
+    #[inline(always)]
+    pub fn source_port(&self) -> u16 {
+        u16::from_be_bytes([self.ports[0], self.ports[1]])
+    }
+
+    /// Destination port, host order.
+    #[inline(always)]
+    pub fn destination_port(&self) -> u16 {
+        u16::from_be_bytes([self.ports[2], self.ports[3]])
+    }
+
+    /// IP protocol number.
+    #[inline(always)]
+    pub fn protocol(&self) -> u8 {
+        self.ports[4]
+    }
+
+    /// [`FAMILY_V4`] or [`FAMILY_V6`].
+    #[inline(always)]
+    pub fn family(&self) -> u8 {
+        self.ports[5]
+    }
+
+    /// Source address; an IPv4 address stands in the first four bytes, the rest is zero.
+    #[inline(always)]
+    pub fn source(&self) -> [u8; 16] {
+        if self.family() == FAMILY_V4 {
+            let [a, b, c, d, ..] = self.addresses[0];
+            [a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
+        } else {
+            join16(self.addresses[0], self.addresses[1])
+        }
+    }
+
+    /// Destination address, in the form of [`FlowKey::source`].
+    #[inline(always)]
+    pub fn destination(&self) -> [u8; 16] {
+        if self.family() == FAMILY_V4 {
+            let [_, _, _, _, e, f, g, h] = self.addresses[0];
+            [e, f, g, h, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
+        } else {
+            join16(self.addresses[2], self.addresses[3])
+        }
+    }
+
+    /// The five words, as integers in memory order: what is hashed and compared.
+    #[inline(always)]
+    pub fn words(&self) -> [u64; 5] {
+        [
+            u64::from_ne_bytes(self.ports),
+            u64::from_ne_bytes(self.addresses[0]),
+            u64::from_ne_bytes(self.addresses[1]),
+            u64::from_ne_bytes(self.addresses[2]),
+            u64::from_ne_bytes(self.addresses[3]),
+        ]
+    }
+
+    /// A key from addresses in the form of [`FlowKey::source`]; ports in host order.
+    #[inline(always)]
+    pub fn from_parts(
+        family: u8,
+        source: [u8; 16],
+        destination: [u8; 16],
+        source_port: u16,
+        destination_port: u16,
+        protocol: u8,
+    ) -> Self {
+        if family == FAMILY_V4 {
+            let [a, b, c, d, ..] = source;
+            let [e, f, g, h, ..] = destination;
+            Self::v4([a, b, c, d], [e, f, g, h], source_port, destination_port, protocol)
+        } else {
+            Self::v6(source, destination, source_port, destination_port, protocol)
+        }
+    }
+
+    /// The same flow, seen from the other end.
+    #[inline(always)]
+    #[must_use]
+    pub fn reversed(&self) -> Self {
+        Self::from_parts(
+            self.family(),
+            self.destination(),
+            self.source(),
+            self.destination_port(),
+            self.source_port(),
+            self.protocol(),
+        )
+    }
+}
+
+#[inline(always)]
+fn port_word(source: u16, destination: u16, protocol: u8, family: u8) -> [u8; 8] {
+    let [s0, s1] = source.to_be_bytes();
+    let [d0, d1] = destination.to_be_bytes();
+    [s0, s1, d0, d1, protocol, family, 0, 0]
+}
+
+#[inline(always)]
+fn split16(address: [u8; 16]) -> ([u8; 8], [u8; 8]) {
+    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = address;
+    ([a, b, c, d, e, f, g, h], [i, j, k, l, m, n, o, p])
+}
+
+#[inline(always)]
+fn join16(high: [u8; 8], low: [u8; 8]) -> [u8; 16] {
+    let [a, b, c, d, e, f, g, h] = high;
+    let [i, j, k, l, m, n, o, p] = low;
+    [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]
+}
+
+/// The secret of a hash: ten 32-bit words, drawn at random (flow tables) or derived from the configured ring seed.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HashKeys(pub [u32; 10]);
+
+impl HashKeys {
+    /// Expands a 64-bit seed with splitmix64 (Steele, Lea, Flood 2014): the same on every balancer of a cluster.
+    #[must_use]
+    pub fn from_seed(seed: u64) -> Self {
+        let mut state = seed;
+        let mut keys = [0u32; 10];
+        let mut i = 0;
+        while i < keys.len() {
+            state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            keys[i] = (mix64(state) >> 32) as u32;
+            i += 1;
+        }
+        Self(keys)
+    }
+}
+
+/// Hash of a key: NH (RFC 4418 §5.2.2, a 2⁻³²-almost-universal family over 32-bit halves, so that collisions cannot be
+/// found without the keys), then a bijective finaliser that spreads it over all bits.
+///
+/// IPv4 keys have three zero words, which contribute a constant: only two words are read.
+#[inline(always)]
+pub fn hash(words: [u64; 5], family: u8, keys: &HashKeys) -> u64 {
+    let [w0, w1, w2, w3, w4] = words;
+    let k = &keys.0;
+    let mut h = nh(w0, k[0], k[1]).wrapping_add(nh(w1, k[2], k[3]));
+    if family != FAMILY_V4 {
+        h = h
+            .wrapping_add(nh(w2, k[4], k[5]))
+            .wrapping_add(nh(w3, k[6], k[7]))
+            .wrapping_add(nh(w4, k[8], k[9]));
+    }
+    mix64(h)
+}
+
+#[inline(always)]
+fn nh(word: u64, low: u32, high: u32) -> u64 {
+    let a = (word as u32).wrapping_add(low);
+    let b = ((word >> 32) as u32).wrapping_add(high);
+    (a as u64).wrapping_mul(b as u64)
+}
+
+/// A bijection that avalanches (the finaliser of splitmix64's descendants, two rounds).
+#[inline(always)]
+pub fn mix64(value: u64) -> u64 {
+    let mut x = value;
+    x ^= x >> 32;
+    x = x.wrapping_mul(0xd6e8_feb8_6659_fd93);
+    x ^= x >> 32;
+    x = x.wrapping_mul(0xd6e8_feb8_6659_fd93);
+    x ^= x >> 32;
+    x
+}
+
+/// The two candidate buckets of a hash in a table of `mask + 1` buckets (a power of two), and the way to try first.
+#[inline(always)]
+pub fn candidates(hash: u64, mask: u32) -> (u32, u32, u32) {
+    let first = hash as u32 & mask;
+    let second = first ^ (((hash >> 32) as u32 | 1) & mask);
+    (first, second, (hash >> 62) as u32)
+}
+
+/// One tick of [`FlowRecord::seen`] and [`FlowRecord::created`]: 2³⁰ ns (1.07 s) of CLOCK_MONOTONIC; 32 bits last 146 years.
+pub const TICK_SHIFT: u32 = 30;
+
+/// Ticks of a CLOCK_MONOTONIC time in nanoseconds. Never 0 in practice: [`FlowRecord::seen`] 0 means "not yet".
+#[inline(always)]
+pub fn ticks(monotonic_ns: u64) -> u32 {
+    (monotonic_ns >> TICK_SHIFT) as u32
+}
+
+/// The control word of a record: changed only by compare-and-exchange, except that the data path refreshes `seen`.
+///
+/// Insertion: CAS `Free → Claimed`, write the rest, publish the final state, then look for the same key in the other
+/// places it may live and withdraw when it is there. Deletion (the daemon): CAS of the whole word to 0, which fails when
+/// a packet refreshed or moved the connection in between.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Control {
+    /// When the last packet came, in [`ticks`].
+    pub seen: u32,
+    /// [`crate::conntrack::State`] as a number; 0 is free.
+    pub state: u8,
+    /// `flag::*`.
+    pub flags: u8,
+    /// [`crate::node::Node::generation`] at insertion: a record whose node slot was reused is stale.
+    pub generation: u16,
+}
+const _: () = assert!(size_of::<Control>() == 8);
+
+impl Control {
+    /// As the word that is exchanged atomically.
+    #[inline(always)]
+    pub fn to_word(self) -> u64 {
+        u64::from(self.seen)
+            | u64::from(self.state) << 32
+            | u64::from(self.flags) << 40
+            | u64::from(self.generation) << 48
+    }
+
+    /// From that word.
+    #[inline(always)]
+    pub fn from_word(word: u64) -> Self {
+        Self {
+            seen: word as u32,
+            state: (word >> 32) as u8,
+            flags: (word >> 40) as u8,
+            generation: (word >> 48) as u16,
+        }
+    }
+}
+#[cfg(target_endian = "big")]
+compile_error!("Control::to_word and the 32-bit store of `seen` assume a little-endian machine");
+
+/// Bits of [`Control::flags`].
+pub mod flag {
+    /// Forwarded by network address translation; unset: direct server return.
+    pub const NAT: u8 = 1;
+    /// The client's address is replaced as well (one-arm). Only with [`NAT`].
+    pub const SOURCE_NAT: u8 = 2;
+    /// This record is the node → client direction; the connection's own record is [`super::FlowRecord::peer`].
+    pub const REPLY: u8 = 4;
+    /// A FIN came from the client.
+    pub const FIN_CLIENT: u8 = 8;
+    /// A FIN came from the node.
+    pub const FIN_NODE: u8 = 16;
+    /// Counted in [`crate::node::NodeLoad::active`].
+    pub const ACTIVE: u8 = 32;
+    /// Counted in [`crate::node::NodeLoad::pending`].
+    pub const PENDING: u8 = 64;
+}
+
+/// One direction of a connection in a flow table; also a persistence entry or a fragment's owner. One cache line.
+#[repr(C, align(64))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FlowRecord {
+    /// Who this is.
+    pub key: FlowKey,
+    /// State, flags, age: the word of ownership.
+    pub control: Control,
+    /// Slot in `NODES`; 0: none.
+    pub node: u16,
+    /// Id of the virtual server.
+    pub virtual_server: u16,
+    /// NAT: the source port the node sees, network order as a number (`u16::from_ne_bytes` of the wire bytes).
+    pub nat_port: u16,
+    /// Seconds without a packet after which the record is dead.
+    pub timeout: u16,
+    /// NAT: index of the other direction's record in the same table, plus one; 0: none. Index = bucket × 4 + way.
+    pub peer: u32,
+    /// When the connection began, in [`ticks`].
+    pub created: u32,
+}
+const _: () = assert!(size_of::<FlowRecord>() == 64);
+const _: () = assert!(core::mem::offset_of!(FlowRecord, control) == 40);
+
+impl FlowRecord {
+    /// Whether it has been silent for longer than its timeout.
+    #[inline(always)]
+    pub fn is_expired(&self, now: u32) -> bool {
+        expired(self.control.seen, self.timeout, now)
+    }
+}
+
+/// Whether a record last `seen` is past its `timeout` (seconds, compared in ticks, which are 7 % longer).
+#[inline(always)]
+pub fn expired(seen: u32, timeout: u16, now: u32) -> bool {
+    // `seen` of another CPU may be one tick ahead of our coarse clock: a difference below zero is no age.
+    let age = now.wrapping_sub(seen) as i32;
+    age > i32::from(timeout)
+}
+
+/// The element type of a flow table.
+#[repr(C, align(64))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Bucket {
+    /// The ways, tried from the one the hash names.
+    pub records: [FlowRecord; WAYS],
+}
+const _: () = assert!(size_of::<Bucket>() == 256);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY4: FlowKey = FlowKey {
+        ports: [0x9c, 0x40, 0, 80, 6, 4, 0, 0],
+        addresses: [[203, 0, 113, 7, 198, 51, 100, 1], [0; 8], [0; 8], [0; 8]],
+    };
+
+    #[test]
+    fn a_v4_key_has_the_documented_layout() {
+        let key = FlowKey::v4([203, 0, 113, 7], [198, 51, 100, 1], 40000, 80, 6);
+        assert_eq!(key, KEY4);
+        assert_eq!((key.source_port(), key.destination_port()), (40000, 80));
+        assert_eq!(key.source()[..4], [203, 0, 113, 7]);
+        assert_eq!(key.destination()[..4], [198, 51, 100, 1]);
+    }
+
+    #[test]
+    fn reversing_twice_is_the_same_key() {
+        let v6 = FlowKey::v6([1; 16], [2; 16], 1, 2, 17);
+        for key in [KEY4, v6] {
+            assert_ne!(key.reversed(), key);
+            assert_eq!(key.reversed().reversed(), key);
+            assert_eq!(key.reversed().source(), key.destination());
+        }
+    }
+
+    #[test]
+    fn the_control_word_is_its_memory_image() {
+        let control = Control { seen: 0x0102_0304, state: 5, flags: 6, generation: 0x0708 };
+        let image = u64::from_ne_bytes([4, 3, 2, 1, 5, 6, 8, 7]);
+        assert_eq!(control.to_word(), image);
+        assert_eq!(Control::from_word(image), control);
+    }
+
+    #[test]
+    fn the_hash_spreads_consecutive_flows_evenly_and_depends_on_the_keys() {
+        let keys = HashKeys::from_seed(1);
+        let mut load = [0u32; 256];
+        for port in 0..65535u16 {
+            let key = FlowKey::v4([10, 0, 0, 1], [10, 0, 0, 2], port, 80, 6);
+            let (first, second, way) = candidates(hash(key.words(), FAMILY_V4, &keys), 255);
+            assert_ne!(first, second);
+            assert!(way < 4);
+            load[first as usize] += 1;
+        }
+        // Mean 256, standard deviation 16: six of them is a one in 10⁸ event per bucket.
+        assert!(load.iter().all(|n| (160..=352).contains(n)), "{load:?}");
+        let other = HashKeys::from_seed(2);
+        assert_ne!(hash(KEY4.words(), FAMILY_V4, &keys), hash(KEY4.words(), FAMILY_V4, &other));
+    }
+
+    #[test]
+    fn a_record_dies_one_tick_after_its_timeout_and_never_from_a_clock_that_lags() {
+        assert!(!expired(100, 5, 105));
+        assert!(expired(100, 5, 106));
+        assert!(!expired(100, 5, 99));
+    }
+}

@@ -1,0 +1,190 @@
+//! What the admin API asks and orders: the traits that the composition root connects to the control task and the data
+//! plane, so that `admin` knows neither.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use super::{
+    plan::{Forwarding, Protocol},
+    view::{
+        ConnectionView, Finding, InterfaceView, MapDump, MapView, NodeState, PoolView, RingShare, Status, TableUse,
+        TraceRequest, TraceView, Traffic, VirtualServerView,
+    },
+};
+
+/// Why a question could not be answered or an order not be carried out. The text is for the operator.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum QueryError {
+    /// The named thing does not exist; says which, and what is there instead.
+    #[error("{0}")]
+    NotFound(String),
+    /// The request makes no sense as it is.
+    #[error("{0}")]
+    Invalid(String),
+    /// It makes sense, but not now or not with this configuration.
+    #[error("{0}")]
+    Conflict(String),
+    /// The kernel or our own state refused.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// Which connections to list. Empty fields match everything.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+pub struct ConnectionFilter {
+    /// Virtual server.
+    pub virtual_server: Option<String>,
+    /// Pool.
+    pub pool: Option<String>,
+    /// Node.
+    pub node: Option<String>,
+    /// Client address.
+    pub client: Option<IpAddr>,
+    /// Protocol.
+    pub protocol: Option<Protocol>,
+    /// `conntrack::State::name`.
+    pub state: Option<String>,
+    /// `dsr`, `nat`, `nat_source`.
+    pub forwarding: Option<Forwarding>,
+    /// At most this many (default 1000 in the API); half-open ones are listed last.
+    pub limit: Option<usize>,
+}
+
+/// Connections found.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Connections {
+    /// Those within the limit.
+    pub connections: Vec<ConnectionView>,
+    /// All that match.
+    pub total: u64,
+}
+
+/// Counters of one node slot, summed over CPUs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeCounters {
+    /// Active connections.
+    pub active: u64,
+    /// Connections ever.
+    pub connections: u64,
+    /// Of these, moved from failed nodes.
+    pub rescheduled: u64,
+    /// Client → node.
+    pub forward: Traffic,
+    /// Node → client.
+    pub reply: Traffic,
+    /// MAC address of the next hop.
+    pub mac: Option<String>,
+    /// Interface towards it.
+    pub interface: Option<String>,
+}
+
+/// Whose counters: virtual server, pool, node.
+pub type NodeId = (String, String, String);
+
+/// All counters of the data path at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Interfaces.
+    pub interfaces: Vec<InterfaceView>,
+    /// Tables.
+    pub tables: BTreeMap<String, TableUse>,
+    /// Node slots.
+    pub nodes: BTreeMap<NodeId, NodeCounters>,
+    /// Flood-limited new connections by virtual server.
+    pub flood_limited: BTreeMap<String, u64>,
+}
+
+/// What the data plane answers. Implemented by `dataplane`; may block for milliseconds.
+pub trait DataPath: Send + Sync + std::fmt::Debug {
+    /// Counters now.
+    ///
+    /// # Errors
+    /// `Failed` when a map cannot be read.
+    fn counters(&self) -> Result<Counters, QueryError>;
+    /// Connections that match.
+    ///
+    /// # Errors
+    /// `Invalid` for an unknown state name.
+    fn connections(&self, filter: &ConnectionFilter) -> Result<Connections, QueryError>;
+    /// Our BPF maps.
+    ///
+    /// # Errors
+    /// `Failed` when the kernel does not tell.
+    fn maps(&self) -> Result<Vec<MapView>, QueryError>;
+    /// A map, decoded.
+    ///
+    /// # Errors
+    /// `NotFound` for an unknown name.
+    fn dump_map(&self, name: &str, limit: usize) -> Result<MapDump, QueryError>;
+    /// The Maglev ring of a virtual server.
+    ///
+    /// # Errors
+    /// `NotFound` for an unknown name.
+    fn ring(&self, virtual_server: &str) -> Result<Vec<RingShare>, QueryError>;
+    /// What the loaded program would do with a packet.
+    ///
+    /// # Errors
+    /// `Invalid` when the request cannot be parsed, `Failed` when the kernel refuses the test run.
+    fn trace(&self, request: &TraceRequest) -> Result<TraceView, QueryError>;
+    /// What keeps packets from flowing. Sends probes (ARP, SYN) to nodes of DSR pools; may take seconds.
+    ///
+    /// # Errors
+    /// `Failed` when not even the checks could be started.
+    fn doctor(&self) -> Result<Vec<Finding>, QueryError>;
+}
+
+/// An operator's order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Change a node's state at run time, until it is set again.
+    SetNodeState {
+        /// Pool; `None` when the node's name is unique.
+        pool: Option<String>,
+        /// Node.
+        node: String,
+        /// State.
+        state: NodeState,
+    },
+    /// Change a node's weight at run time.
+    SetNodeWeight {
+        /// Pool; `None` when the node's name is unique.
+        pool: Option<String>,
+        /// Node.
+        node: String,
+        /// At least 1.
+        weight: u32,
+    },
+    /// Change how a pool forwards new connections.
+    SetForwarding {
+        /// Pool.
+        pool: String,
+        /// New way.
+        forwarding: Forwarding,
+    },
+    /// Read the configuration file again.
+    Reload,
+}
+
+/// What the control task answers.
+pub trait Control: Send + Sync + std::fmt::Debug {
+    /// The daemon.
+    ///
+    /// # Errors
+    /// As the data path's.
+    fn status(&self) -> Result<Status, QueryError>;
+    /// All virtual servers, by name.
+    ///
+    /// # Errors
+    /// As the data path's.
+    fn virtual_servers(&self) -> Result<Vec<VirtualServerView>, QueryError>;
+    /// All pools, by name.
+    ///
+    /// # Errors
+    /// As the data path's.
+    fn pools(&self) -> Result<Vec<PoolView>, QueryError>;
+    /// Carry out an order; returns once the data path does it.
+    ///
+    /// # Errors
+    /// `NotFound`, `Invalid` (with the reason, e.g. DSR with a port mapping), `Failed`.
+    fn order(&self, order: Order) -> Result<(), QueryError>;
+}

@@ -1,0 +1,7 @@
+//! The lb daemon and its command line, as a library: `bin/lbd.rs` and `bin/lbctl.rs` are thin.
+//!
+//! The subsystems (`dataplane`, `health`, `failover`, `admin`) use `config` and the types of `control`, never each other;
+//! `daemon` is the one composition root that knows them all. `cargo xtask tidy` checks this.
+
+pub mod config;
+pub mod control;
