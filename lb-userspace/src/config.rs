@@ -1,1 +1,217 @@
-//! Configuration. (being written)
+//! Configuration: one TOML document (and `conf.d/*.toml` beside it) parsed into a valid, immutable [`Config`].
+//!
+//! Owns the format, its checks and its reference (`docs/config.md`). What comes out refers only to things that exist and
+//! stays as it is; nothing is checked again later. All mistakes are reported at once, each with its place and a way out.
+//! It must never look at the machine (interfaces, addresses, files other than the configuration): the same text is valid
+//! or not on every machine. Called by `daemon` (start, reload, `--check`); the types are used by every subsystem.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    path::PathBuf,
+    time::Duration,
+};
+
+use lb_common::conntrack::Timeouts;
+
+pub use crate::control::plan::Interface;
+use crate::control::{
+    plan::{Forwarding, OnNodeFailure, Protocol, Refusal, Scheduler, SourceAffinity},
+    view::NodeState,
+};
+
+/// The ring seed of balancers that configure none. Balancers that share a VIP must agree on it; a secret one of one's own
+/// keeps outsiders from choosing the node they reach (THREATS D3).
+pub const DEFAULT_RING_SEED: &str = "lb";
+
+/// A valid configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The daemon itself.
+    pub daemon: Daemon,
+    /// The data path as a whole.
+    pub dataplane: Dataplane,
+    /// Interfaces that get the XDP program, by name.
+    pub interfaces: BTreeMap<String, Interface>,
+    /// VIP groups, by name.
+    pub vips: BTreeMap<String, VipGroup>,
+    /// Virtual servers, by name.
+    pub virtual_servers: BTreeMap<String, VirtualServer>,
+    /// Pools, by name.
+    pub pools: BTreeMap<String, Pool>,
+    /// Monitors, by name.
+    pub monitors: BTreeMap<String, Monitor>,
+}
+
+/// `[daemon]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Daemon {
+    /// The admin API's unix socket.
+    pub socket: PathBuf,
+    /// Where state that survives a restart is kept.
+    pub state_dir: PathBuf,
+    /// What a graceful stop does to the data path.
+    pub on_stop: OnStop,
+    /// The longest a graceful stop takes.
+    pub shutdown_timeout: Duration,
+}
+
+/// What a graceful stop does to the data path.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnStop {
+    /// It goes on forwarding as it is, without health checks.
+    #[default]
+    Keep,
+    /// The programs are detached and the VIPs removed.
+    Withdraw,
+}
+
+/// `[dataplane]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dataplane {
+    /// Where the BPF file system is mounted.
+    pub bpffs: PathBuf,
+    /// Where our programs, links and maps are pinned; below `bpffs`.
+    pub pin_dir: PathBuf,
+    /// Room for tracked connections.
+    pub max_flows: u32,
+    /// Room for half-open connections.
+    pub max_half_open: u32,
+    /// Seed of the Maglev ring and its hash: [`ring_seed`] of the configured text.
+    pub ring_seed: u64,
+    /// First and last source port of source NAT.
+    pub source_ports: (u16, u16),
+    /// New connections per second, CPU and virtual server above which the ring places them.
+    pub flood_limit: u32,
+}
+
+/// `[vip.NAME]`: addresses that move together between machines.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VipGroup {
+    /// The addresses, in the configured order.
+    pub addresses: Vec<IpAddr>,
+    /// The interface they are raised on; always there when `raise` is set.
+    pub interface: Option<String>,
+    /// Whether lbd adds the addresses to the interface and announces them.
+    pub raise: bool,
+}
+
+/// `[virtual_server.NAME]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VirtualServer {
+    /// Names of its VIP groups.
+    pub vips: Vec<String>,
+    /// Protocol.
+    pub protocol: Protocol,
+    /// Ranges of ports, inclusive; all ports: `[(1, 65535)]`.
+    pub ports: Vec<(u16, u16)>,
+    /// Name of its pool.
+    pub pool: String,
+    /// Timeouts of its flow records, except that of persistence, which is its pool's.
+    pub timeouts: Timeouts,
+}
+
+impl VirtualServer {
+    /// The port, when there is exactly one.
+    #[must_use]
+    pub fn single_port(&self) -> Option<u16> {
+        match self.ports[..] {
+            [(first, last)] if first == last => Some(first),
+            _ => None,
+        }
+    }
+}
+
+/// `[pool.NAME]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pool {
+    /// How packets reach the nodes.
+    pub forwarding: Forwarding,
+    /// Source NAT: our address towards IPv4 nodes; `None`: the primary address of the interface that leads there.
+    pub source_address4: Option<Ipv4Addr>,
+    /// The same towards IPv6 nodes.
+    pub source_address6: Option<Ipv6Addr>,
+    /// How new connections choose a node.
+    pub scheduler: Scheduler,
+    /// Persistence.
+    pub affinity: Option<SourceAffinity>,
+    /// Connections of failed nodes.
+    pub on_node_failure: OnNodeFailure,
+    /// TCP packets that cannot be placed.
+    pub refusal: Refusal,
+    /// Name of the pool that serves when no node of this one takes new connections.
+    pub failure_pool: Option<String>,
+    /// Names of the monitors that check each node; all of them must succeed.
+    pub monitors: Vec<String>,
+    /// Nodes, by name; at least one.
+    pub nodes: BTreeMap<String, Node>,
+}
+
+/// `[pool.NAME.node.NAME]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// Address.
+    pub address: IpAddr,
+    /// Port; `None`: the packet's port stays. With DSR it never differs from the virtual server's.
+    pub port: Option<u16>,
+    /// Share of new connections, 1..=65535.
+    pub weight: u32,
+    /// Configured state.
+    pub state: NodeState,
+}
+
+/// `[monitor.NAME]`: an active health check.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Monitor {
+    /// What it does.
+    pub kind: MonitorKind,
+    /// From the start of a check to the start of the next one.
+    pub delay: Duration,
+    /// A check without an answer fails after this.
+    pub timeout: Duration,
+    /// A node goes down after this many failed checks in a row.
+    pub failures: u32,
+    /// A node comes up after this many successful checks in a row.
+    pub successes: u32,
+}
+
+/// What a monitor does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MonitorKind {
+    /// Opens a TCP connection.
+    Tcp {
+        /// To this port; `None`: the node's, or else the virtual server's.
+        port: Option<u16>,
+    },
+    /// Sends an ICMP echo request.
+    Ping,
+}
+
+impl Config {
+    /// All VIP addresses of a virtual server, in the configured order.
+    pub fn addresses(&self, virtual_server: &VirtualServer) -> Vec<IpAddr> {
+        virtual_server.vips.iter().filter_map(|group| self.vips.get(group)).flat_map(|g| g.addresses.clone()).collect()
+    }
+
+    /// The pools that may serve a virtual server, in the order of choice: its own, that one's failure pool, and so on.
+    pub fn pool_chain<'a>(&'a self, first: &'a str) -> Vec<(&'a str, &'a Pool)> {
+        let mut chain = Vec::new();
+        let mut next = Some(first);
+        while let Some((name, pool)) = next.and_then(|name| self.pools.get_key_value(name)) {
+            chain.push((name.as_str(), pool));
+            next = pool.failure_pool.as_deref();
+        }
+        chain
+    }
+}
+
+/// The number that the ring is seeded with for a configured text: 64-bit FNV-1a of its bytes, finished by
+/// `lb_common::flow::mix64`. Stable for ever: balancers of different versions must agree.
+#[must_use]
+pub fn ring_seed(text: &str) -> u64 {
+    let fnv = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    });
+    lb_common::flow::mix64(fnv)
+}
