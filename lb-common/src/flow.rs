@@ -325,6 +325,16 @@ const _: () = assert!(size_of::<FlowRecord>() == 64);
 const _: () = assert!(core::mem::offset_of!(FlowRecord, control) == 40);
 
 impl FlowRecord {
+    /// Of a `REPLY` record: the client's next hop, learnt from its packets: MAC address and interface slot. It stands where
+    /// other records have node, virtual server, NAT port and timeout, which a reply record takes from its peer.
+    #[inline(always)]
+    pub fn client_hop(&self) -> ([u8; 6], u16) {
+        let [a, b] = self.node.to_ne_bytes();
+        let [c, d] = self.virtual_server.to_ne_bytes();
+        let [e, f] = self.nat_port.to_ne_bytes();
+        ([a, b, c, d, e, f], self.timeout)
+    }
+
     /// Whether it has been silent for longer than its timeout.
     #[inline(always)]
     pub fn is_expired(&self, now: u32) -> bool {

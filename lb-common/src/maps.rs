@@ -107,6 +107,7 @@ mod pod {
         crate::maps::Meta,
         crate::maps::Name,
         crate::maps::NodeNames,
+        crate::node::Interface,
         crate::node::Node,
         crate::node::NodeLoad,
         crate::node::NodeStats,

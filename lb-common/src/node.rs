@@ -71,3 +71,18 @@ pub struct NodeStats {
     /// Connections moved to it from a failed node.
     pub rescheduled: u64,
 }
+
+/// An interface with our program, in `INTERFACES` by its slot: where answers to clients leave.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Interface {
+    /// MAC address.
+    pub mac: [u8; 6],
+    /// Zero.
+    pub padding: [u8; 2],
+    /// Kernel index; 0: the slot is not in use.
+    pub ifindex: u32,
+    /// Zero.
+    pub padding2: u32,
+}
+const _: () = assert!(core::mem::size_of::<Interface>() == 16);

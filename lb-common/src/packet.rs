@@ -1,0 +1,372 @@
+//! The one parser of packets, generic over where the bytes are: the XDP programs run it over a frame, host tests and
+//! fuzz targets over a slice. It states facts and problems; what to do about them is decided elsewhere.
+//!
+//! The fast path in `lb-ebpf/src/pipeline.rs` reads the common header itself and comes here for everything else.
+
+use crate::{
+    flow::{FAMILY_V4, FAMILY_V6, FlowKey},
+    maps::MAX_EXTENSION_HEADERS,
+    reason::Reason,
+};
+
+/// Bytes whose presence was checked. Offsets count from the start of the view; numbers are in memory order.
+pub trait View: Copy {
+    /// The byte at `at`.
+    fn u8(self, at: usize) -> u8;
+    /// Two bytes, as loaded from memory.
+    fn u16(self, at: usize) -> u16;
+    /// Four bytes, as loaded from memory.
+    fn u32(self, at: usize) -> u32;
+
+    /// Two bytes in network order, as a number.
+    #[inline(always)]
+    fn be16(self, at: usize) -> u16 {
+        u16::from_be(self.u16(at))
+    }
+
+    /// Four bytes, in the order of the wire.
+    #[inline(always)]
+    fn bytes4(self, at: usize) -> [u8; 4] {
+        self.u32(at).to_ne_bytes()
+    }
+
+    /// An IPv6 address, in the order of the wire.
+    #[inline(always)]
+    fn bytes16(self, at: usize) -> [u8; 16] {
+        let [a, b, c, d] = self.bytes4(at);
+        let [e, f, g, h] = self.bytes4(at + 4);
+        let [i, j, k, l] = self.bytes4(at + 8);
+        let [m, n, o, p] = self.bytes4(at + 12);
+        [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]
+    }
+}
+
+/// A frame, from its destination MAC address on.
+pub trait Frame: Copy {
+    /// What a checked part of it is.
+    type View: View;
+    /// `LEN` bytes from `offset`, or `None` when the frame (its first buffer) ends before.
+    fn view<const LEN: usize>(self, offset: usize) -> Option<Self::View>;
+    /// Bytes of the whole frame.
+    fn len(self) -> usize;
+    /// Never true: frames without a byte do not exist.
+    fn is_empty(self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// EtherTypes, as numbers.
+pub mod ethertype {
+    /// IPv4.
+    pub const IPV4: u16 = 0x0800;
+    /// IPv6.
+    pub const IPV6: u16 = 0x86dd;
+    /// 802.1Q tag.
+    pub const VLAN: u16 = 0x8100;
+    /// 802.1ad (service) tag.
+    pub const QINQ: u16 = 0x88a8;
+}
+
+/// IP protocol numbers.
+pub mod protocol {
+    /// ICMP for IPv4.
+    pub const ICMP: u8 = 1;
+    /// TCP.
+    pub const TCP: u8 = 6;
+    /// UDP.
+    pub const UDP: u8 = 17;
+    /// ICMP for IPv6.
+    pub const ICMPV6: u8 = 58;
+}
+
+/// Bytes of the Ethernet header.
+pub const ETHERNET: usize = 14;
+/// Bytes of the IPv4 header without options.
+pub const IPV4: usize = 20;
+/// Bytes of the IPv6 header.
+pub const IPV6: usize = 40;
+/// Bytes of the TCP header without options.
+pub const TCP: usize = 20;
+/// Bytes of the UDP header.
+pub const UDP: usize = 8;
+
+/// Which part of a datagram a packet holds.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Fragment {
+    /// All of it; also an IPv6 atomic fragment (RFC 6946).
+    #[default]
+    Whole,
+    /// The first part: has the transport header.
+    First,
+    /// Any other part: has no ports.
+    Later,
+}
+
+/// What the parser found. Where it stopped at a problem, later fields are zero; the addresses are always there.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Packet {
+    /// Addresses, protocol and, except in later fragments and ICMP, ports.
+    pub key: FlowKey,
+    /// Offset of the IP header in the frame.
+    pub l3: u16,
+    /// Offset of the transport header in the frame.
+    pub l4: u16,
+    /// Offset in the frame where the IP packet ends: what follows is padding.
+    pub end: u16,
+    /// TTL or hop limit.
+    pub ttl: u8,
+    /// TCP flags (`conntrack::tcp_flag`).
+    pub tcp_flags: u8,
+    /// Identification of a fragment (16 bits in IPv4).
+    pub fragment_id: u32,
+    /// Part of a datagram.
+    pub fragment: Fragment,
+    /// Zero.
+    pub padding: [u8; 3],
+}
+
+/// Parses the IP packet at `l3`, filling `packet`. A problem is only that of a packet to us: for others it is ignored.
+///
+/// # Errors
+/// The first problem found; [`Reason::NotVirtual`] when not even the addresses are there.
+#[inline(always)]
+pub fn parse<F: Frame>(frame: F, l3: usize, family: u8, packet: &mut Packet) -> Result<(), Reason> {
+    packet.l3 = l3 as u16;
+    if family == FAMILY_V4 { parse4(frame, l3, packet) } else { parse6(frame, l3, packet) }
+}
+
+/// RFC 791 §3.1.
+#[inline(always)]
+fn parse4<F: Frame>(frame: F, l3: usize, packet: &mut Packet) -> Result<(), Reason> {
+    let Some(ip) = frame.view::<IPV4>(l3) else { return Err(Reason::NotVirtual) };
+    let protocol = ip.u8(9);
+    packet.key = FlowKey::v4(ip.bytes4(12), ip.bytes4(16), 0, 0, protocol);
+    packet.ttl = ip.u8(8);
+    let header = usize::from(ip.u8(0) & 15) * 4;
+    if ip.u8(0) >> 4 != 4 || header < IPV4 || l3 + header > frame.len() {
+        return Err(Reason::BadIpHeader);
+    }
+    let total = usize::from(ip.be16(2));
+    if total < header || l3 + total > frame.len() {
+        return Err(Reason::BadIpLength);
+    }
+    packet.end = (l3 + total) as u16;
+    packet.l4 = (l3 + header) as u16;
+    if header > IPV4 && has_source_route(frame, l3, header) {
+        return Err(Reason::SourceRouted);
+    }
+    // Bit 15 is reserved, 14 is DF, 13 is MF: DF is no fragment.
+    let fragment = ip.be16(6) & 0x3fff;
+    if fragment != 0 {
+        packet.fragment_id = u32::from(ip.be16(4));
+        packet.fragment = if fragment & 0x1fff == 0 { Fragment::First } else { Fragment::Later };
+    }
+    parse_transport(frame, protocol, packet)
+}
+
+/// Loose and strict source route, RFC 791 §3.1 options 131 and 137. At most 40 bytes of options, most of one byte.
+#[inline(always)]
+fn has_source_route<F: Frame>(frame: F, l3: usize, header: usize) -> bool {
+    let mut at = IPV4;
+    let mut steps = 0;
+    while steps < 10 && at < header {
+        let Some(option) = frame.view::<2>(l3 + (at & 63)) else { return true };
+        match option.u8(0) {
+            0 => return false,
+            1 => at += 1,
+            131 | 137 => return true,
+            _ => at += (option.u8(1) as usize & 63).max(2),
+        }
+        steps += 1;
+    }
+    // More than ten options in forty bytes is padding by NOPs; nothing real looks like it.
+    false
+}
+
+/// RFC 8200 §3 and §4.
+#[inline(always)]
+fn parse6<F: Frame>(frame: F, l3: usize, packet: &mut Packet) -> Result<(), Reason> {
+    let Some(ip) = frame.view::<IPV6>(l3) else { return Err(Reason::NotVirtual) };
+    packet.key = FlowKey::v6(ip.bytes16(8), ip.bytes16(24), 0, 0, ip.u8(6));
+    packet.ttl = ip.u8(7);
+    if ip.u8(0) >> 4 != 6 {
+        return Err(Reason::BadIpHeader);
+    }
+    let end = l3 + IPV6 + usize::from(ip.be16(4));
+    if end > frame.len() {
+        return Err(Reason::BadIpLength);
+    }
+    packet.end = end as u16;
+    let protocol = skip_extensions(frame, l3, ip.u8(6), packet)?;
+    packet.key.ports[4] = protocol;
+    parse_transport(frame, protocol, packet)
+}
+
+const HOP_BY_HOP: u8 = 0;
+const ROUTING: u8 = 43;
+const FRAGMENT: u8 = 44;
+const AUTHENTICATION: u8 = 51;
+const DESTINATION_OPTIONS: u8 = 60;
+
+/// Walks the extension headers, sets `l4` and the fragment facts, returns the transport protocol.
+#[inline(always)]
+fn skip_extensions<F: Frame>(frame: F, l3: usize, first: u8, packet: &mut Packet) -> Result<u8, Reason> {
+    let mut next = first;
+    let mut at = l3 + IPV6;
+    let mut count = 0;
+    while count <= MAX_EXTENSION_HEADERS {
+        packet.l4 = at as u16;
+        let length = match next {
+            HOP_BY_HOP | DESTINATION_OPTIONS | FRAGMENT | AUTHENTICATION => {
+                let Some(header) = frame.view::<8>(at) else { return Err(Reason::BadExtensionChain) };
+                let length = match next {
+                    FRAGMENT => {
+                        let offset = header.be16(2);
+                        // An offset of 0 without "more" is an atomic fragment: a whole packet (RFC 6946).
+                        if offset & 0xfff9 != 0 {
+                            packet.fragment_id = header.u32(4).to_be();
+                            packet.fragment = if offset & 0xfff8 == 0 { Fragment::First } else { Fragment::Later };
+                        }
+                        8
+                    }
+                    AUTHENTICATION => (usize::from(header.u8(1)) + 2) * 4,
+                    _ => (usize::from(header.u8(1)) + 1) * 8,
+                };
+                next = header.u8(0);
+                length
+            }
+            ROUTING => return Err(Reason::SourceRouted),
+            _ => return Ok(next),
+        };
+        at += length;
+        if at > usize::from(packet.end) {
+            return Err(Reason::BadExtensionChain);
+        }
+        packet.l4 = at as u16;
+        if matches!(packet.fragment, Fragment::Later) {
+            return Ok(next);
+        }
+        count += 1;
+    }
+    Err(Reason::BadExtensionChain)
+}
+
+#[inline(always)]
+fn parse_transport<F: Frame>(frame: F, protocol: u8, packet: &mut Packet) -> Result<(), Reason> {
+    if matches!(packet.fragment, Fragment::Later) {
+        return Ok(());
+    }
+    match protocol {
+        self::protocol::TCP => parse_tcp(frame, packet),
+        self::protocol::UDP => parse_udp(frame, packet),
+        _ => Ok(()),
+    }
+}
+
+/// RFC 9293 §3.1.
+#[inline(always)]
+fn parse_tcp<F: Frame>(frame: F, packet: &mut Packet) -> Result<(), Reason> {
+    let l4 = usize::from(packet.l4);
+    let room = usize::from(packet.end) - l4.min(usize::from(packet.end));
+    let short = if matches!(packet.fragment, Fragment::First) { Reason::TinyFragment } else { Reason::BadTcpHeader };
+    if room < TCP {
+        return Err(short);
+    }
+    let Some(tcp) = frame.view::<TCP>(l4) else { return Err(short) };
+    set_ports(packet, tcp);
+    packet.tcp_flags = tcp.u8(13);
+    let header = usize::from(tcp.u8(12) >> 4) * 4;
+    if header < TCP || header > room || is_contradictory(packet.tcp_flags) {
+        return Err(Reason::BadTcpHeader);
+    }
+    Ok(())
+}
+
+/// SYN together with FIN or RST: no implementation sends it, scanners do.
+#[inline(always)]
+pub fn is_contradictory(flags: u8) -> bool {
+    use crate::conntrack::tcp_flag::{FIN, RST, SYN};
+    flags & SYN != 0 && flags & (FIN | RST) != 0
+}
+
+/// RFC 768. A first fragment's UDP length is that of the whole datagram.
+#[inline(always)]
+fn parse_udp<F: Frame>(frame: F, packet: &mut Packet) -> Result<(), Reason> {
+    let l4 = usize::from(packet.l4);
+    let room = usize::from(packet.end) - l4.min(usize::from(packet.end));
+    let first = matches!(packet.fragment, Fragment::First);
+    let short = if first { Reason::TinyFragment } else { Reason::BadUdpHeader };
+    if room < UDP {
+        return Err(short);
+    }
+    let Some(udp) = frame.view::<UDP>(l4) else { return Err(short) };
+    set_ports(packet, udp);
+    let length = usize::from(udp.be16(4));
+    if length < UDP || (length > room && !first) {
+        return Err(Reason::BadUdpHeader);
+    }
+    if packet.key.family() == FAMILY_V6 && udp.u16(6) == 0 {
+        return Err(Reason::UdpWithoutChecksum);
+    }
+    Ok(())
+}
+
+#[inline(always)]
+fn set_ports<V: View>(packet: &mut Packet, l4: V) {
+    let [a, b, c, d] = l4.bytes4(0);
+    packet.key.ports[0] = a;
+    packet.key.ports[1] = b;
+    packet.key.ports[2] = c;
+    packet.key.ports[3] = d;
+}
+
+/// Whether an address may be the source of a packet to a VIP (RFC 1122 §3.2.1.3, RFC 4291 §2.5–2.7): not unspecified,
+/// loopback, multicast or broadcast.
+#[inline(always)]
+pub fn is_valid_source(family: u8, address: [u8; 16]) -> bool {
+    if family == FAMILY_V4 {
+        let [first, ..] = address;
+        return first != 0 && first != 127 && first < 224;
+    }
+    if address[0] == 0xff {
+        return false;
+    }
+    let words = u128::from_be_bytes(address);
+    words > 1
+}
+
+/// A slice as a frame: for tests, fuzzing and the daemon.
+#[derive(Clone, Copy, Debug)]
+pub struct SliceFrame<'a>(pub &'a [u8]);
+
+impl<'a> Frame for SliceFrame<'a> {
+    type View = SliceView<'a>;
+
+    fn view<const LEN: usize>(self, offset: usize) -> Option<SliceView<'a>> {
+        self.0.get(offset..offset.checked_add(LEN)?).map(SliceView)
+    }
+
+    fn len(self) -> usize {
+        self.0.len()
+    }
+}
+
+/// A part of a [`SliceFrame`].
+#[derive(Clone, Copy, Debug)]
+pub struct SliceView<'a>(&'a [u8]);
+
+impl View for SliceView<'_> {
+    fn u8(self, at: usize) -> u8 {
+        self.0[at]
+    }
+
+    fn u16(self, at: usize) -> u16 {
+        u16::from_ne_bytes([self.0[at], self.0[at + 1]])
+    }
+
+    fn u32(self, at: usize) -> u32 {
+        u32::from_ne_bytes([self.0[at], self.0[at + 1], self.0[at + 2], self.0[at + 3]])
+    }
+}
