@@ -3,5 +3,7 @@
 //! The subsystems (`dataplane`, `health`, `failover`, `admin`) use `config` and the types of `control`, never each other;
 //! `daemon` is the one composition root that knows them all. `cargo xtask tidy` checks this.
 
+pub mod admin;
 pub mod config;
 pub mod control;
+pub mod dataplane;

@@ -1,0 +1,5 @@
+//! The data plane in user space: loads, pins and adopts the XDP programs and their maps, applies a [`crate::control::plan::Plan`],
+//! keeps next hops resolved, and reads the maps for everyone else.
+
+pub mod maps;
+pub mod table;

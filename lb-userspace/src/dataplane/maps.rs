@@ -1,0 +1,232 @@
+//! Typed handles to all BPF maps, opened from their pins. [`Maps`] reads, and changes what readers may change (flow records
+//! and node loads, through [`Table`]); [`Writer`] is for the one owner of the data plane.
+//!
+//! Every handle is its own file descriptor, so `Maps` is shared by `Arc` and needs no lock. What each map is for is said in
+//! `lb-ebpf/src/maps.rs`.
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
+
+use aya::maps::{Array, DevMapHash, HashMap, Map, MapData, MapError, PerCpuArray};
+use lb_common::{
+    conntrack::Timeouts,
+    explain::Explanation,
+    flow::{Bucket, FlowRecord},
+    maglev::RingChunk,
+    maps::{Meta, Name, NodeNames},
+    node::{Node, NodeLoad, NodeStats},
+    reason::Counter,
+    vip::{Cursor, FloodWindow, PortRanges, ServiceKey, VirtualServer},
+};
+
+use super::table::Table;
+
+/// Names of all maps, as in the object and below `<pin_dir>/maps`.
+pub const NAMES: [&str; 22] = [
+    "FLOWS",
+    "PENDING",
+    "AFFINITY",
+    "FRAGMENTS",
+    "SERVICES",
+    "PORT_RANGES",
+    "VIRTUAL_SERVERS",
+    "TIMEOUTS",
+    "CURSORS",
+    "FLOOD",
+    "NODES",
+    "NODE_LOADS",
+    "NODE_STATS",
+    "NODE_NAMES",
+    "VIRTUAL_SERVER_NAMES",
+    "RINGS",
+    "FILTER",
+    "VLANS",
+    "REASONS",
+    "DEVICES",
+    "EXPLANATION",
+    "META",
+];
+
+/// Why a map could not be opened or used.
+#[derive(Debug, thiserror::Error)]
+pub enum MapsError {
+    /// The pin cannot be opened, or is of another type.
+    #[error("map {name}: {source}")]
+    Open {
+        /// Map.
+        name: &'static str,
+        /// Why.
+        source: MapError,
+    },
+    /// The map's memory cannot be mapped.
+    #[error("map {name}: mmap: {source}")]
+    Mmap {
+        /// Map.
+        name: &'static str,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// All maps, for reading; flow records and node loads for changing, too.
+pub struct Maps {
+    /// Where they are pinned: `<pin_dir>/maps`.
+    pub directory: PathBuf,
+    /// Tracked connections. Index = bucket × 4 + way, as in `FlowRecord::peer` minus one.
+    pub flows: Table<FlowRecord>,
+    /// Half-open connections.
+    pub pending: Table<FlowRecord>,
+    /// Source-address persistence.
+    pub affinity: Table<FlowRecord>,
+    /// Owners of fragmented datagrams.
+    pub fragments: Table<FlowRecord>,
+    /// Node slots.
+    pub nodes: Table<Node>,
+    /// Connections of node slots.
+    pub node_loads: Table<NodeLoad>,
+    /// Traffic of node slots.
+    pub node_stats: PerCpuArray<MapData, NodeStats>,
+    /// Names of node slots.
+    pub node_names: Array<MapData, NodeNames>,
+    /// VIPs and their single ports → index in `virtual_servers`.
+    pub services: HashMap<MapData, ServiceKey, u32>,
+    /// VIPs' port ranges.
+    pub port_ranges: HashMap<MapData, ServiceKey, PortRanges>,
+    /// Records of virtual servers.
+    pub virtual_servers: Array<MapData, VirtualServer>,
+    /// Names of virtual servers, by id.
+    pub virtual_server_names: Array<MapData, Name>,
+    /// Timeouts, by id of the virtual server.
+    pub timeouts: Array<MapData, Timeouts>,
+    /// Round robin positions, by id of the virtual server.
+    pub cursors: Array<MapData, Cursor>,
+    /// New-connection windows, by id of the virtual server.
+    pub flood: PerCpuArray<MapData, FloodWindow>,
+    /// Rings, sequences and member lists.
+    pub rings: Array<MapData, RingChunk>,
+    /// The address filter.
+    pub filter: Array<MapData, u64>,
+    /// VLAN bitmaps: interface slot × 64 + word.
+    pub vlans: Array<MapData, u64>,
+    /// Counters of reasons: interface slot × 64 + reason.
+    pub reasons: PerCpuArray<MapData, Counter>,
+    /// Interfaces that next hops lead through.
+    pub devices: DevMapHash<MapData>,
+    /// What the explaining twin found.
+    pub explanation: Array<MapData, Explanation>,
+    /// Layout, sizes and secret of the flow tables.
+    pub meta: Array<MapData, Meta>,
+}
+
+impl Maps {
+    /// Opens all maps pinned in `directory` (`<pin_dir>/maps`). Layout and sizes have been checked by `pins`.
+    ///
+    /// # Errors
+    /// Names the first map that is missing or of another type.
+    pub fn open(directory: &Path) -> Result<Self, MapsError> {
+        Ok(Self {
+            directory: directory.to_owned(),
+            flows: flow_table(directory, "FLOWS")?,
+            pending: flow_table(directory, "PENDING")?,
+            affinity: flow_table(directory, "AFFINITY")?,
+            fragments: flow_table(directory, "FRAGMENTS")?,
+            nodes: table(directory, "NODES", size_of::<Node>())?,
+            node_loads: table(directory, "NODE_LOADS", size_of::<NodeLoad>())?,
+            node_stats: typed(directory, "NODE_STATS")?,
+            node_names: typed(directory, "NODE_NAMES")?,
+            services: typed(directory, "SERVICES")?,
+            port_ranges: typed(directory, "PORT_RANGES")?,
+            virtual_servers: typed(directory, "VIRTUAL_SERVERS")?,
+            virtual_server_names: typed(directory, "VIRTUAL_SERVER_NAMES")?,
+            timeouts: typed(directory, "TIMEOUTS")?,
+            cursors: typed(directory, "CURSORS")?,
+            flood: typed(directory, "FLOOD")?,
+            rings: typed(directory, "RINGS")?,
+            filter: typed(directory, "FILTER")?,
+            vlans: typed(directory, "VLANS")?,
+            reasons: typed(directory, "REASONS")?,
+            devices: typed(directory, "DEVICES")?,
+            explanation: typed(directory, "EXPLANATION")?,
+            meta: typed(directory, "META")?,
+        })
+    }
+}
+
+impl fmt::Debug for Maps {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Maps").field("directory", &self.directory).finish_non_exhaustive()
+    }
+}
+
+/// The maps that the owner of the data plane writes by system calls. (`NODES` and `NODE_LOADS` are written through
+/// [`Maps`].)
+pub(super) struct Writer {
+    pub(super) node_stats: PerCpuArray<MapData, NodeStats>,
+    pub(super) node_names: Array<MapData, NodeNames>,
+    pub(super) services: HashMap<MapData, ServiceKey, u32>,
+    pub(super) port_ranges: HashMap<MapData, ServiceKey, PortRanges>,
+    pub(super) virtual_servers: Array<MapData, VirtualServer>,
+    pub(super) virtual_server_names: Array<MapData, Name>,
+    pub(super) timeouts: Array<MapData, Timeouts>,
+    pub(super) cursors: Array<MapData, Cursor>,
+    pub(super) flood: PerCpuArray<MapData, FloodWindow>,
+    pub(super) rings: Array<MapData, RingChunk>,
+    pub(super) filter: Array<MapData, u64>,
+    pub(super) vlans: Array<MapData, u64>,
+    pub(super) devices: DevMapHash<MapData>,
+}
+
+impl Writer {
+    /// As [`Maps::open`].
+    pub(super) fn open(directory: &Path) -> Result<Self, MapsError> {
+        Ok(Self {
+            node_stats: typed(directory, "NODE_STATS")?,
+            node_names: typed(directory, "NODE_NAMES")?,
+            services: typed(directory, "SERVICES")?,
+            port_ranges: typed(directory, "PORT_RANGES")?,
+            virtual_servers: typed(directory, "VIRTUAL_SERVERS")?,
+            virtual_server_names: typed(directory, "VIRTUAL_SERVER_NAMES")?,
+            timeouts: typed(directory, "TIMEOUTS")?,
+            cursors: typed(directory, "CURSORS")?,
+            flood: typed(directory, "FLOOD")?,
+            rings: typed(directory, "RINGS")?,
+            filter: typed(directory, "FILTER")?,
+            vlans: typed(directory, "VLANS")?,
+            devices: typed(directory, "DEVICES")?,
+        })
+    }
+}
+
+impl fmt::Debug for Writer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Writer").finish_non_exhaustive()
+    }
+}
+
+fn open(directory: &Path, name: &'static str) -> Result<MapData, MapsError> {
+    MapData::from_pin(directory.join(name)).map_err(|source| MapsError::Open { name, source })
+}
+
+pub(super) fn typed<M: TryFrom<Map, Error = MapError>>(directory: &Path, name: &'static str) -> Result<M, MapsError> {
+    Map::from_map_data(open(directory, name)?).and_then(M::try_from).map_err(|source| MapsError::Open { name, source })
+}
+
+fn flow_table(directory: &Path, name: &'static str) -> Result<Table<FlowRecord>, MapsError> {
+    table(directory, name, size_of::<Bucket>())
+}
+
+fn table<T: super::table::Words>(
+    directory: &Path,
+    name: &'static str,
+    value_size: usize,
+) -> Result<Table<T>, MapsError> {
+    let map = open(directory, name)?;
+    let info = map.info().map_err(|source| MapsError::Open { name, source })?;
+    let expected = MapError::InvalidValueSize { size: info.value_size() as usize, expected: value_size };
+    if info.value_size() as usize != value_size {
+        return Err(MapsError::Open { name, source: expected });
+    }
+    Table::map(map.fd(), info.value_size(), info.max_entries()).map_err(|source| MapsError::Mmap { name, source })
+}
