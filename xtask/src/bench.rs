@@ -1,0 +1,27 @@
+//! `cargo xtask bench`: measurements, always of optimised programs.
+
+use std::ffi::OsString;
+
+use anyhow::Result;
+
+use crate::{run, setup};
+
+/// What is measured.
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum What {
+    /// Nanoseconds per packet of the XDP programs, and packets per second through veth. ARGS as `--json` are passed on.
+    Datapath(crate::Rest),
+}
+
+pub(crate) fn run(what: &What) -> Result<()> {
+    match what {
+        What::Datapath(rest) => datapath(&rest.args),
+    }
+}
+
+fn datapath(args: &[OsString]) -> Result<()> {
+    setup::for_build()?;
+    setup::for_tests()?;
+    run::require_root("measuring the data path", "bench datapath")?;
+    run::run(run::cargo().args(["run", "--locked", "--release", "-p", "lb-tests", "--bin", "bench-datapath", "--"]).args(args))
+}

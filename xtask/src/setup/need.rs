@@ -1,0 +1,74 @@
+//! What is needed beside the Rust toolchain, why, and the Debian package that brings it. Facts only; `apt` acts on them.
+
+use std::path::Path;
+
+use crate::run;
+
+/// Something that must be there.
+#[derive(Debug)]
+pub(super) struct Need {
+    /// How its presence is seen.
+    pub(super) probe: Probe,
+    /// Debian package.
+    pub(super) package: &'static str,
+    /// What we want it for.
+    pub(super) why: &'static str,
+}
+
+/// How the presence of something is seen. Not by the package manager: what matters is that it is there, however it came.
+#[derive(Debug)]
+pub(super) enum Probe {
+    /// A program in `PATH`.
+    Program(&'static str),
+    /// A file.
+    File(&'static str),
+}
+
+impl Need {
+    pub(super) fn is_met(&self) -> bool {
+        match self.probe {
+            Probe::Program(name) => run::find(name).is_some(),
+            Probe::File(path) => Path::new(path).exists(),
+        }
+    }
+}
+
+const fn program(name: &'static str, package: &'static str, why: &'static str) -> Need {
+    Need { probe: Probe::Program(name), package, why }
+}
+
+const fn file(path: &'static str, package: &'static str, why: &'static str) -> Need {
+    Need { probe: Probe::File(path), package, why }
+}
+
+/// The LLVM that bpf-linker is built against: the major version that rustc emits.
+pub(super) const LLVM_PREFIX: &str = "/usr/lib/llvm-22";
+
+/// For building bpf-linker.
+pub(super) const LINKER: [Need; 6] = [
+    program("cc", "gcc", "links Rust programs"),
+    file("/usr/include/stdlib.h", "libc6-dev", "links Rust programs"),
+    file("/usr/lib/llvm-22/bin/llvm-config", "llvm-22-dev", "bpf-linker turns LLVM bitcode into BPF"),
+    file("/usr/lib/llvm-22/lib/libPolly.a", "libpolly-22-dev", "part of LLVM that bpf-linker links"),
+    file("/usr/include/zlib.h", "zlib1g-dev", "bpf-linker links it"),
+    file("/usr/include/zstd.h", "libzstd-dev", "bpf-linker links it"),
+];
+
+/// For the tests and the demonstration.
+pub(super) const TEST: [Need; 9] = [
+    program("ip", "iproute2", "network namespaces, interfaces, addresses"),
+    program("nginx", "nginx", "real nodes"),
+    program("curl", "curl", "a real client"),
+    program("ping", "iputils-ping", "a real client"),
+    program("iperf3", "iperf3", "streams"),
+    program("tcpdump", "tcpdump", "looking at packets"),
+    program("ethtool", "ethtool", "offloads of virtual interfaces"),
+    program("nsenter", "util-linux", "running programs in namespaces"),
+    program("mount", "mount", "the BPF file system"),
+];
+
+/// For `verify`.
+pub(super) const VERIFY: [Need; 2] = [
+    program("qemu-system-x86_64", "qemu-system-x86", "boots another kernel"),
+    program("dpkg-deb", "dpkg", "unpacks that kernel"),
+];

@@ -1,0 +1,16 @@
+//! `cargo xtask test`: sets up, then runs every test of the workspace under nextest (`.config/nextest.toml`).
+
+use std::ffi::OsString;
+
+use anyhow::Result;
+
+use crate::{run, setup};
+
+pub(crate) fn run(args: &[OsString]) -> Result<()> {
+    setup::for_build()?;
+    setup::for_tests()?;
+    run::require_root("testing", "test")?;
+    // lbd and lbctl are programs that tests of another package start, so cargo does not know that those need them.
+    run::run(run::cargo().args(["build", "--locked", "-p", "lb-userspace", "--bins"]))?;
+    run::run(run::cargo().args(["nextest", "run", "--locked", "--workspace"]).args(args))
+}
