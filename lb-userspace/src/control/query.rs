@@ -30,7 +30,7 @@ pub enum QueryError {
 
 /// Which connections to list. Empty fields match everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct ConnectionFilter {
     /// Virtual server.
     pub virtual_server: Option<String>,

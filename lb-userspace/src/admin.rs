@@ -1,0 +1,83 @@
+//! The admin API: HTTP and JSON on a unix socket, on a thread and runtime of its own, so that a question that takes long
+//! never delays control.
+//!
+//! It knows control and the data path only as the traits of `control::query`; it decides nothing and stores nothing.
+//! Called by `daemon`, which binds the socket before anything is changed ([`Socket::bind`]) and serves on it once the
+//! data path is in place ([`Server::start`]).
+
+use std::{
+    io,
+    sync::Arc,
+    thread::{self, JoinHandle},
+};
+
+use tokio::sync::watch;
+
+use crate::control::query::{Control, DataPath};
+
+mod metrics;
+mod problem;
+mod routes;
+mod serve;
+mod socket;
+#[cfg(test)]
+mod tests;
+
+pub use socket::{Socket, SocketError};
+
+/// Questions that may block at the same time.
+const MAX_BLOCKING: usize = 16;
+
+/// Who answers.
+#[derive(Clone, Debug)]
+pub struct Backend {
+    /// The control task.
+    pub control: Arc<dyn Control>,
+    /// The data plane.
+    pub data_path: Arc<dyn DataPath>,
+}
+
+/// The running API; serves until [`Server::stop`] or drop.
+#[derive(Debug)]
+pub struct Server {
+    stop: watch::Sender<bool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    /// Answers on a bound socket from now on.
+    ///
+    /// # Errors
+    /// When the kernel refuses the thread or its event queue.
+    pub fn start(socket: Socket, backend: Backend) -> io::Result<Self> {
+        let (stop, stopped) = watch::channel(false);
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(MAX_BLOCKING).build()?;
+        let thread = thread::Builder::new().name("admin".to_owned()).spawn(move || {
+            runtime.block_on(serve::serve(socket, backend, stopped));
+            // Questions that still block are left behind: their answers have no reader any more.
+            runtime.shutdown_background();
+        })?;
+        Ok(Self { stop, thread: Some(thread) })
+    }
+
+    /// Takes no new requests, finishes those in flight for at most two seconds, and removes the socket.
+    pub fn stop(mut self) {
+        self.join();
+    }
+
+    fn join(&mut self) {
+        self.stop.send_replace(true);
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the admin API ended by a panic");
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.join();
+    }
+}

@@ -1,0 +1,186 @@
+//! `GET /metrics`: the counters in Prometheus' text format (version 0.0.4), collected when asked. No label grows
+//! without bound: interfaces, reasons, virtual servers, pools and nodes are all configured.
+
+use std::fmt::Write;
+
+use lb_common::reason::{Action, Reason};
+
+use super::Backend;
+use crate::control::{
+    query::QueryError,
+    view::{Health, InterfaceView, NodeView, PoolView, Status, TableUse, VirtualServerView},
+};
+
+/// Media type of the format.
+pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// A metric: name, type, help, and how to read it.
+type Metric<T> = (&'static str, &'static str, &'static str, fn(&T) -> u64);
+
+/// All metrics now.
+pub(super) fn collect(backend: &Backend) -> Result<String, QueryError> {
+    let status = backend.control.status()?;
+    let virtual_servers = backend.control.virtual_servers()?;
+    let pools = backend.control.pools()?;
+    Ok(render(&status, &virtual_servers, &pools))
+}
+
+fn render(status: &Status, virtual_servers: &[VirtualServerView], pools: &[PoolView]) -> String {
+    let mut page = Page::default();
+    daemon(&mut page, status);
+    interfaces(&mut page, &status.interfaces);
+    tables(&mut page, status);
+    for_virtual_servers(&mut page, virtual_servers);
+    nodes(&mut page, &pools.iter().flat_map(|pool| &pool.nodes).collect::<Vec<_>>());
+    page.text
+}
+
+fn daemon(page: &mut Page, status: &Status) {
+    page.family("lb_build_info", "gauge", "Version of lbd; always 1.");
+    page.sample("lb_build_info", &[("version", &status.version)], 1);
+    page.family("lb_uptime_seconds", "gauge", "Seconds since lbd started.");
+    page.sample("lb_uptime_seconds", &[], status.uptime_s);
+    page.family("lb_config_revision", "gauge", "Configurations accepted since lbd started.");
+    page.sample("lb_config_revision", &[], status.config_generation);
+    page.family("lb_config_reload_failed", "gauge", "1 when the last reload was refused.");
+    page.sample("lb_config_reload_failed", &[], u64::from(status.config_error.is_some()));
+}
+
+fn interfaces(page: &mut Page, interfaces: &[InterfaceView]) {
+    page.family("lb_xdp_attached", "gauge", "1 when the XDP program is on the interface.");
+    for interface in interfaces {
+        let attached = u64::from(interface.mode != "absent");
+        page.sample("lb_xdp_attached", &[("interface", &interface.name), ("mode", &interface.mode)], attached);
+    }
+    for (name, help, value) in [
+        ("lb_xdp_packets_total", "Packets by what became of them and why.", 0),
+        ("lb_xdp_bytes_total", "Bytes of those packets.", 1),
+    ] {
+        page.family(name, "counter", help);
+        for interface in interfaces {
+            for (reason, traffic) in &interface.reasons {
+                let labels = [("interface", interface.name.as_str()), ("action", action(reason)), ("reason", reason)];
+                page.sample(name, &labels, [traffic.packets, traffic.bytes][value]);
+            }
+        }
+    }
+}
+
+fn tables(page: &mut Page, status: &Status) {
+    let metrics: [Metric<TableUse>; 2] = [
+        ("lb_table_records", "gauge", "Live records of a flow table.", |table| table.used),
+        ("lb_table_capacity", "gauge", "Places of a flow table.", |table| table.capacity),
+    ];
+    for (name, kind, help, value) in metrics {
+        page.family(name, kind, help);
+        for (table, fill) in &status.tables {
+            page.sample(name, &[("table", table)], value(fill));
+        }
+    }
+}
+
+fn for_virtual_servers(page: &mut Page, virtual_servers: &[VirtualServerView]) {
+    let metrics: [Metric<VirtualServerView>; 8] = [
+        ("lb_virtual_server_connections_active", "gauge", "Active connections.", |vs| vs.active),
+        ("lb_virtual_server_connections_total", "counter", "Connections.", |vs| vs.connections),
+        ("lb_virtual_server_nodes_available", "gauge", "Nodes that take new connections.", |vs| {
+            u64::try_from(vs.nodes_available).unwrap_or(u64::MAX)
+        }),
+        ("lb_virtual_server_forward_packets_total", "counter", "Packets to nodes.", |vs| vs.forward.packets),
+        ("lb_virtual_server_forward_bytes_total", "counter", "Bytes to nodes.", |vs| vs.forward.bytes),
+        ("lb_virtual_server_reply_packets_total", "counter", "Packets of nodes (NAT).", |vs| vs.reply.packets),
+        ("lb_virtual_server_reply_bytes_total", "counter", "Bytes of nodes (NAT).", |vs| vs.reply.bytes),
+        ("lb_virtual_server_flood_limited_total", "counter", "New connections placed by the ring alone.", |vs| {
+            vs.flood_limited
+        }),
+    ];
+    for (name, kind, help, value) in metrics {
+        page.family(name, kind, help);
+        for vs in virtual_servers {
+            page.sample(name, &[("virtual_server", &vs.name)], value(vs));
+        }
+    }
+}
+
+fn nodes(page: &mut Page, nodes: &[&NodeView]) {
+    let metrics: [Metric<NodeView>; 9] = [
+        ("lb_node_up", "gauge", "0 when the monitors say it is down.", |n| u64::from(n.health != Health::Down)),
+        ("lb_node_weight", "gauge", "Share of new connections.", |n| u64::from(n.weight)),
+        ("lb_node_connections_active", "gauge", "Active connections.", |n| n.active),
+        ("lb_node_connections_total", "counter", "Connections.", |n| n.connections),
+        ("lb_node_rescheduled_total", "counter", "Connections moved here from failed nodes.", |n| n.rescheduled),
+        ("lb_node_forward_packets_total", "counter", "Packets to the node.", |n| n.forward.packets),
+        ("lb_node_forward_bytes_total", "counter", "Bytes to the node.", |n| n.forward.bytes),
+        ("lb_node_reply_packets_total", "counter", "Packets of the node (NAT).", |n| n.reply.packets),
+        ("lb_node_reply_bytes_total", "counter", "Bytes of the node (NAT).", |n| n.reply.bytes),
+    ];
+    for (name, kind, help, value) in metrics {
+        page.family(name, kind, help);
+        for node in nodes {
+            page.sample(name, &[("pool", &node.pool), ("node", &node.name)], value(node));
+        }
+    }
+}
+
+fn action(reason: &str) -> &'static str {
+    match Reason::ALL.iter().find(|known| known.name() == reason).map(|known| known.action()) {
+        Some(Action::Send) => "send",
+        Some(Action::Pass) => "pass",
+        Some(Action::Drop) => "drop",
+        None => "unknown",
+    }
+}
+
+/// A page of metrics in the making.
+#[derive(Debug, Default)]
+struct Page {
+    text: String,
+}
+
+impl Page {
+    fn family(&mut self, name: &str, kind: &str, help: &str) {
+        // Writing to a String cannot fail.
+        let _ = writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    }
+
+    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: u64) {
+        self.text.push_str(name);
+        for (position, (label, text)) in labels.iter().enumerate() {
+            let separator = if position == 0 { '{' } else { ',' };
+            let _ = write!(self.text, "{separator}{label}=\"{}\"", escape(text));
+        }
+        let close = if labels.is_empty() { "" } else { "}" };
+        let _ = writeln!(self.text, "{close} {value}");
+    }
+}
+
+fn escape(label: &str) -> String {
+    label.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::view::Traffic;
+
+    #[test]
+    fn samples_carry_their_labels_escaped() {
+        let mut page = Page::default();
+        page.sample("lb_x", &[("a", "1"), ("b", "say \"hi\"\\\n")], 7);
+        page.sample("lb_y", &[], 8);
+        assert_eq!(page.text, "lb_x{a=\"1\",b=\"say \\\"hi\\\"\\\\\\n\"} 7\nlb_y 8\n");
+    }
+
+    #[test]
+    fn packets_are_labelled_by_interface_action_and_reason() {
+        let reasons = [("forwarded_dsr".to_owned(), Traffic { packets: 3, bytes: 180 })].into();
+        let interface = InterfaceView { name: "eth0".into(), ifindex: 2, mode: "native".into(), reasons };
+        let text = render(&Status { interfaces: vec![interface], ..Status::default() }, &[], &[]);
+        let line = "lb_xdp_packets_total{interface=\"eth0\",action=\"send\",reason=\"forwarded_dsr\"} 3\n";
+        assert!(text.contains(line), "{text}");
+        assert!(text.contains("reason=\"forwarded_dsr\"} 180\n"), "{text}");
+        for line in text.lines().filter(|line| !line.starts_with('#')) {
+            assert!(line.rsplit_once(' ').is_some_and(|(_, value)| value.parse::<u64>().is_ok()), "{line}");
+        }
+    }
+}

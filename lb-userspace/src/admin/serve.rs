@@ -1,0 +1,98 @@
+//! Accepting connections on the admin socket, within limits: of connections, of time for a request's head, and of time
+//! to finish when lbd stops. Every request knows which process sent it.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{Extension, Router};
+use hyper::server::conn::http1;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    server::graceful::{GracefulShutdown, Watcher},
+    service::TowerToHyperService,
+};
+use tokio::{
+    net::{UnixListener, UnixStream, unix::UCred},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    time::{sleep, timeout},
+};
+
+use super::{Backend, Socket, routes};
+
+/// Connections at the same time; more wait in the kernel's queue.
+const MAX_CONNECTIONS: usize = 64;
+
+/// Time for the head of a request, and for the next request on an idle connection.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Time for requests in flight when lbd stops.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Pause after a failed accept (out of descriptors): it would fail again at once.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Who sent a request, for the log of orders.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Peer {
+    pub(super) uid: Option<u32>,
+    pub(super) pid: Option<i32>,
+}
+
+impl From<std::io::Result<UCred>> for Peer {
+    fn from(credentials: std::io::Result<UCred>) -> Self {
+        credentials.map_or_else(|_| Self::default(), |c| Self { uid: Some(c.uid()), pid: c.pid() })
+    }
+}
+
+/// Serves until told to stop, or until its owner is gone.
+pub(super) async fn serve(socket: Socket, backend: Backend, mut stopped: watch::Receiver<bool>) {
+    let listener = match socket.listener().and_then(UnixListener::from_std) {
+        Ok(listener) => listener,
+        Err(error) => {
+            tracing::error!(path = %socket.path().display(), %error, "the admin socket cannot be served");
+            return;
+        }
+    };
+    let router = routes::router(backend);
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let graceful = GracefulShutdown::new();
+    loop {
+        tokio::select! {
+            _ = stopped.wait_for(|stop| *stop) => break,
+            (stream, place) = accept(&listener, &places) => {
+                tokio::spawn(connection(stream, router.clone(), graceful.watcher(), place));
+            }
+        }
+    }
+    drop(listener);
+    if timeout(DRAIN_TIMEOUT, graceful.shutdown()).await.is_err() {
+        tracing::debug!("admin requests still ran when lbd stopped");
+    }
+}
+
+/// The next connection, once there is a place for it.
+async fn accept(listener: &UnixListener, places: &Arc<Semaphore>) -> (UnixStream, Option<OwnedSemaphorePermit>) {
+    // A semaphore that is never closed always gives a permit in the end.
+    let place = Arc::clone(places).acquire_owned().await.ok();
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => return (stream, place),
+            Err(error) => {
+                tracing::warn!(%error, "an admin connection could not be accepted");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn connection(stream: UnixStream, router: Router, watcher: Watcher, place: Option<OwnedSemaphorePermit>) {
+    let peer = Peer::from(stream.peer_cred());
+    let service = TowerToHyperService::new(router.layer(Extension(peer)));
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .serve_connection(TokioIo::new(stream), service);
+    if let Err(error) = watcher.watch(connection).await {
+        tracing::debug!(%error, "an admin connection ended badly");
+    }
+    drop(place);
+}

@@ -1,0 +1,289 @@
+//! The API over a real unix socket, with control and the data path played by fakes.
+
+use std::{
+    io::{Read, Write},
+    os::unix::net::UnixStream,
+    sync::{Arc, Mutex},
+};
+
+use serde_json::{Value, json};
+
+use super::{Backend, Server, Socket};
+use crate::control::{
+    plan::{Admission, Forwarding, OnNodeFailure, Refusal, Scheduler},
+    query::{ConnectionFilter, Connections, Control, Counters, DataPath, NodeCounters, Order, QueryError},
+    view::{
+        Finding, Health, MapDump, MapView, NodeState, NodeView, PoolView, RingShare, Severity, Status, TraceRequest,
+        TraceView, Traffic, VirtualServerView,
+    },
+};
+
+/// Control that remembers its orders and refuses what the test tells it to.
+#[derive(Debug, Default)]
+struct FakeControl {
+    orders: Mutex<Vec<Order>>,
+    refuse: Mutex<Option<QueryError>>,
+}
+
+impl Control for FakeControl {
+    fn status(&self) -> Result<Status, QueryError> {
+        Ok(Status { version: "1.2.3".into(), ..Status::default() })
+    }
+
+    fn virtual_servers(&self) -> Result<Vec<VirtualServerView>, QueryError> {
+        Ok(Vec::new())
+    }
+
+    fn pools(&self) -> Result<Vec<PoolView>, QueryError> {
+        Ok(vec![pool("api", &["n1"]), pool("web", &["n1", "n2"])])
+    }
+
+    fn order(&self, order: Order) -> Result<(), QueryError> {
+        if let Some(error) = self.refuse.lock().unwrap().clone() {
+            return Err(error);
+        }
+        self.orders.lock().unwrap().push(order);
+        Ok(())
+    }
+}
+
+/// A data path with fixed answers.
+#[derive(Debug)]
+struct FakeDataPath;
+
+impl DataPath for FakeDataPath {
+    fn counters(&self) -> Result<Counters, QueryError> {
+        let counters = NodeCounters { active: 5, forward: Traffic { packets: 7, bytes: 8 }, ..NodeCounters::default() };
+        let nodes = [(("vs".to_owned(), "web".to_owned(), "n1".to_owned()), counters)].into();
+        Ok(Counters { nodes, ..Counters::default() })
+    }
+
+    fn connections(&self, filter: &ConnectionFilter) -> Result<Connections, QueryError> {
+        match (&filter.state, filter.limit) {
+            (Some(state), _) => Err(QueryError::Invalid(format!("no state \"{state}\""))),
+            (None, limit) => Ok(Connections { connections: Vec::new(), total: limit.unwrap() as u64 }),
+        }
+    }
+
+    fn maps(&self) -> Result<Vec<MapView>, QueryError> {
+        Err(QueryError::Failed("the kernel says no".into()))
+    }
+
+    fn dump_map(&self, name: &str, limit: usize) -> Result<MapDump, QueryError> {
+        Ok(MapDump { name: name.into(), more: limit as u64, ..MapDump::default() })
+    }
+
+    fn ring(&self, virtual_server: &str) -> Result<Vec<RingShare>, QueryError> {
+        Err(QueryError::NotFound(format!("no virtual server \"{virtual_server}\"")))
+    }
+
+    fn trace(&self, _: &TraceRequest) -> Result<TraceView, QueryError> {
+        panic!("a bug in the data plane")
+    }
+
+    fn doctor(&self) -> Result<Vec<Finding>, QueryError> {
+        let (check, subject, finding) = ("mtu".into(), "eth0".into(), "fine".into());
+        Ok(vec![Finding { check, subject, severity: Severity::Ok, finding, advice: None }])
+    }
+}
+
+fn pool(name: &str, nodes: &[&str]) -> PoolView {
+    PoolView {
+        name: name.into(),
+        forwarding: Forwarding::Dsr,
+        forwarding_overridden: false,
+        scheduler: Scheduler::Maglev,
+        on_node_failure: OnNodeFailure::Reschedule,
+        refusal: Refusal::Reset,
+        failure_pool: None,
+        monitors: Vec::new(),
+        virtual_servers: Vec::new(),
+        nodes: nodes.iter().map(|node| node_view(name, node)).collect(),
+    }
+}
+
+fn node_view(pool: &str, name: &str) -> NodeView {
+    NodeView {
+        pool: pool.into(),
+        name: name.into(),
+        address: "10.0.0.1:80".into(),
+        weight: 1,
+        state: NodeState::Active,
+        state_overridden: false,
+        health: Health::Up,
+        health_reason: None,
+        admission: Admission::All,
+        mac: None,
+        interface: None,
+        active: 0,
+        connections: 0,
+        rescheduled: 0,
+        forward: Traffic::default(),
+        reply: Traffic::default(),
+    }
+}
+
+/// A served API and its fake control.
+struct Api {
+    control: Arc<FakeControl>,
+    server: Option<Server>,
+    dir: tempfile::TempDir,
+}
+
+impl Api {
+    fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let control = Arc::new(FakeControl::default());
+        let backend = Backend { control: control.clone(), data_path: Arc::new(FakeDataPath) };
+        let socket = Socket::bind(&dir.path().join("admin.sock")).unwrap();
+        Self { control, server: Some(Server::start(socket, backend).unwrap()), dir }
+    }
+
+    /// Status, content type and body of one request.
+    fn request(&self, method: &str, path: &str, body: &str) -> (u16, String, String) {
+        let mut stream = UnixStream::connect(self.dir.path().join("admin.sock")).unwrap();
+        let length = body.len();
+        write!(
+            stream,
+            "{method} {path} HTTP/1.1\r\nhost: lb\r\nconnection: close\r\ncontent-type: application/json\r\n\
+             content-length: {length}\r\n\r\n{body}"
+        )
+        .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        let kind = head.lines().find_map(|line| line.strip_prefix("content-type: ")).unwrap_or_default();
+        (status, kind.to_owned(), body.to_owned())
+    }
+
+    fn get(&self, path: &str) -> Value {
+        let (status, kind, body) = self.request("GET", path, "");
+        assert_eq!((status, kind.as_str()), (200, "application/json"), "{path}: {body}");
+        serde_json::from_str(&body).unwrap()
+    }
+
+    /// Status and detail of a request that must be refused as RFC 9457 says.
+    fn refused(&self, method: &str, path: &str, body: &str) -> (u16, String) {
+        let (status, kind, body) = self.request(method, path, body);
+        assert_eq!(kind, "application/problem+json", "{path}: {status} {body}");
+        let problem: Value = serde_json::from_str(&body).unwrap();
+        assert_eq!(problem["status"], json!(status));
+        (status, problem["detail"].as_str().unwrap().to_owned())
+    }
+}
+
+#[test]
+fn questions_are_answered() {
+    let api = Api::start();
+    assert_eq!(api.get("/api/v1/status")["version"], "1.2.3");
+    assert_eq!(api.get("/api/v1/virtual_servers"), json!([]));
+    assert_eq!(api.get("/api/v1/pools/web")["nodes"][1]["name"], "n2");
+    assert_eq!(api.get("/api/v1/nodes").as_array().unwrap().len(), 3);
+    assert_eq!(api.get("/api/v1/nodes/n2")["pool"], "web");
+    assert_eq!(api.get("/api/v1/pools/api/nodes/n1")["pool"], "api");
+    assert_eq!(api.get("/api/v1/stats")["nodes"][0]["forward"]["packets"], 7);
+    let (status, _, body) = api.request("POST", "/api/v1/doctor", "");
+    assert_eq!(status, 200, "{body}");
+    let (status, kind, body) = api.request("GET", "/metrics", "");
+    assert_eq!((status, kind.as_str()), (200, "text/plain; version=0.0.4; charset=utf-8"));
+    assert!(body.contains("lb_node_up{pool=\"web\",node=\"n2\"} 1"), "{body}");
+}
+
+#[test]
+fn lists_are_limited() {
+    let api = Api::start();
+    assert_eq!(api.get("/api/v1/connections")["total"], 1000);
+    assert_eq!(api.get("/api/v1/connections?limit=7&virtual_server=vs&protocol=tcp")["total"], 7);
+    assert_eq!(api.get("/api/v1/connections?limit=99999999")["total"], 100_000);
+    assert_eq!(api.get("/api/v1/maps/FLOWS?limit=3")["more"], 3);
+    assert_eq!(api.refused("GET", "/api/v1/connections?state=nonsense", ""), (400, "no state \"nonsense\"".into()));
+    assert_eq!(api.refused("GET", "/api/v1/connections?nod=n1", "").0, 400);
+    assert_eq!(api.refused("GET", "/api/v1/connections?limit=-1", "").0, 400);
+}
+
+#[test]
+fn patches_become_orders() {
+    let api = Api::start();
+    let (status, _, body) = api.request("PATCH", "/api/v1/pools/web", r#"{"forwarding":"nat"}"#);
+    assert_eq!(status, 200, "{body}");
+    let (status, _, body) = api.request("PATCH", "/api/v1/pools/web/nodes/n1", r#"{"state":"draining","weight":3}"#);
+    assert_eq!(status, 200, "{body}");
+    let (status, _, _) = api.request("PATCH", "/api/v1/nodes/n2", r#"{"state":"disabled"}"#);
+    assert_eq!(status, 200);
+    let (status, _, _) = api.request("POST", "/api/v1/reload", "");
+    assert_eq!(status, 200);
+    let (pool, node) = (Some("web".to_owned()), "n1".to_owned());
+    let expected = vec![
+        Order::SetForwarding { pool: "web".into(), forwarding: Forwarding::Nat },
+        Order::SetNodeWeight { pool: pool.clone(), node: node.clone(), weight: 3 },
+        Order::SetNodeState { pool, node, state: NodeState::Draining },
+        Order::SetNodeState { pool: None, node: "n2".into(), state: NodeState::Disabled },
+        Order::Reload,
+    ];
+    assert_eq!(*api.control.orders.lock().unwrap(), expected);
+}
+
+#[test]
+fn bad_requests_are_refused_and_change_nothing() {
+    let api = Api::start();
+    let rows = [
+        ("GET", "/api/v1/nonsense", "", 404),
+        ("GET", "/", "", 404),
+        ("DELETE", "/api/v1/pools/web", "", 405),
+        ("GET", "/api/v1/reload", "", 405),
+        ("GET", "/api/v1/pools/wbe", "", 404),
+        ("GET", "/api/v1/nodes/n1", "", 409),
+        ("GET", "/api/v1/nodes/n9", "", 404),
+        ("GET", "/api/v1/rings/vs", "", 404),
+        ("GET", "/api/v1/maps", "", 500),
+        ("PATCH", "/api/v1/pools/web", "{}", 400),
+        ("PATCH", "/api/v1/pools/web", "{", 400),
+        ("PATCH", "/api/v1/pools/web", r#"{"forwarding":"carrier_pigeon"}"#, 422),
+        ("PATCH", "/api/v1/pools/web", r#"{"scheduler":"random"}"#, 422),
+        ("PATCH", "/api/v1/pools/web/nodes/n1", r#"{"weight":-3}"#, 422),
+    ];
+    for (method, path, body, expected) in rows {
+        let (status, detail) = api.refused(method, path, body);
+        assert_eq!(status, expected, "{method} {path} {body}: {detail}");
+        assert!(!detail.is_empty());
+    }
+    let big = format!(r#"{{"forwarding":"{}"}}"#, "x".repeat(70_000));
+    assert_eq!(api.refused("PATCH", "/api/v1/pools/web", &big).0, 413);
+    assert!(api.control.orders.lock().unwrap().is_empty());
+    assert_eq!(api.refused("GET", "/api/v1/pools/wbe", "").1, "no pool \"wbe\"; there is: api, web");
+}
+
+#[test]
+fn controls_refusals_keep_their_kind() {
+    let api = Api::start();
+    let rows = [
+        (QueryError::NotFound("no such".into()), 404, 404),
+        (QueryError::Invalid("bad".into()), 400, 422),
+        (QueryError::Conflict("not now".into()), 409, 409),
+        (QueryError::Failed("broken".into()), 500, 500),
+    ];
+    for (error, of_order, of_reload) in rows {
+        *api.control.refuse.lock().unwrap() = Some(error.clone());
+        let patched = api.refused("PATCH", "/api/v1/pools/web", r#"{"forwarding":"nat"}"#);
+        assert_eq!(patched, (of_order, error.to_string()));
+        assert_eq!(api.refused("POST", "/api/v1/reload", ""), (of_reload, error.to_string()));
+    }
+}
+
+#[test]
+fn a_panic_behind_the_api_is_one_failed_request() {
+    let api = Api::start();
+    let body = r#"{"protocol":"tcp","source":"192.0.2.1:1","destination":"192.0.2.2:2","interface":null,"flags":null}"#;
+    assert_eq!(api.refused("POST", "/api/v1/trace", body).0, 500);
+    assert_eq!(api.get("/api/v1/status")["version"], "1.2.3");
+}
+
+#[test]
+fn stopping_removes_the_socket() {
+    let mut api = Api::start();
+    let idle = UnixStream::connect(api.dir.path().join("admin.sock")).unwrap();
+    api.server.take().unwrap().stop();
+    assert!(!api.dir.path().join("admin.sock").exists());
+    drop(idle);
+}
