@@ -5,6 +5,8 @@
 //! It must never look at the machine (interfaces, addresses, files other than the configuration): the same text is valid
 //! or not on every machine. Called by `daemon` (start, reload, `--check`); the types are used by every subsystem.
 
+mod rules;
+
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -14,6 +16,7 @@ use std::{
 
 use lb_common::conntrack::Timeouts;
 
+pub use self::rules::DsrObstacle;
 pub use crate::control::plan::Interface;
 use crate::control::{
     plan::{Forwarding, OnNodeFailure, Protocol, Refusal, Scheduler, SourceAffinity},
@@ -188,30 +191,12 @@ pub enum MonitorKind {
     Ping,
 }
 
-impl Config {
-    /// All VIP addresses of a virtual server, in the configured order.
-    pub fn addresses(&self, virtual_server: &VirtualServer) -> Vec<IpAddr> {
-        virtual_server.vips.iter().filter_map(|group| self.vips.get(group)).flat_map(|g| g.addresses.clone()).collect()
-    }
-
-    /// The pools that may serve a virtual server, in the order of choice: its own, that one's failure pool, and so on.
-    pub fn pool_chain<'a>(&'a self, first: &'a str) -> Vec<(&'a str, &'a Pool)> {
-        let mut chain = Vec::new();
-        let mut next = Some(first);
-        while let Some((name, pool)) = next.and_then(|name| self.pools.get_key_value(name)) {
-            chain.push((name.as_str(), pool));
-            next = pool.failure_pool.as_deref();
-        }
-        chain
-    }
-}
-
 /// The number that the ring is seeded with for a configured text: 64-bit FNV-1a of its bytes, finished by
 /// `lb_common::flow::mix64`. Stable for ever: balancers of different versions must agree.
 #[must_use]
 pub fn ring_seed(text: &str) -> u64 {
-    let fnv = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    });
+    let fnv = text
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
     lb_common::flow::mix64(fnv)
 }

@@ -4,4 +4,5 @@
 pub mod api;
 pub mod plan;
 pub mod query;
+pub mod state;
 pub mod view;

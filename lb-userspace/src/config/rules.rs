@@ -1,0 +1,86 @@
+//! Questions about a valid configuration that several subsystems ask. Pure.
+
+use std::{fmt, net::IpAddr};
+
+use super::{Config, Node, Pool, VirtualServer};
+use crate::control::plan::Protocol;
+
+/// Why a pool cannot forward by DSR: a node's port that is not the port packets come with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DsrObstacle {
+    /// The node.
+    pub node: String,
+    /// Its port.
+    pub port: u16,
+    /// The virtual server that the pool serves.
+    pub virtual_server: String,
+    /// The port of that, when it has just one.
+    pub expected: Option<u16>,
+}
+
+impl fmt::Display for DsrObstacle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { node, port, virtual_server, expected } = self;
+        write!(f, "node {node:?} has port {port}, but virtual server {virtual_server:?} listens on ")?;
+        match expected {
+            Some(expected) => write!(f, "port {expected}")?,
+            None => write!(f, "several ports")?,
+        }
+        write!(f, "; with dsr only MAC addresses change, so that nodes see the VIP and its port")
+    }
+}
+
+impl Config {
+    /// All VIP addresses of a virtual server, in the configured order.
+    #[must_use]
+    pub fn addresses(&self, virtual_server: &VirtualServer) -> Vec<IpAddr> {
+        virtual_server.vips.iter().filter_map(|group| self.vips.get(group)).flat_map(|g| g.addresses.clone()).collect()
+    }
+
+    /// The pools that may serve a virtual server, in the order of choice: its own, that one's failure pool, and so on.
+    #[must_use]
+    pub fn pool_chain<'a>(&'a self, first: &str) -> Vec<(&'a str, &'a Pool)> {
+        let mut chain: Vec<(&str, &Pool)> = Vec::new();
+        let mut next = self.pools.get_key_value(first);
+        // A valid configuration has no cycle; one that is being checked may have.
+        while let Some((name, pool)) = next.filter(|(name, _)| chain.iter().all(|(seen, _)| seen != name)) {
+            chain.push((name, pool));
+            next = pool.failure_pool.as_ref().and_then(|name| self.pools.get_key_value(name));
+        }
+        chain
+    }
+
+    /// The virtual servers that a pool may serve, as their own pool or as a failure pool, by name.
+    pub fn users_of<'a>(&'a self, pool: &'a str) -> impl Iterator<Item = (&'a str, &'a VirtualServer)> {
+        let servers = self.virtual_servers.iter().map(|(name, server)| (name.as_str(), server));
+        servers.filter(move |(_, server)| self.pool_chain(&server.pool).iter().any(|(name, _)| *name == pool))
+    }
+
+    /// What keeps a pool from forwarding by DSR: nothing when it can.
+    #[must_use]
+    pub fn dsr_obstacles(&self, pool: &str) -> Vec<DsrObstacle> {
+        let nodes = self.pools.get(pool).into_iter().flat_map(|p| &p.nodes);
+        let ported: Vec<_> = nodes.filter_map(|(name, node)| node.port.map(|port| (name, port))).collect();
+        let obstacles = self.users_of(pool).flat_map(|(server_name, server)| {
+            let expected = server.single_port();
+            ported.iter().filter(move |(_, port)| expected != Some(*port)).map(move |(node, port)| DsrObstacle {
+                node: (*node).clone(),
+                port: *port,
+                virtual_server: server_name.to_owned(),
+                expected,
+            })
+        });
+        obstacles.collect()
+    }
+
+    /// The port that a TCP monitor connects to: its own, the node's, or that of the TCP virtual servers the pool serves
+    /// when they all have the same one.
+    #[must_use]
+    pub fn monitored_port(&self, own: Option<u16>, pool: &str, node: &Node) -> Option<u16> {
+        own.or(node.port).or_else(|| {
+            let mut ports = self.users_of(pool).map(|(_, s)| s.single_port().filter(|_| s.protocol == Protocol::Tcp));
+            let first = ports.next()??;
+            ports.all(|port| port == Some(first)).then_some(first)
+        })
+    }
+}

@@ -1,0 +1,261 @@
+//! The control state: configuration, what operators set at run time, and what the monitors found.
+//!
+//! Owns the rules that turn these into a [`Plan`] and into the views of the admin API. Changes only through
+//! [`State::apply`]; has no clock, socket, lock or randomness. Called by the control task in `daemon`, its one writer.
+
+mod checks;
+mod derive;
+mod orders;
+mod overrides;
+mod views;
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+pub use self::overrides::{NodeOverride, Override, Overrides};
+use super::{
+    plan::{Admission, Forwarding, Plan},
+    query::{Order, QueryError},
+    view::{Health, NodeState},
+};
+use crate::config::{Config, Node};
+
+/// What the control task knows. The same events in the same order make the same state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct State {
+    config: Config,
+    generation: u64,
+    config_error: Option<String>,
+    overrides: Overrides,
+    findings: BTreeMap<CheckId, Finding>,
+}
+
+/// What changes the state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A configuration was read. Overrides of values that it changes or no longer has are forgotten, the others stay;
+    /// so does what the monitors found, where they check the same thing as before.
+    NewConfig(Box<Config>),
+    /// A configuration was read and refused, with these words. The one in force stays.
+    ConfigRefused(String),
+    /// An operator's order. `Reload` is not for the state: the caller reads the file and sends `NewConfig`.
+    Order(Order),
+    /// A monitor made up its mind about a node. Findings about what no longer exists are ignored: they may be late.
+    Health {
+        /// Pool.
+        pool: String,
+        /// Node.
+        node: String,
+        /// Monitor.
+        monitor: String,
+        /// What it found.
+        health: Health,
+        /// Its words, when the node is down.
+        reason: Option<String>,
+    },
+}
+
+/// Whom a finding is about: pool, node, monitor.
+pub type CheckId = (String, String, String);
+
+/// What a monitor found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Finding {
+    health: Health,
+    reason: Option<String>,
+}
+
+/// A check to run, over and over: one monitor on one node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Check {
+    /// Pool.
+    pub pool: String,
+    /// Node.
+    pub node: String,
+    /// Monitor.
+    pub monitor: String,
+    /// What to do.
+    pub probe: Probe,
+    /// From the start of a check to the start of the next one.
+    pub delay: Duration,
+    /// A check without an answer fails after this.
+    pub timeout: Duration,
+    /// Failed checks in a row that bring the node down.
+    pub failures: u32,
+    /// Successful checks in a row that bring it up.
+    pub successes: u32,
+}
+
+/// What a check does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Probe {
+    /// Open a TCP connection.
+    Tcp(SocketAddr),
+    /// Send an ICMP echo request.
+    Ping(IpAddr),
+}
+
+/// A VIP address that lbd raises.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RaisedVip {
+    /// VIP group.
+    pub group: String,
+    /// Address.
+    pub address: IpAddr,
+    /// The interface it is added to and announced on.
+    pub interface: String,
+}
+
+impl State {
+    /// The state at the start: configuration generation 1, nothing set at run time, nothing checked.
+    #[must_use]
+    pub fn new(config: Config) -> Self {
+        Self { config, generation: 1, config_error: None, overrides: Overrides::default(), findings: BTreeMap::new() }
+    }
+
+    /// Takes over what operators set before a restart, as far as the configuration still is what they changed.
+    #[must_use]
+    pub fn with_overrides(mut self, overrides: Overrides) -> Self {
+        self.overrides = overrides;
+        self.overrides.retain_valid(&self.config);
+        self
+    }
+
+    /// Changes the state by an event. After an error the state is as before.
+    ///
+    /// # Errors
+    /// Of orders: `NotFound` for an unknown name (says what exists), `Invalid` for what cannot be, with the reason.
+    pub fn apply(&mut self, event: Event) -> Result<(), QueryError> {
+        match event {
+            Event::NewConfig(config) => {
+                self.replace_config(*config);
+                Ok(())
+            }
+            Event::ConfigRefused(why) => {
+                self.config_error = Some(why);
+                Ok(())
+            }
+            Event::Order(order) => self.order(order),
+            Event::Health { pool, node, monitor, health, reason } => {
+                self.find((pool, node, monitor), Finding { health, reason });
+                Ok(())
+            }
+        }
+    }
+
+    /// What the data path is to do now.
+    #[must_use]
+    pub fn plan(&self) -> Plan {
+        derive::plan(self)
+    }
+
+    /// The checks to run now, in a stable order.
+    #[must_use]
+    pub fn monitors(&self) -> Vec<Check> {
+        checks::checks(&self.config)
+    }
+
+    /// The VIP addresses to raise, in a stable order.
+    #[must_use]
+    pub fn vips(&self) -> Vec<RaisedVip> {
+        let groups = self.config.vips.iter().filter(|(_, group)| group.raise);
+        groups
+            .filter_map(|(name, group)| group.interface.as_ref().map(|interface| (name, group, interface)))
+            .flat_map(|(name, group, interface)| {
+                group.addresses.iter().map(|address| RaisedVip {
+                    group: name.clone(),
+                    address: *address,
+                    interface: interface.clone(),
+                })
+            })
+            .collect()
+    }
+
+    /// The configuration in force.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// How many configurations were accepted; the first is 1.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// What operators set at run time: for the caller to keep over a restart.
+    #[must_use]
+    pub fn overrides(&self) -> &Overrides {
+        &self.overrides
+    }
+
+    /// How a pool forwards new connections now.
+    #[must_use]
+    pub fn forwarding(&self, pool: &str) -> Option<Forwarding> {
+        let configured = self.config.pools.get(pool)?.forwarding;
+        Some(self.overrides.pools.get(pool).map_or(configured, |o| o.value))
+    }
+
+    fn replace_config(&mut self, config: Config) {
+        let before = self.monitors();
+        self.config = config;
+        self.generation += 1;
+        self.config_error = None;
+        self.overrides.retain_valid(&self.config);
+        let after = self.monitors();
+        let same = |id: &CheckId| {
+            let probe = |checks: &[Check]| checks.iter().find(|check| check.is(id)).map(|check| check.probe);
+            probe(&before).is_some() && probe(&before) == probe(&after)
+        };
+        self.findings.retain(|id, _| same(id));
+    }
+
+    fn find(&mut self, id: CheckId, finding: Finding) {
+        if self.monitors().iter().any(|check| check.is(&id)) {
+            self.findings.insert(id, finding);
+        }
+    }
+
+    fn node_state(&self, pool: &str, name: &str, node: &Node) -> NodeState {
+        self.overrides.node(pool, name).and_then(|o| o.state).map_or(node.state, |o| o.value)
+    }
+
+    fn node_weight(&self, pool: &str, name: &str, node: &Node) -> u32 {
+        self.overrides.node(pool, name).and_then(|o| o.weight).map_or(node.weight, |o| o.value)
+    }
+
+    /// What the monitors say of a node together: down when one says so, up when all of them do.
+    fn node_health(&self, pool: &str, name: &str) -> (Health, Option<String>) {
+        let Some(configured) = self.config.pools.get(pool) else { return (Health::Unknown, None) };
+        let find = |monitor: &String| self.findings.get(&(pool.to_owned(), name.to_owned(), monitor.clone()));
+        let found: Vec<_> = configured.monitors.iter().map(|monitor| (monitor, find(monitor))).collect();
+        let down: Vec<_> = found.iter().filter(|(_, f)| f.is_some_and(|f| f.health == Health::Down)).collect();
+        if !down.is_empty() {
+            let words = down.iter().map(|(monitor, finding)| {
+                let reason = finding.and_then(|f| f.reason.as_deref()).unwrap_or("check failed");
+                format!("{monitor}: {reason}")
+            });
+            return (Health::Down, Some(words.collect::<Vec<_>>().join("; ")));
+        }
+        let all_up = !found.is_empty() && found.iter().all(|(_, f)| f.is_some_and(|f| f.health == Health::Up));
+        (if all_up { Health::Up } else { Health::Unknown }, None)
+    }
+
+    /// What a node takes when its pool is in use.
+    fn node_admission(&self, pool: &str, name: &str, node: &Node) -> Admission {
+        match (self.node_state(pool, name, node), self.node_health(pool, name).0) {
+            (NodeState::Disabled, _) | (_, Health::Down) => Admission::Nothing,
+            (NodeState::Draining, _) => Admission::Tracked,
+            (NodeState::Active, Health::Up | Health::Unknown) => Admission::All,
+        }
+    }
+}
+
+impl Check {
+    fn is(&self, id: &CheckId) -> bool {
+        (&self.pool, &self.node, &self.monitor) == (&id.0, &id.1, &id.2)
+    }
+}

@@ -1,0 +1,98 @@
+//! What operators set at run time, over what the configuration says. Each override remembers the configured value that it
+//! covers: when the configuration changes that value, the configuration has the last word again. This holds over a
+//! reload and over a restart alike. Used by `control::state` alone; the caller may keep it in a file.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    config::Config,
+    control::{plan::Forwarding, view::NodeState},
+};
+
+/// A value set at run time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Override<T> {
+    /// What is in force.
+    pub value: T,
+    /// What the configuration said when it was set.
+    pub configured: T,
+}
+
+/// What was set of a node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NodeOverride {
+    /// State.
+    pub state: Option<Override<NodeState>>,
+    /// Weight.
+    pub weight: Option<Override<u32>>,
+}
+
+/// Everything that was set at run time.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Overrides {
+    /// Of nodes, by pool and node.
+    pub nodes: BTreeMap<String, BTreeMap<String, NodeOverride>>,
+    /// Forwarding, by pool.
+    pub pools: BTreeMap<String, Override<Forwarding>>,
+}
+
+impl Overrides {
+    /// What was set of a node.
+    #[must_use]
+    pub fn node(&self, pool: &str, node: &str) -> Option<&NodeOverride> {
+        self.nodes.get(pool)?.get(node)
+    }
+
+    pub(super) fn set_state(&mut self, pool: &str, node: &str, configured: NodeState, value: NodeState) {
+        self.change(pool, node, |o| o.state = Override::unless_same(value, configured));
+    }
+
+    pub(super) fn set_weight(&mut self, pool: &str, node: &str, configured: u32, value: u32) {
+        self.change(pool, node, |o| o.weight = Override::unless_same(value, configured));
+    }
+
+    pub(super) fn set_forwarding(&mut self, pool: &str, configured: Forwarding, value: Forwarding) {
+        match Override::unless_same(value, configured) {
+            Some(set) => self.pools.insert(pool.to_owned(), set),
+            None => self.pools.remove(pool),
+        };
+    }
+
+    /// Forgets what covers a value that the configuration does not have (any more), and what it rules out.
+    pub(super) fn retain_valid(&mut self, config: &Config) {
+        for (pool, nodes) in &mut self.nodes {
+            for (name, set) in nodes.iter_mut() {
+                let node = config.pools.get(pool).and_then(|p| p.nodes.get(name));
+                set.state = set.state.filter(|o| node.is_some_and(|n| n.state == o.configured));
+                set.weight = set.weight.filter(|o| node.is_some_and(|n| n.weight == o.configured));
+            }
+        }
+        self.pools.retain(|name, set| {
+            let same = config.pools.get(name).is_some_and(|pool| pool.forwarding == set.configured);
+            same && (set.value != Forwarding::Dsr || config.dsr_obstacles(name).is_empty())
+        });
+        self.forget_empty();
+    }
+
+    fn change(&mut self, pool: &str, node: &str, change: impl FnOnce(&mut NodeOverride)) {
+        change(self.nodes.entry(pool.to_owned()).or_default().entry(node.to_owned()).or_default());
+        self.forget_empty();
+    }
+
+    fn forget_empty(&mut self) {
+        for nodes in self.nodes.values_mut() {
+            nodes.retain(|_, set| *set != NodeOverride::default());
+        }
+        self.nodes.retain(|_, nodes| !nodes.is_empty());
+    }
+}
+
+impl<T: PartialEq> Override<T> {
+    fn unless_same(value: T, configured: T) -> Option<Self> {
+        (value != configured).then_some(Self { value, configured })
+    }
+}
