@@ -30,7 +30,9 @@ pub(super) fn provide(needs: &[Need]) -> Result<()> {
 pub(super) fn install(packages: &[&str]) -> Result<()> {
     let by_hand = format!("apt-get update && sudo apt-get install -y --no-install-recommends {}", packages.join(" "));
     if run::find("apt-get").is_none() {
-        bail!("there is no apt-get here to install them\non Debian 12 the step is: {by_hand}\nelse install the same by other means");
+        bail!(
+            "there is no apt-get here to install them\non Debian 12 the step is: {by_hand}\nelse install the same by other means"
+        );
     }
     if !run::is_root() {
         bail!("installing them needs root\nrun: sudo {by_hand}");
