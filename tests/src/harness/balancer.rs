@@ -1,0 +1,372 @@
+//! The real `lbd`, run on a network's balancer with directories, socket and pins of its own, and `lbctl` to ask it.
+//!
+//! The binaries are those beside the running test in `target/<profile>`; `cargo xtask test` and `demo` build them first.
+
+use std::{
+    fs::{self, File},
+    os::unix::net::UnixDatagram,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Output, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use lb::control::{
+    query::Connections,
+    view::{NodeView, PoolView, Status, VirtualServerView},
+};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use tempfile::TempDir;
+use toml::{Table, Value};
+
+use super::{
+    command::sh,
+    namespace::PREFIX,
+    topology::Net,
+    wait::{eventually, until},
+};
+
+/// Within this lbd must be ready, take a reload, or end.
+const DEADLINE: Duration = Duration::from_secs(20);
+/// Room for connections in tests that do not say: small tables are made faster.
+const MAX_FLOWS: i64 = 65_536;
+
+static COUNTER: AtomicU32 = AtomicU32::new(0);
+
+/// How a process was ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// SIGTERM: it may do what its configuration says.
+    Graceful,
+    /// SIGKILL.
+    Kill,
+}
+
+/// An lbd on the balancer of a network; with it its pins are removed.
+#[derive(Debug)]
+pub struct Lb<'n> {
+    net: &'n Net,
+    dir: TempDir,
+    pins: PathBuf,
+    child: Option<Child>,
+    quiet: bool,
+}
+
+impl<'n> Lb<'n> {
+    /// Starts it with a configuration and waits until it is ready. `[daemon]` `socket` and `state_dir` and `[dataplane]`
+    /// `pin_dir` are the harness's.
+    ///
+    /// # Errors
+    /// When it ends or is not ready in time: with its log.
+    pub fn start(net: &'n Net, config: &str) -> Result<Self> {
+        let mut lb = Self::prepare(net, config)?;
+        lb.launch()?;
+        Ok(lb)
+    }
+
+    /// Everything but the process: for tests of a start that must fail.
+    ///
+    /// # Errors
+    /// When the configuration is not TOML, or without a BPF file system.
+    pub fn prepare(net: &'n Net, config: &str) -> Result<Self> {
+        let dir = tempfile::Builder::new().prefix(&format!("{PREFIX}{}-", net.name)).tempdir()?;
+        if !Path::new("/sys/fs/bpf").join(".").exists() || sh("stat -f -c %T /sys/fs/bpf")?.trim() != "bpf_fs" {
+            sh("mount -t bpf bpf /sys/fs/bpf").context("lbd's pins need a BPF file system")?;
+        }
+        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+        let pins = PathBuf::from(format!("/sys/fs/bpf/{PREFIX}{}-{number}", std::process::id()));
+        let lb = Self { net, dir, pins, child: None, quiet: false };
+        lb.write_config(config)?;
+        Ok(lb)
+    }
+
+    /// Uses the pins of another: for tests of what happens then.
+    ///
+    /// # Errors
+    /// When the configuration cannot be rewritten.
+    pub fn with_pins(mut self, pins: &Path) -> Result<Self> {
+        let config = fs::read_to_string(self.config_file())?;
+        self.pins = pins.to_owned();
+        self.write_config(&config)?;
+        Ok(self)
+    }
+
+    /// Does not print lbd's log at the end (a test prints it, which the test runner shows when it failed).
+    #[must_use]
+    pub fn quiet(mut self) -> Self {
+        self.quiet = true;
+        self
+    }
+
+    /// Where it pins maps and links.
+    pub fn pins(&self) -> &Path {
+        &self.pins
+    }
+
+    /// Its configuration file.
+    pub fn config_file(&self) -> PathBuf {
+        self.dir.path().join("lb.toml")
+    }
+
+    /// What it has written so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.dir.path().join("lbd.log")).unwrap_or_default()
+    }
+
+    /// Its process id.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn pid(&self) -> Result<u32> {
+        Ok(self.child.as_ref().context("lbd does not run")?.id())
+    }
+
+    fn write_config(&self, config: &str) -> Result<()> {
+        let mut table: Table = config.parse().context("the test's configuration is not TOML")?;
+        table.entry("version").or_insert(Value::Integer(1));
+        let path = |name: &str| Value::String(self.dir.path().join(name).display().to_string());
+        let daemon = section(&mut table, "daemon")?;
+        daemon.insert("socket".into(), path("admin.sock"));
+        daemon.insert("state_dir".into(), path("state"));
+        let dataplane = section(&mut table, "dataplane")?;
+        dataplane.insert("pin_dir".into(), Value::String(self.pins.display().to_string()));
+        dataplane.entry("max_flows").or_insert(Value::Integer(MAX_FLOWS));
+        fs::write(self.config_file(), table.to_string())?;
+        Ok(())
+    }
+
+    /// Starts the process and waits until it says it is ready; how long that took.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn launch(&mut self) -> Result<Duration> {
+        ensure!(self.child.is_none(), "lbd runs already");
+        let notify_path = self.dir.path().join("notify.sock");
+        if notify_path.exists() {
+            fs::remove_file(&notify_path)?;
+        }
+        let notify = UnixDatagram::bind(&notify_path)?;
+        notify.set_nonblocking(true)?;
+        let start = Instant::now();
+        let mut child = self.net.balancer.start(self.command()?.env("NOTIFY_SOCKET", &notify_path))?;
+        let mut buffer = [0; 4096];
+        let ready = until("lbd is ready (READY=1)", DEADLINE, || {
+            if let Some(status) = child.try_wait()? {
+                return Ok(Some(Err(status)));
+            }
+            while let Ok(length) = notify.recv(&mut buffer) {
+                if String::from_utf8_lossy(&buffer[..length]).lines().any(|line| line == "READY=1") {
+                    return Ok(Some(Ok(start.elapsed())));
+                }
+            }
+            Ok::<_, std::io::Error>(None)
+        });
+        self.child = Some(child);
+        match ready {
+            Ok((Ok(took), _)) => Ok(took),
+            Ok((Err(status), _)) => {
+                self.child = None;
+                bail!("lbd ended with {status}:\n{}", self.log())
+            }
+            Err(error) => bail!("{error}:\n{}", self.log()),
+        }
+    }
+
+    /// Starts the process, which must end by itself: its exit status and what it wrote.
+    ///
+    /// # Errors
+    /// When it goes on.
+    pub fn launch_to_fail(&mut self) -> Result<(ExitStatus, String)> {
+        let mut child = self.net.balancer.start(&mut self.command()?)?;
+        let ended = until("lbd ends", DEADLINE, || child.try_wait());
+        if ended.is_err() {
+            self.child = Some(child);
+        }
+        let (status, _) = ended.with_context(|| self.log())?;
+        Ok((status, self.log()))
+    }
+
+    fn command(&self) -> Result<Command> {
+        let log = File::options().create(true).append(true).open(self.dir.path().join("lbd.log"))?;
+        let mut command = Command::new(binary("lbd")?);
+        command.arg("--config").arg(self.config_file()).env_remove("LB_CONFIG").env_remove("LB_SOCKET");
+        command.env("LB_LOG", std::env::var("LB_LOG").unwrap_or_else(|_| "info".into())).env("NO_COLOR", "1");
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        Ok(command)
+    }
+
+    /// Ends the process and waits for its end.
+    ///
+    /// # Errors
+    /// When it does not run, or ignores SIGTERM.
+    pub fn stop(&mut self, how: Stop) -> Result<()> {
+        let mut child = self.child.take().context("lbd does not run")?;
+        let signal = if how == Stop::Kill { Signal::SIGKILL } else { Signal::SIGTERM };
+        kill(Pid::from_raw(child.id().cast_signed()), signal)?;
+        let ended = until("lbd ends", DEADLINE, || child.try_wait());
+        if ended.is_err() {
+            self.child = Some(child);
+        }
+        let (status, _) = ended.with_context(|| self.log())?;
+        ensure!(how == Stop::Kill || status.success(), "lbd ended with {status}:\n{}", self.log());
+        Ok(())
+    }
+
+    /// Ends it and starts it again with the same configuration; how long the start took.
+    ///
+    /// # Errors
+    /// As [`Self::stop`] and [`Self::launch`].
+    pub fn restart(&mut self, how: Stop) -> Result<Duration> {
+        self.stop(how)?;
+        self.launch()
+    }
+
+    /// Gives it another configuration by SIGHUP and waits until it is in force.
+    ///
+    /// # Errors
+    /// When lbd refuses it: with the reason.
+    pub fn reload(&self, config: &str) -> Result<()> {
+        let before = self.status()?.config_generation;
+        self.write_config(config)?;
+        kill(Pid::from_raw(self.pid()?.cast_signed()), Signal::SIGHUP)?;
+        let (refusal, _) = until("lbd reloads", DEADLINE, || {
+            let status = self.status()?;
+            let taken = status.config_generation > before;
+            Ok::<_, anyhow::Error>((taken || status.config_error.is_some()).then_some(status.config_error))
+        })
+        .with_context(|| self.log())?;
+        match refusal {
+            None => Ok(()),
+            Some(error) => bail!("lbd refuses the configuration: {error}"),
+        }
+    }
+
+    /// Runs `lbctl` with these arguments, whatever becomes of it.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn lbctl(&self, arguments: &[&str]) -> Result<Output> {
+        let mut command = Command::new(binary("lbctl")?);
+        command.env("LB_SOCKET", self.dir.path().join("admin.sock")).env("NO_COLOR", "1").stdin(Stdio::null());
+        command.args(arguments).output().context("cannot start lbctl")
+    }
+
+    /// Runs `lbctl`; its standard output.
+    ///
+    /// # Errors
+    /// When it fails: with what it said.
+    pub fn ctl(&self, arguments: &[&str]) -> Result<String> {
+        let output = self.lbctl(arguments)?;
+        let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "lbctl {}: {}\n{stdout}{stderr}", arguments.join(" "), output.status);
+        Ok(stdout)
+    }
+
+    /// Runs `lbctl … -o json`; what it printed.
+    ///
+    /// # Errors
+    /// As [`Self::ctl`], or when that is not JSON.
+    pub fn ctl_json(&self, arguments: &[&str]) -> Result<serde_json::Value> {
+        let text = self.ctl(&[arguments, &["-o", "json"]].concat())?;
+        serde_json::from_str(&text).with_context(|| format!("lbctl {} printed: {text}", arguments.join(" ")))
+    }
+
+    /// `lbctl status`.
+    ///
+    /// # Errors
+    /// As [`Self::ctl_json`].
+    pub fn status(&self) -> Result<Status> {
+        Ok(serde_json::from_value(self.ctl_json(&["status"])?)?)
+    }
+
+    /// `lbctl vs show NAME`.
+    ///
+    /// # Errors
+    /// As [`Self::ctl_json`].
+    pub fn virtual_server(&self, name: &str) -> Result<VirtualServerView> {
+        Ok(serde_json::from_value(self.ctl_json(&["vs", "show", name])?)?)
+    }
+
+    /// `lbctl pool show NAME`.
+    ///
+    /// # Errors
+    /// As [`Self::ctl_json`].
+    pub fn pool(&self, name: &str) -> Result<PoolView> {
+        Ok(serde_json::from_value(self.ctl_json(&["pool", "show", name])?)?)
+    }
+
+    /// A node of `lbctl pool show POOL`.
+    ///
+    /// # Errors
+    /// As [`Self::ctl_json`], or when the pool has no such node.
+    pub fn node(&self, pool: &str, name: &str) -> Result<NodeView> {
+        let found = self.pool(pool)?.nodes.into_iter().find(|node| node.name == name);
+        found.with_context(|| format!("pool {pool} has no node {name}"))
+    }
+
+    /// `lbctl conn ls` with these filters.
+    ///
+    /// # Errors
+    /// As [`Self::ctl_json`].
+    pub fn connections(&self, filters: &[&str]) -> Result<Connections> {
+        Ok(serde_json::from_value(self.ctl_json(&[&["conn", "ls"], filters].concat())?)?)
+    }
+
+    /// Packets that ended for a reason, over all interfaces.
+    ///
+    /// # Errors
+    /// As [`Self::status`].
+    pub fn packets(&self, reason: &str) -> Result<u64> {
+        Ok(self.status()?.interfaces.iter().filter_map(|i| i.reasons.get(reason)).map(|traffic| traffic.packets).sum())
+    }
+
+    /// Waits until the next hops of a pool's nodes are resolved: until then their packets are dropped.
+    ///
+    /// # Errors
+    /// When that takes too long.
+    pub fn wait_for_next_hops(&self, pool: &str) -> Result<()> {
+        eventually(&format!("the next hops of pool {pool} are resolved"), DEADLINE, || {
+            self.pool(pool).is_ok_and(|pool| pool.nodes.iter().all(|node| node.mac.is_some()))
+        })
+        .with_context(|| self.log())
+        .map(drop)
+    }
+}
+
+impl Drop for Lb<'_> {
+    #[expect(clippy::print_stderr, reason = "the test runner shows it when the test failed")]
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            // An error means that it has ended by itself.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        if !self.quiet {
+            eprintln!("--- lbd's log\n{}---", self.log());
+        }
+        if self.pins.exists()
+            && let Err(error) = fs::remove_dir_all(&self.pins)
+        {
+            eprintln!("{}: {error}", self.pins.display());
+        }
+    }
+}
+
+fn section<'t>(table: &'t mut Table, name: &str) -> Result<&'t mut Table> {
+    let section = table.entry(name).or_insert_with(|| Value::Table(Table::new()));
+    section.as_table_mut().with_context(|| format!("[{name}] is not a table"))
+}
+
+/// A binary of this workspace, built with the same profile as the running program.
+fn binary(name: &str) -> Result<PathBuf> {
+    let running = std::env::current_exe()?;
+    let found = running.ancestors().skip(1).take(2).map(|dir| dir.join(name)).find(|path| path.is_file());
+    found.with_context(|| {
+        format!("no {name} in {:?} or above: run `cargo xtask build` first", running.parent().unwrap_or(&running))
+    })
+}
