@@ -105,7 +105,7 @@ mod tests {
             ("byte raw string", "br\"\\\" c", "b     c"),
             ("raw identifier", "r#type = 1", "r#type = 1"),
             ("a word that ends in r", "for\"x\"", "for   "),
-            ("character", "'\"' 'x' '\\'' z", "            z"),
+            ("character", "'\"' 'x' '\\'' z", "             z"),
             ("lifetime", "&'a str, 'static", "&'a str, 'static"),
             ("line kept inside a string", "\"a\nb\" c", "  \n   c"),
             ("never closed", "\"a", "  "),
