@@ -1,5 +1,9 @@
 //! The data plane in user space: loads, pins and adopts the XDP programs and their maps, applies a [`crate::control::plan::Plan`],
 //! keeps next hops resolved, and reads the maps for everyone else.
 
+pub mod load;
 pub mod maps;
+pub mod netlink;
+pub mod network;
+pub mod pins;
 pub mod table;

@@ -16,7 +16,7 @@ use lb_common::{
     flow::{Bucket, FlowRecord},
     maglev::RingChunk,
     maps::{Meta, Name, NodeNames},
-    node::{Node, NodeLoad, NodeStats},
+    node::{Interface, Node, NodeLoad, NodeStats},
     reason::Counter,
     vip::{Cursor, FloodWindow, PortRanges, ServiceKey, VirtualServer},
 };
@@ -24,7 +24,7 @@ use lb_common::{
 use super::table::Table;
 
 /// Names of all maps, as in the object and below `<pin_dir>/maps`.
-pub const NAMES: [&str; 22] = [
+pub const NAMES: [&str; 23] = [
     "FLOWS",
     "PENDING",
     "AFFINITY",
@@ -44,6 +44,7 @@ pub const NAMES: [&str; 22] = [
     "FILTER",
     "VLANS",
     "REASONS",
+    "INTERFACES",
     "DEVICES",
     "EXPLANATION",
     "META",
@@ -112,6 +113,8 @@ pub struct Maps {
     pub vlans: Array<MapData, u64>,
     /// Counters of reasons: interface slot × 64 + reason.
     pub reasons: PerCpuArray<MapData, Counter>,
+    /// Interfaces with our program, by slot.
+    pub interfaces: Array<MapData, Interface>,
     /// Interfaces that next hops lead through.
     pub devices: DevMapHash<MapData>,
     /// What the explaining twin found.
@@ -147,6 +150,7 @@ impl Maps {
             filter: typed(directory, "FILTER")?,
             vlans: typed(directory, "VLANS")?,
             reasons: typed(directory, "REASONS")?,
+            interfaces: typed(directory, "INTERFACES")?,
             devices: typed(directory, "DEVICES")?,
             explanation: typed(directory, "EXPLANATION")?,
             meta: typed(directory, "META")?,
@@ -175,6 +179,7 @@ pub(super) struct Writer {
     pub(super) rings: Array<MapData, RingChunk>,
     pub(super) filter: Array<MapData, u64>,
     pub(super) vlans: Array<MapData, u64>,
+    pub(super) interfaces: Array<MapData, Interface>,
     pub(super) devices: DevMapHash<MapData>,
 }
 
@@ -194,6 +199,7 @@ impl Writer {
             rings: typed(directory, "RINGS")?,
             filter: typed(directory, "FILTER")?,
             vlans: typed(directory, "VLANS")?,
+            interfaces: typed(directory, "INTERFACES")?,
             devices: typed(directory, "DEVICES")?,
         })
     }
