@@ -74,7 +74,7 @@ pub struct Net {
     /// `r1`, when the clients are routed.
     pub router: Option<Host>,
     _peers: Vec<PassProgram>,
-    _switch: Host,
+    switch: Host,
     _exclusive: MutexGuard<'static, ()>,
 }
 
@@ -161,7 +161,7 @@ impl Topology {
             nodes,
             router,
             _peers: peers,
-            _switch: switch,
+            switch,
             _exclusive: exclusive,
         })
     }
@@ -174,6 +174,22 @@ impl Net {
     /// In a network without clients.
     pub fn client(&self) -> &Host {
         &self.clients[0]
+    }
+
+    /// Pulls a machine's network cable: from one moment to the next it neither sends nor answers.
+    ///
+    /// # Errors
+    /// When there is no such machine.
+    pub fn pull_cable(&self, machine: &str) -> Result<()> {
+        self.switch.ip(&[format!("link set {machine}.eth0 down")])
+    }
+
+    /// Plugs it in again.
+    ///
+    /// # Errors
+    /// When there is no such machine.
+    pub fn plug_cable(&self, machine: &str) -> Result<()> {
+        self.switch.ip(&[format!("link set {machine}.eth0 up")])
     }
 
     /// Starts lbd on the balancer and waits until it is ready.
