@@ -3,7 +3,7 @@
 //!
 //! Questions are answered in microseconds by the kernel itself, so they are plain blocking calls.
 
-use std::{io, net::IpAddr};
+use std::{future::poll_fn, io, net::IpAddr};
 
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
@@ -14,9 +14,8 @@ use netlink_packet_route::{
 use rtnetlink::{
     MulticastGroup,
     packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload},
-    sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE},
+    sys::{AsyncSocket, Socket, SocketAddr, TokioSocket, protocols::NETLINK_ROUTE},
 };
-use tokio::io::unix::AsyncFd;
 
 use super::network::{Event, Link, Mode, Neighbour, Reachability, Route, Xdp};
 
@@ -216,22 +215,27 @@ fn parse(
 }
 
 /// Tells what changes.
-#[derive(Debug)]
 pub struct Watcher {
-    socket: AsyncFd<Socket>,
+    socket: TokioSocket,
+}
+
+impl std::fmt::Debug for Watcher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Watcher").finish_non_exhaustive()
+    }
 }
 
 impl Watcher {
-    /// Subscribes. Ask [`Netlink`] for the state after this, so that nothing falls in between.
+    /// Subscribes. Ask [`Netlink`] for the state after this, so that nothing falls in between. Needs a tokio runtime.
     ///
     /// # Errors
     /// What the kernel says.
     pub fn open() -> Result<Self, NetlinkError> {
         let failed = |action| move |source| NetlinkError::Socket { action, source };
-        let mut socket = Socket::new(NETLINK_ROUTE).map_err(failed("open"))?;
-        socket.bind_auto().map_err(failed("bind"))?;
-        socket.set_rx_buf_sz(EVENT_BUFFER).map_err(failed("enlarge the buffer"))?;
-        socket.set_non_blocking(true).map_err(failed("set non-blocking"))?;
+        let mut socket = TokioSocket::new(NETLINK_ROUTE).map_err(failed("open"))?;
+        let inner = socket.socket_mut();
+        inner.bind_auto().map_err(failed("bind"))?;
+        inner.set_rx_buf_sz(EVENT_BUFFER).map_err(failed("enlarge the buffer"))?;
         for group in [
             MulticastGroup::Link,
             MulticastGroup::Neigh,
@@ -240,24 +244,21 @@ impl Watcher {
             MulticastGroup::Ipv4Route,
             MulticastGroup::Ipv6Route,
         ] {
-            socket.add_membership(group as u32).map_err(failed("subscribe"))?;
+            inner.add_membership(group as u32).map_err(failed("subscribe"))?;
         }
-        Ok(Self { socket: AsyncFd::register(socket).map_err(failed("register"))? })
+        Ok(Self { socket })
     }
 
-    /// The next changes; never empty.
+    /// The next changes; never empty. Dropping the future loses nothing.
     ///
     /// # Errors
     /// When the socket is broken. Events lost by an overflow are no error but [`Event::Overrun`].
     pub async fn next(&mut self) -> Result<Vec<Event>, NetlinkError> {
         loop {
-            let failed = |source| NetlinkError::Socket { action: "receive", source };
-            let mut ready = self.socket.readable().await.map_err(failed)?;
-            let datagram = match ready.try_io(|socket| socket.get_ref().recv_from_full()) {
-                Err(_would_block) => continue,
-                Ok(Err(error)) if error.raw_os_error() == Some(libc::ENOBUFS) => return Ok(vec![Event::Overrun]),
-                Ok(Err(error)) => return Err(failed(error)),
-                Ok(Ok((datagram, _))) => datagram,
+            let datagram = match poll_fn(|context| self.socket.poll_recv_from_full(context)).await {
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => return Ok(vec![Event::Overrun]),
+                Err(source) => return Err(NetlinkError::Socket { action: "receive", source }),
+                Ok((datagram, _)) => datagram,
             };
             let mut events = Vec::new();
             parse("receive", &datagram, |_, payload| {
