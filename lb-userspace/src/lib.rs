@@ -6,4 +6,6 @@
 pub mod admin;
 pub mod config;
 pub mod control;
+pub mod ctl;
 pub mod dataplane;
+pub mod health;

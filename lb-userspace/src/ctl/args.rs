@@ -1,0 +1,438 @@
+//! The command line of `lbctl`: nouns and verbs, each with examples first in its help.
+
+use std::{ffi::OsString, net::IpAddr, path::PathBuf, time::Duration};
+
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+
+use crate::control::{
+    plan::{Forwarding, Protocol},
+    query::ConnectionFilter,
+};
+
+/// Where lbd listens when nobody says otherwise.
+pub const DEFAULT_SOCKET: &str = "/run/lb/admin.sock";
+
+/// Examples before the rest: they answer most questions.
+const TEMPLATE: &str = "{about-with-newline}\n{before-help}{usage-heading} {usage}\n\n{all-args}{after-help}";
+
+/// Look at and operate the lb load balancer.
+#[derive(Debug, Parser)]
+#[command(
+    name = "lbctl",
+    version,
+    before_help = "Examples:
+  lbctl status                               is it running, and does it need attention?
+  lbctl vs ls                                virtual servers, their nodes and connections
+  lbctl node drain web/n1                    no new connections for n1; its own go on
+  lbctl pool set web forwarding=nat          new connections by NAT from now on
+  lbctl conn ls --client 203.0.113.7         where do this client's connections go?
+  lbctl trace tcp 203.0.113.7:40000 192.0.2.10:80
+                                             what would happen to this packet, and why?
+  lbctl doctor                               what keeps packets from flowing?
+",
+    after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 invalid configuration, 4 lbd not reachable, 5 conflict.
+Colours are for terminals only; NO_COLOR switches them off."
+)]
+pub struct Arguments {
+    /// lbd's admin socket
+    #[arg(long, global = true, env = "LB_SOCKET", default_value = DEFAULT_SOCKET, value_name = "PATH")]
+    pub socket: PathBuf,
+    /// How to print; without it a table on a terminal, and plain text otherwise
+    #[arg(short, long, global = true, value_enum, value_name = "FORMAT")]
+    pub output: Option<Format>,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// How to print.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Drawn tables
+    Table,
+    /// The admin API's JSON, unchanged
+    Json,
+    /// More columns
+    Wide,
+    /// Aligned columns without lines or colours
+    Plain,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// The daemon, its interfaces and tables, and what needs attention
+    #[command(before_help = "Examples:\n  lbctl status\n  lbctl status -o json | jq .warnings\n")]
+    Status,
+    /// Virtual servers
+    #[command(
+        subcommand,
+        visible_alias = "virtual-server",
+        before_help = "Examples:\n  lbctl vs ls\n  lbctl vs show web\n"
+    )]
+    Vs(Named),
+    /// Pools of nodes
+    #[command(
+        subcommand,
+        before_help = "Examples:\n  lbctl pool ls\n  lbctl pool show web\n  lbctl pool set web forwarding=nat\n"
+    )]
+    Pool(Pool),
+    /// Nodes of pools
+    #[command(
+        subcommand,
+        before_help = "Examples:\n  lbctl node ls\n  lbctl node drain web/n1\n  lbctl node set web/n1 weight=3\n"
+    )]
+    Node(Node),
+    /// Tracked connections
+    #[command(
+        subcommand,
+        before_help = "Examples:\n  lbctl conn ls --vs web --state established\n  lbctl conn ls --client 203.0.113.7 -o wide\n"
+    )]
+    Conn(Conn),
+    /// BPF maps of the data path
+    #[command(
+        subcommand,
+        before_help = "Examples:\n  lbctl map ls\n  lbctl map dump NODES\n  lbctl map dump maglev --vs web\n"
+    )]
+    Map(Map),
+    /// Counters: packets by interface and reason, traffic by virtual server and node
+    #[command(
+        before_help = "Examples:\n  lbctl stats\n  lbctl stats --watch\n  lbctl stats --watch --interval 5s --count 12\n"
+    )]
+    Stats(Stats),
+    /// What the loaded program would do with a packet, and why
+    #[command(before_help = "Examples:
+  lbctl trace tcp 203.0.113.7:40000 192.0.2.10:80
+  lbctl trace 'tcp 203.0.113.7:40000 -> 192.0.2.10:80' --flags A
+  lbctl trace udp '[2001:db8::7]:40000' '[2001:db8::10]:53' --interface eth1
+")]
+    Trace(Trace),
+    /// Find what keeps packets from flowing; exits with 1 when there is a problem
+    #[command(before_help = "Examples:\n  lbctl doctor\n  lbctl doctor -o wide      what is as it should be, too\n")]
+    Doctor,
+    /// Make lbd read its configuration again; an invalid one changes nothing
+    #[command(before_help = "Examples:\n  lbctl check /etc/lb/lb.toml && lbctl reload\n")]
+    Reload,
+    /// Check a configuration file, without lbd
+    #[command(before_help = "Examples:\n  lbctl check\n  lbctl check ./new.toml\n")]
+    Check {
+        /// The file
+        #[arg(env = "LB_CONFIG", default_value = "/etc/lb/lb.toml", value_name = "FILE")]
+        file: PathBuf,
+    },
+    /// Print a completion script for a shell
+    #[command(before_help = "Examples:\n  lbctl completions bash > /etc/bash_completion.d/lbctl\n")]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual pages of lbctl into a directory
+    #[command(before_help = "Examples:\n  lbctl man /usr/local/share/man/man1\n")]
+    Man {
+        /// The directory; must exist
+        directory: PathBuf,
+    },
+}
+
+/// Verbs of things that are only looked at.
+#[derive(Debug, Subcommand)]
+pub enum Named {
+    /// List them
+    Ls,
+    /// One of them, with its nodes
+    Show {
+        /// Its name
+        name: String,
+    },
+}
+
+/// Verbs of pools.
+#[derive(Debug, Subcommand)]
+pub enum Pool {
+    /// List them
+    Ls,
+    /// One of them, with its nodes
+    Show {
+        /// Its name
+        name: String,
+    },
+    /// Change it while it runs: new connections follow, tracked ones finish as they began
+    Set {
+        /// Its name
+        name: String,
+        /// What: forwarding=nat or forwarding=dsr
+        #[arg(value_name = "forwarding=HOW", value_parser = forwarding_setting)]
+        forwarding: Forwarding,
+    },
+}
+
+/// Verbs of nodes.
+#[derive(Debug, Subcommand)]
+pub enum Node {
+    /// List them
+    Ls,
+    /// One of them
+    Show(NodeName),
+    /// No new connections; its own go on
+    Drain(NodeName),
+    /// Take new connections again
+    Undrain(NodeName),
+    /// No packets at all; its connections are treated like those of a failed node
+    Disable(NodeName),
+    /// Take connections again
+    Enable(NodeName),
+    /// Change its share of new connections
+    Set {
+        /// The node.
+        #[command(flatten)]
+        node: NodeName,
+        /// What: weight=N, from 1 to 65535
+        #[arg(value_name = "weight=N", value_parser = weight_setting)]
+        weight: u32,
+    },
+}
+
+/// A node.
+#[derive(Debug, Args)]
+pub struct NodeName {
+    /// Its name, with its pool when several pools have a node of that name
+    #[arg(value_name = "[POOL/]NODE")]
+    pub node: String,
+}
+
+/// Verbs of connections.
+#[derive(Debug, Subcommand)]
+pub enum Conn {
+    /// List them; without filters all, half-open ones last
+    #[command(
+        before_help = "Examples:\n  lbctl conn ls --node web/n1\n  lbctl conn ls --protocol udp --limit 20\n  lbctl conn ls --forwarding dsr\n"
+    )]
+    Ls(ConnectionArguments),
+}
+
+/// Which connections.
+#[derive(Debug, Args)]
+pub struct ConnectionArguments {
+    /// Of this virtual server
+    #[arg(long, value_name = "NAME")]
+    vs: Option<String>,
+    /// Of nodes of this pool
+    #[arg(long, value_name = "NAME")]
+    pool: Option<String>,
+    /// Of this node
+    #[arg(long, value_name = "[POOL/]NODE")]
+    node: Option<String>,
+    /// Of this client
+    #[arg(long, value_name = "ADDRESS")]
+    client: Option<IpAddr>,
+    /// Of this protocol
+    #[arg(long, value_name = "tcp|udp", value_parser = protocol)]
+    protocol: Option<Protocol>,
+    /// In this state: syn-sent, syn-received, established, fin-wait, time-wait, closed, udp-new, udp
+    #[arg(long, value_name = "STATE")]
+    state: Option<String>,
+    /// Forwarded this way
+    #[arg(long, value_name = "dsr|nat|nat_source", value_parser = forwarding)]
+    forwarding: Option<Forwarding>,
+    /// At most so many
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    limit: usize,
+}
+
+impl ConnectionArguments {
+    /// As the API takes them; `POOL/NODE` names the pool unless `--pool` does.
+    #[must_use]
+    pub fn filter(self) -> ConnectionFilter {
+        let (pool, node) = match self.node {
+            Some(node) => match node.split_once('/') {
+                Some((pool, node)) => (Some(pool.to_owned()), Some(node.to_owned())),
+                None => (None, Some(node)),
+            },
+            None => (None, None),
+        };
+        ConnectionFilter {
+            virtual_server: self.vs,
+            pool: self.pool.or(pool),
+            node,
+            client: self.client,
+            protocol: self.protocol,
+            state: self.state,
+            forwarding: self.forwarding,
+            limit: Some(self.limit),
+        }
+    }
+}
+
+/// Verbs of maps.
+#[derive(Debug, Subcommand)]
+pub enum Map {
+    /// List them, with their size
+    Ls,
+    /// The elements of one, decoded
+    #[command(
+        before_help = "Examples:\n  lbctl map dump FLOWS --limit 20\n  lbctl map dump maglev --vs web     shares of the ring\n"
+    )]
+    Dump {
+        /// The map's name as `lbctl map ls` says it, or maglev
+        name: String,
+        /// The virtual server whose ring to show (maglev)
+        #[arg(long, value_name = "NAME", required_if_eq("name", "maglev"))]
+        vs: Option<String>,
+        /// At most so many elements
+        #[arg(long, value_name = "N", default_value_t = 1000)]
+        limit: usize,
+    },
+}
+
+/// Arguments of `stats`.
+#[derive(Debug, Args)]
+pub struct Stats {
+    /// Again and again, with rates
+    #[arg(short, long)]
+    pub watch: bool,
+    /// Time between two looks
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = interval)]
+    pub interval: Duration,
+    /// Stop after so many looks (implies --watch)
+    #[arg(long, value_name = "N")]
+    pub count: Option<u64>,
+}
+
+/// Arguments of `trace`.
+#[derive(Debug, Args)]
+pub struct Trace {
+    /// The packet: PROTOCOL SOURCE:PORT DESTINATION:PORT, as one word or several
+    #[arg(required = true, num_args = 1.., value_name = "FLOW")]
+    pub flow: Vec<String>,
+    /// Interface it would come in by; without it the first one of the configuration
+    #[arg(long, value_name = "NAME")]
+    pub interface: Option<String>,
+    /// TCP flags, as letters: S, A, F, R, P; without it S
+    #[arg(long, value_name = "LETTERS")]
+    pub flags: Option<String>,
+}
+
+/// Parses a command line, program name included.
+///
+/// # Errors
+/// Clap's message: help, version, or what is wrong.
+pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Arguments, clap::Error> {
+    let matches = command().try_get_matches_from(arguments)?;
+    Arguments::from_arg_matches(&matches)
+}
+
+/// The whole command, for parsing, completions and manual pages.
+#[must_use]
+pub fn command() -> clap::Command {
+    with_template(Arguments::command())
+}
+
+fn with_template(command: clap::Command) -> clap::Command {
+    let names: Vec<String> = command.get_subcommands().map(|sub| sub.get_name().to_owned()).collect();
+    names.iter().fold(command.help_template(TEMPLATE), |command, name| command.mut_subcommand(name, with_template))
+}
+
+fn forwarding(word: &str) -> Result<Forwarding, String> {
+    match word {
+        "dsr" => Ok(Forwarding::Dsr),
+        "nat" => Ok(Forwarding::Nat),
+        "nat_source" => Ok(Forwarding::NatSource),
+        _ => Err("it is dsr, nat or nat_source".to_owned()),
+    }
+}
+
+fn forwarding_setting(setting: &str) -> Result<Forwarding, String> {
+    match setting.strip_prefix("forwarding=") {
+        Some("dsr") => Ok(Forwarding::Dsr),
+        Some("nat") => Ok(Forwarding::Nat),
+        _ => Err("say forwarding=dsr or forwarding=nat; all else is changed in the configuration file".to_owned()),
+    }
+}
+
+fn weight_setting(setting: &str) -> Result<u32, String> {
+    match setting.strip_prefix("weight=").map(str::parse) {
+        Some(Ok(weight @ 1..=65535)) => Ok(weight),
+        _ => Err("say weight=N with N from 1 to 65535; to take a node out, use drain or disable".to_owned()),
+    }
+}
+
+fn protocol(word: &str) -> Result<Protocol, String> {
+    match word {
+        "tcp" => Ok(Protocol::Tcp),
+        "udp" => Ok(Protocol::Udp),
+        _ => Err("it is tcp or udp".to_owned()),
+    }
+}
+
+/// `1s`, `500ms`, `2m`; at least 100 ms, so that a typing mistake does not flood the daemon.
+fn interval(text: &str) -> Result<Duration, String> {
+    let span: jiff::SignedDuration = text.parse().map_err(|_| "say a time like 1s, 500ms or 2m".to_owned())?;
+    match Duration::try_from(span) {
+        Ok(interval) if interval >= Duration::from_millis(100) => Ok(interval),
+        _ => Err("at least 100ms".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse_words(line: &str) -> Result<Arguments, clap::Error> {
+        parse(line.split(' ').map(OsString::from))
+    }
+
+    #[test]
+    fn the_definition_is_consistent() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_of_the_help_parses() {
+        fn examples(command: &clap::Command, found: &mut Vec<String>) {
+            let help = command.get_before_help().map(ToString::to_string).unwrap_or_default();
+            let lines = help.lines().filter_map(|line| line.trim().strip_prefix("lbctl "));
+            found.extend(lines.map(|line| line.split("   ").next().unwrap().to_owned()));
+            command.get_subcommands().for_each(|sub| examples(sub, found));
+        }
+        let mut found = Vec::new();
+        examples(&command(), &mut found);
+        assert!(found.len() > 30, "{found:?}");
+        for example in found {
+            let plain = example.split(" | ").next().unwrap().split(" > ").next().unwrap();
+            let plain = plain.split(" && ").next().unwrap().replace(" -> ", " ").replace('\'', "");
+            parse_words(&format!("lbctl {plain}")).unwrap_or_else(|error| panic!("{example}: {error}"));
+        }
+    }
+
+    #[test]
+    fn help_begins_with_examples() {
+        let help = command().render_help().to_string();
+        assert!(help.find("Examples:").unwrap() < help.find("Usage:").unwrap(), "{help}");
+    }
+
+    #[test]
+    fn mistakes_are_usage_errors_that_say_what_to_write() {
+        let rows = [
+            ("lbctl pool set web scheduler=random", "forwarding=nat"),
+            ("lbctl node set web/n1 weight=0", "drain or disable"),
+            ("lbctl conn ls --protocol sctp", "tcp or udp"),
+            ("lbctl map dump maglev", "--vs"),
+            ("lbctl stats --watch --interval 1ms", "at least 100ms"),
+            ("lbctl stats --interval fast", "500ms"),
+            ("lbctl statsu", "status"),
+        ];
+        for (line, hint) in rows {
+            let error = parse_words(line).unwrap_err();
+            assert!(error.use_stderr() && error.to_string().contains(hint), "{line}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_node_filter_may_name_its_pool() {
+        let Command::Conn(Conn::Ls(arguments)) = parse_words("lbctl conn ls --node web/n1").unwrap().command else {
+            panic!("another command");
+        };
+        let filter = arguments.filter();
+        assert_eq!((filter.pool.as_deref(), filter.node.as_deref()), (Some("web"), Some("n1")));
+    }
+}

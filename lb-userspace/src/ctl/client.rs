@@ -1,0 +1,184 @@
+//! One request at a time to lbd's admin API, HTTP/1.1 over its unix socket.
+
+use std::{path::PathBuf, time::Duration};
+
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::{
+    Method, Request, StatusCode,
+    body::Bytes,
+    client::conn::http1,
+    header::{CONTENT_TYPE, HOST},
+};
+use hyper_util::rt::TokioIo;
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::{net::UnixStream, runtime::Runtime, time::timeout};
+
+use super::failure::Failure;
+use crate::control::{
+    api::{PREFIX, Problem},
+    query::ConnectionFilter,
+};
+
+/// Longer than the API's own limits: its error is worth more than ours.
+const TIMEOUT: Duration = Duration::from_secs(75);
+
+/// Largest answer taken.
+const MAX_ANSWER: usize = 256 * 1024 * 1024;
+
+/// An answer: as sent, and understood.
+#[derive(Debug)]
+pub(super) struct Answer<T> {
+    pub(super) json: String,
+    pub(super) value: T,
+}
+
+/// Where to ask.
+#[derive(Debug)]
+pub(super) struct Client {
+    socket: PathBuf,
+    runtime: Runtime,
+}
+
+impl Client {
+    pub(super) fn new(socket: PathBuf) -> Result<Self, Failure> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        Ok(Self { socket, runtime })
+    }
+
+    pub(super) fn get<T: DeserializeOwned>(&self, path: &str) -> Result<Answer<T>, Failure> {
+        self.request(Method::GET, path, None::<&()>)
+    }
+
+    pub(super) fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<Answer<T>, Failure> {
+        self.request(Method::POST, path, Some(body))
+    }
+
+    pub(super) fn patch<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<Answer<T>, Failure> {
+        self.request(Method::PATCH, path, Some(body))
+    }
+
+    fn request<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&impl Serialize>,
+    ) -> Result<Answer<T>, Failure> {
+        let body = match body {
+            Some(body) => serde_json::to_vec(body).map_err(|error| self.bad_answer(error))?,
+            None => Vec::new(),
+        };
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("{PREFIX}/{path}"))
+            .header(HOST, "lbd")
+            .header(CONTENT_TYPE, "application/json")
+            .body(Full::new(Bytes::from(body)))
+            .map_err(|error| self.bad_answer(error))?;
+        let exchange = async { timeout(TIMEOUT, self.exchange(request)).await };
+        let (status, body) = self
+            .runtime
+            .block_on(exchange)
+            .map_err(|_| self.bad_answer(format!("no answer within {} s", TIMEOUT.as_secs())))??;
+        let json = String::from_utf8(body.into()).map_err(|error| self.bad_answer(error))?;
+        self.understand(status, json)
+    }
+
+    async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes), Failure> {
+        let stream = UnixStream::connect(&self.socket)
+            .await
+            .map_err(|source| Failure::unreachable(self.socket.clone(), source))?;
+        let (mut sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(|error| self.bad_answer(error))?;
+        let connection = tokio::spawn(connection);
+        let response = sender.send_request(request).await.map_err(|error| self.bad_answer(error))?;
+        let status = response.status();
+        let body =
+            Limited::new(response.into_body(), MAX_ANSWER).collect().await.map_err(|error| self.bad_answer(error))?;
+        connection.abort();
+        Ok((status, body.to_bytes()))
+    }
+
+    fn understand<T: DeserializeOwned>(&self, status: StatusCode, json: String) -> Result<Answer<T>, Failure> {
+        if !status.is_success() {
+            return Err(match serde_json::from_str::<Problem>(&json) {
+                Ok(problem) => Failure::Refused(problem),
+                Err(_) => self.bad_answer(format!("status {status} without an explanation")),
+            });
+        }
+        match serde_json::from_str(&json) {
+            Ok(value) => Ok(Answer { json, value }),
+            Err(error) => Err(self.bad_answer(format!(
+                "its answer is not understood ({error}); are lbctl and lbd of the same version (lbctl --version, lbd --version)?"
+            ))),
+        }
+    }
+
+    fn bad_answer(&self, what: impl ToString) -> Failure {
+        Failure::BadAnswer { socket: self.socket.clone(), what: what.to_string() }
+    }
+}
+
+/// A name as a segment of a path, or as a value of a query: all but unreserved characters encoded (RFC 3986 §2.3).
+pub(super) fn encode(name: &str) -> String {
+    name.bytes().fold(String::with_capacity(name.len()), |mut encoded, byte| {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push_str(&format!("%{byte:02X}"));
+        }
+        encoded
+    })
+}
+
+/// The path of a connection list.
+pub(super) fn connections_path(filter: &ConnectionFilter) -> String {
+    let forwarding = filter.forwarding.map(|forwarding| super::views::word(&forwarding));
+    let protocol = filter.protocol.map(|protocol| super::views::word(&protocol));
+    let fields = [
+        ("virtual_server", filter.virtual_server.clone()),
+        ("pool", filter.pool.clone()),
+        ("node", filter.node.clone()),
+        ("client", filter.client.map(|address| address.to_string())),
+        ("protocol", protocol),
+        ("state", filter.state.clone()),
+        ("forwarding", forwarding),
+        ("limit", filter.limit.map(|limit| limit.to_string())),
+    ];
+    let query: Vec<String> =
+        fields.into_iter().filter_map(|(key, value)| Some(format!("{key}={}", encode(&value?)))).collect();
+    format!("connections?{}", query.join("&"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::plan::{Forwarding, Protocol};
+
+    #[test]
+    fn names_cannot_escape_their_segment() {
+        assert_eq!(encode("web-1.a_b~"), "web-1.a_b~");
+        assert_eq!(encode("../x?y=1&z #"), "..%2Fx%3Fy%3D1%26z%20%23");
+        assert_eq!(encode("ü"), "%C3%BC");
+    }
+
+    #[test]
+    fn filters_become_a_query() {
+        let filter = ConnectionFilter {
+            pool: Some("a b".into()),
+            client: Some("2001:db8::1".parse().unwrap()),
+            protocol: Some(Protocol::Tcp),
+            forwarding: Some(Forwarding::NatSource),
+            limit: Some(5),
+            ..ConnectionFilter::default()
+        };
+        let expected = "connections?pool=a%20b&client=2001%3Adb8%3A%3A1&protocol=tcp&forwarding=nat_source&limit=5";
+        assert_eq!(connections_path(&filter), expected);
+    }
+
+    #[test]
+    fn a_missing_daemon_is_unreachable() {
+        let dir = tempfile::tempdir().unwrap();
+        let client = Client::new(dir.path().join("none.sock")).unwrap();
+        assert!(matches!(client.get::<()>("status"), Err(Failure::Unreachable { .. })));
+    }
+}

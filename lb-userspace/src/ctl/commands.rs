@@ -1,0 +1,189 @@
+//! Commands that ask lbd: each a request, how its answer reads, and what to do next.
+
+use serde::Serialize;
+
+use super::{
+    args::{Command, Conn, Map, Named, Node, Pool},
+    client::{Client, connections_path, encode},
+    failure::Failure,
+    flow,
+    output::Output,
+    stats, views,
+};
+use crate::control::{
+    api::{NodePatch, PoolPatch},
+    plan::Forwarding,
+    query::Connections,
+    view::{
+        Finding, MapDump, MapView, NodeState, NodeView, PoolView, RingShare, Severity, Status, TraceView,
+        VirtualServerView,
+    },
+};
+
+/// The body of requests that need none.
+#[derive(Debug, Serialize)]
+struct Empty {}
+
+/// The name under which `map dump` shows a ring: not a map of its own.
+const MAGLEV: &str = "maglev";
+
+pub(super) fn execute(client: &Client, output: &Output, command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Status => output.answer(&client.get::<Status>("status")?, views::status),
+        Command::Vs(Named::Ls) => output
+            .answer(&client.get::<Vec<VirtualServerView>>("virtual_servers")?, |list, look| {
+                views::virtual_servers(list, look)
+            }),
+        Command::Vs(Named::Show { name }) => {
+            let path = format!("virtual_servers/{}", encode(&name));
+            output.answer(&client.get::<VirtualServerView>(&path)?, views::virtual_server)
+        }
+        Command::Pool(verb) => pool(client, output, verb),
+        Command::Node(verb) => node(client, output, verb),
+        Command::Conn(Conn::Ls(arguments)) => {
+            let answer = client.get::<Connections>(&connections_path(&arguments.filter()))?;
+            output.answer(&answer, views::connections)?;
+            count_connections(output, &answer.value);
+            Ok(())
+        }
+        Command::Map(verb) => map(client, output, verb),
+        Command::Stats(arguments) => stats::run(client, output, &arguments),
+        Command::Trace(arguments) => {
+            let request = flow::request(arguments)?;
+            let answer = client.post::<TraceView>("trace", &request)?;
+            output.answer(&answer, |view, look| views::trace(&request, view, look))
+        }
+        Command::Doctor => doctor(client, output),
+        Command::Reload => {
+            let answer = client.post::<Status>("reload", &Empty {})?;
+            if output.is_json() {
+                return output.answer(&answer, views::status);
+            }
+            let Status { config_file, config_generation, .. } = &answer.value;
+            output.note(&format!("{config_file} is in force; configurations accepted so far: {config_generation}"));
+            Ok(())
+        }
+        Command::Check { .. } | Command::Completions { .. } | Command::Man { .. } => {
+            unreachable!("commands without a daemon are carried out before")
+        }
+    }
+}
+
+fn pool(client: &Client, output: &Output, verb: Pool) -> Result<(), Failure> {
+    match verb {
+        Pool::Ls => output.answer(&client.get::<Vec<PoolView>>("pools")?, |list, look| views::pools(list, look)),
+        Pool::Show { name } => {
+            output.answer(&client.get::<PoolView>(&format!("pools/{}", encode(&name)))?, views::pool)
+        }
+        Pool::Set { name, forwarding } => {
+            let patch = PoolPatch { forwarding: Some(forwarding) };
+            let answer = client.patch::<PoolView>(&format!("pools/{}", encode(&name)), &patch)?;
+            if output.is_json() {
+                return output.answer(&answer, views::pool);
+            }
+            let other = if answer.value.forwarding == Forwarding::Dsr { "nat" } else { "dsr" };
+            output.note(&format!(
+                "pool {name} forwards new connections by {}; tracked ones finish as they began\n\
+                 next: lbctl conn ls --pool {name} --forwarding {other}",
+                views::word(&answer.value.forwarding)
+            ));
+            Ok(())
+        }
+    }
+}
+
+fn node(client: &Client, output: &Output, verb: Node) -> Result<(), Failure> {
+    let state = |state| NodePatch { state: Some(state), weight: None };
+    let (name, patch) = match verb {
+        Node::Ls => {
+            return output.answer(&client.get::<Vec<NodeView>>("nodes")?, |list, look| views::nodes(list, look));
+        }
+        Node::Show(name) => {
+            return output.answer(&client.get::<NodeView>(&node_path(&name.node))?, views::node);
+        }
+        Node::Drain(name) => (name, state(NodeState::Draining)),
+        Node::Undrain(name) | Node::Enable(name) => (name, state(NodeState::Active)),
+        Node::Disable(name) => (name, state(NodeState::Disabled)),
+        Node::Set { node, weight } => (node, NodePatch { state: None, weight: Some(weight) }),
+    };
+    let answer = client.patch::<NodeView>(&node_path(&name.node), &patch)?;
+    if output.is_json() {
+        return output.answer(&answer, views::node);
+    }
+    output.note(&changed(&answer.value, &patch));
+    Ok(())
+}
+
+/// What a change of a node means for its connections.
+fn changed(node: &NodeView, patch: &NodePatch) -> String {
+    let name = format!("{}/{}", node.pool, node.name);
+    let next = format!("next: lbctl node show {name}");
+    match patch.state {
+        None => format!("node {name} has weight {}; connections that are tracked stay\n{next}", node.weight),
+        Some(NodeState::Active) => format!("node {name} is active; health: {}\n{next}", views::word(&node.health)),
+        Some(NodeState::Draining) => format!(
+            "node {name} takes no new connections; {} active ones go on\nnext: lbctl conn ls --node {name}",
+            node.active
+        ),
+        Some(NodeState::Disabled) => format!("node {name} gets no packets any more\n{next}"),
+    }
+}
+
+/// `pools/POOL/nodes/NODE` for `POOL/NODE`, `nodes/NODE` without a pool.
+fn node_path(name: &str) -> String {
+    match name.split_once('/') {
+        Some((pool, node)) => format!("pools/{}/nodes/{}", encode(pool), encode(node)),
+        None => format!("nodes/{}", encode(name)),
+    }
+}
+
+fn count_connections(output: &Output, found: &Connections) {
+    let shown = found.connections.len();
+    if found.total > shown as u64 {
+        output.note(&format!("{shown} of {} connections; see more with --limit, or fewer with a filter", found.total));
+    } else if shown == 0 && !output.is_json() {
+        output.note("no connection matches");
+    }
+}
+
+fn map(client: &Client, output: &Output, verb: Map) -> Result<(), Failure> {
+    match verb {
+        Map::Ls => output.answer(&client.get::<Vec<MapView>>("maps")?, |list, look| views::maps(list, look)),
+        Map::Dump { name, vs: Some(vs), .. } if name == MAGLEV => output
+            .answer(&client.get::<Vec<RingShare>>(&format!("rings/{}", encode(&vs)))?, |shares, look| {
+                views::ring(shares, look)
+            }),
+        Map::Dump { vs: Some(_), name, .. } => {
+            Err(Failure::Usage(format!("--vs belongs to \"lbctl map dump {MAGLEV}\", not to {name}")))
+        }
+        Map::Dump { name, limit, .. } => {
+            let answer = client.get::<MapDump>(&format!("maps/{}?limit={limit}", encode(&name)))?;
+            output.answer(&answer, views::map_dump)?;
+            if answer.value.more > 0 {
+                output.note(&format!("{} more elements; see them with --limit", answer.value.more));
+            }
+            Ok(())
+        }
+    }
+}
+
+fn doctor(client: &Client, output: &Output) -> Result<(), Failure> {
+    let answer = client.post::<Vec<Finding>>("doctor", &Empty {})?;
+    output.answer(&answer, |findings, look| views::doctor(findings, look))?;
+    match answer.value.iter().filter(|finding| finding.severity == Severity::Problem).count() {
+        0 => Ok(()),
+        problems => Err(Failure::Unhealthy { problems }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nodes_are_addressed_with_or_without_their_pool() {
+        assert_eq!(node_path("web/n1"), "pools/web/nodes/n1");
+        assert_eq!(node_path("n1"), "nodes/n1");
+        assert_eq!(node_path("we b/n/1"), "pools/we%20b/nodes/n%2F1");
+    }
+}

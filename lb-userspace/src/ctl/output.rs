@@ -1,0 +1,260 @@
+//! Where text goes and how it looks: tables drawn on a terminal, aligned columns otherwise, the API's JSON unchanged.
+
+use std::{
+    env,
+    io::{self, IsTerminal, Write},
+};
+
+use comfy_table::{Attribute, Cell as Drawn, CellAlignment, Color, ContentArrangement, modifiers, presets};
+use serde::Serialize;
+
+use super::{args::Format, client::Answer, failure::Failure};
+
+/// How text is laid out.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Look {
+    /// With the columns that are only sometimes of interest.
+    pub(super) wide: bool,
+    /// Tables with lines, fitted to the terminal.
+    pub(super) drawn: bool,
+    /// In colour.
+    pub(super) colour: bool,
+}
+
+/// Standard output and error, as the arguments and the environment want them.
+#[derive(Debug)]
+pub(super) struct Output {
+    look: Look,
+    json: bool,
+    terminal: bool,
+}
+
+impl Output {
+    pub(super) fn new(format: Option<Format>) -> Self {
+        let terminal = io::stdout().is_terminal();
+        let coloured = terminal && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        let look = match format {
+            None => Look { wide: false, drawn: terminal, colour: coloured },
+            Some(Format::Table) => Look { wide: false, drawn: true, colour: coloured },
+            Some(Format::Wide) => Look { wide: true, drawn: terminal, colour: coloured },
+            Some(Format::Plain | Format::Json) => Look::default(),
+        };
+        Self { look, json: format == Some(Format::Json), terminal }
+    }
+
+    pub(super) fn look(&self) -> Look {
+        self.look
+    }
+
+    pub(super) fn is_json(&self) -> bool {
+        self.json
+    }
+
+    pub(super) fn is_terminal(&self) -> bool {
+        self.terminal
+    }
+
+    /// Prints data, ended by a line break.
+    pub(super) fn print(&self, text: &str) -> io::Result<()> {
+        let mut out = io::stdout().lock();
+        out.write_all(text.as_bytes())?;
+        if !text.ends_with('\n') {
+            out.write_all(b"\n")?;
+        }
+        out.flush()
+    }
+
+    /// Prints an answer: its JSON as it came (indented for eyes on a terminal), or the text made from it.
+    pub(super) fn answer<T: Serialize>(
+        &self,
+        answer: &Answer<T>,
+        text: impl FnOnce(&T, Look) -> String,
+    ) -> Result<(), Failure> {
+        match (self.json, self.terminal) {
+            (true, true) => self.print(&serde_json::to_string_pretty(&answer.value).map_err(io::Error::other)?)?,
+            (true, false) => self.print(&answer.json)?,
+            (false, _) => self.print(&text(&answer.value, self.look))?,
+        }
+        Ok(())
+    }
+
+    /// Tells something that is not data.
+    pub(super) fn note(&self, text: &str) {
+        // Who closed standard error does not want to be told.
+        let _ = writeln!(io::stderr(), "{text}");
+    }
+
+    pub(super) fn error(&self, failure: &Failure) {
+        let red = io::stderr().is_terminal() && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        let word = if red { "\x1b[1;31merror:\x1b[0m" } else { "error:" };
+        self.note(&format!("{word} {failure}"));
+    }
+}
+
+/// How a text is meant: its colour.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Tone {
+    #[default]
+    Neutral,
+    Good,
+    Attention,
+    Bad,
+}
+
+/// What stands in a place of a table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Cell {
+    text: String,
+    tone: Tone,
+}
+
+impl Cell {
+    pub(super) fn new(text: impl ToString) -> Self {
+        Self { text: text.to_string(), tone: Tone::Neutral }
+    }
+
+    pub(super) fn toned(text: impl ToString, tone: Tone) -> Self {
+        Self { text: text.to_string(), tone }
+    }
+
+    /// A text that may be missing.
+    pub(super) fn optional(text: Option<impl ToString>) -> Self {
+        Self::new(text.map_or_else(String::new, |text| text.to_string()))
+    }
+}
+
+/// A column: its head and how to fill it.
+pub(super) struct Column<T> {
+    head: String,
+    right: bool,
+    wide: bool,
+    cell: Box<dyn Fn(&T) -> Cell>,
+}
+
+impl<T> Column<T> {
+    /// Shown with `-o wide` only.
+    pub(super) fn wide(mut self) -> Self {
+        self.wide = true;
+        self
+    }
+}
+
+/// A column of words.
+pub(super) fn left<T>(head: &str, cell: impl Fn(&T) -> Cell + 'static) -> Column<T> {
+    Column { head: head.to_owned(), right: false, wide: false, cell: Box::new(cell) }
+}
+
+/// A column of numbers.
+pub(super) fn right<T>(head: &str, cell: impl Fn(&T) -> Cell + 'static) -> Column<T> {
+    Column { head: head.to_owned(), right: true, wide: false, cell: Box::new(cell) }
+}
+
+/// Lays a table out; ends with a line break.
+pub(super) fn table<T>(columns: Vec<Column<T>>, rows: &[T], look: Look) -> String {
+    let columns: Vec<_> = columns.into_iter().filter(|column| look.wide || !column.wide).collect();
+    let cells: Vec<Vec<Cell>> =
+        rows.iter().map(|row| columns.iter().map(|column| (column.cell)(row)).collect()).collect();
+    if look.drawn { drawn(&columns, cells, look.colour) } else { plain(&columns, &cells) }
+}
+
+fn drawn<T>(columns: &[Column<T>], rows: Vec<Vec<Cell>>, colour: bool) -> String {
+    let mut table = comfy_table::Table::new();
+    table
+        .load_preset(presets::UTF8_FULL_CONDENSED)
+        .apply_modifier(modifiers::UTF8_ROUND_CORNERS)
+        .set_content_arrangement(ContentArrangement::Dynamic);
+    if colour {
+        table.enforce_styling();
+    } else {
+        table.force_no_tty();
+    }
+    table.set_header(columns.iter().map(|column| Drawn::new(&column.head).add_attribute(Attribute::Bold)));
+    for (index, column) in columns.iter().enumerate() {
+        if let Some(drawn) = table.column_mut(index).filter(|_| column.right) {
+            drawn.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    for row in rows {
+        table.add_row(row.into_iter().map(|cell| match tint(cell.tone).filter(|_| colour) {
+            Some(color) => Drawn::new(cell.text).fg(color),
+            None => Drawn::new(cell.text),
+        }));
+    }
+    format!("{table}\n")
+}
+
+fn tint(tone: Tone) -> Option<Color> {
+    match tone {
+        Tone::Neutral => None,
+        Tone::Good => Some(Color::Green),
+        Tone::Attention => Some(Color::Yellow),
+        Tone::Bad => Some(Color::Red),
+    }
+}
+
+/// Columns aligned by spaces; an empty place is a dash, so that words can be counted.
+fn plain<T>(columns: &[Column<T>], rows: &[Vec<Cell>]) -> String {
+    let heads = columns.iter().map(|column| column.head.as_str()).collect();
+    let texts = rows.iter().map(|row| row.iter().map(|cell| dash(&cell.text)).collect());
+    let lines: Vec<Vec<&str>> = std::iter::once(heads).chain(texts).collect();
+    let width = |index: usize| lines.iter().map(|line| line[index].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..columns.len()).map(width).collect();
+    let mut text = String::new();
+    for line in &lines {
+        let padded = line.iter().zip(columns).zip(&widths).map(|((word, column), &width)| match column.right {
+            true => format!("{word:>width$}"),
+            false => format!("{word:<width$}"),
+        });
+        text.push_str(padded.collect::<Vec<_>>().join("  ").trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+fn dash(text: &str) -> &str {
+    if text.is_empty() { "-" } else { text }
+}
+
+/// A text in its colour.
+pub(super) fn paint(text: &str, tone: Tone, look: Look) -> String {
+    let code = match tone {
+        Tone::Neutral => "1",
+        Tone::Good => "32",
+        Tone::Attention => "33",
+        Tone::Bad => "31",
+    };
+    if look.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn columns() -> Vec<Column<(&'static str, u64)>> {
+        vec![
+            left("NAME", |row: &(&str, u64)| Cell::new(row.0)),
+            right("COUNT", |row: &(&str, u64)| Cell::toned(row.1, Tone::Bad)),
+            left("MORE", |_: &(&str, u64)| Cell::new("")).wide(),
+        ]
+    }
+
+    #[test]
+    fn plain_columns_are_aligned_and_never_empty() {
+        let rows = [("web", 5), ("much-longer", 12345)];
+        let text = table(columns(), &rows, Look { wide: true, ..Look::default() });
+        assert_eq!(text, "NAME         COUNT  MORE\nweb              5  -\nmuch-longer  12345  -\n");
+    }
+
+    #[test]
+    fn wide_columns_are_left_out() {
+        assert_eq!(table(columns(), &[("web", 5)], Look::default()), "NAME  COUNT\nweb       5\n");
+    }
+
+    #[test]
+    fn drawn_tables_have_lines_and_colours_only_when_asked() {
+        let text = table(columns(), &[("web", 5)], Look { drawn: true, ..Look::default() });
+        assert!(text.contains('│') && !text.contains('\x1b'), "{text}");
+        let text = table(columns(), &[("web", 5)], Look { drawn: true, colour: true, ..Look::default() });
+        assert!(text.contains("\x1b["), "{text}");
+    }
+}

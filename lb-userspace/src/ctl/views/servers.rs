@@ -1,0 +1,194 @@
+//! Virtual servers, pools and nodes: as lists, and one with all that is known of it.
+
+use std::net::IpAddr;
+
+use super::{
+    super::output::{Cell, Column, Look, Tone, left, right, table},
+    admission_tone, health_tone, ports, state_tone, traffic, word,
+};
+use crate::control::{
+    plan::Admission,
+    view::{NodeView, PoolView, VirtualServerView},
+};
+
+/// `lbctl vs ls`.
+pub(in crate::ctl) fn virtual_servers(list: &[VirtualServerView], look: Look) -> String {
+    type Vs = VirtualServerView;
+    let columns = vec![
+        left("NAME", |vs: &Vs| Cell::new(&vs.name)),
+        left("ADDRESSES", |vs: &Vs| Cell::new(addresses(&vs.addresses, ","))),
+        left("PROTOCOL", |vs: &Vs| Cell::new(word(&vs.protocol))),
+        left("PORTS", |vs: &Vs| Cell::new(ports(&vs.ports))),
+        left("POOL", pool_in_use),
+        left("FORWARDING", |vs: &Vs| Cell::new(word(&vs.forwarding))),
+        left("SCHEDULER", |vs: &Vs| Cell::new(word(&vs.scheduler))),
+        left("NODES", |vs: &Vs| available(vs.nodes_available, vs.nodes_total)),
+        right("ACTIVE", |vs: &Vs| Cell::new(vs.active)),
+        right("CONNECTIONS", |vs: &Vs| Cell::new(vs.connections)),
+        right("TO NODES", |vs: &Vs| Cell::new(traffic(vs.forward))).wide(),
+        right("FROM NODES", |vs: &Vs| Cell::new(traffic(vs.reply))).wide(),
+        right("FLOOD", |vs: &Vs| Cell::new(vs.flood_limited)).wide(),
+    ];
+    table(columns, list, look)
+}
+
+/// `lbctl vs show`.
+pub(in crate::ctl) fn virtual_server(vs: &VirtualServerView, look: Look) -> String {
+    let fields = [
+        ("virtual server", vs.name.clone()),
+        ("addresses", addresses(&vs.addresses, ", ")),
+        ("protocol", word(&vs.protocol)),
+        ("ports", ports(&vs.ports)),
+        ("pool", pool_sentence(vs)),
+        ("forwarding", word(&vs.forwarding)),
+        ("scheduler", word(&vs.scheduler)),
+        ("nodes", format!("{} of {} take new connections", vs.nodes_available, vs.nodes_total)),
+        ("connections", format!("{} active, {} so far", vs.active, vs.connections)),
+        ("to nodes", traffic(vs.forward)),
+        ("from nodes", traffic(vs.reply)),
+        ("flood limited", vs.flood_limited.to_string()),
+    ];
+    format!("{}\n{}", facts(&fields), nodes(&vs.nodes, look))
+}
+
+/// `lbctl pool ls`.
+pub(in crate::ctl) fn pools(list: &[PoolView], look: Look) -> String {
+    type Pool = PoolView;
+    let columns = vec![
+        left("NAME", |pool: &Pool| Cell::new(&pool.name)),
+        left("FORWARDING", forwarding),
+        left("SCHEDULER", |pool: &Pool| Cell::new(word(&pool.scheduler))),
+        left("NODES", |pool: &Pool| {
+            available(pool.nodes.iter().filter(|n| n.admission == Admission::All).count(), pool.nodes.len())
+        }),
+        right("ACTIVE", |pool: &Pool| Cell::new(pool.nodes.iter().map(|node| node.active).sum::<u64>())),
+        right("CONNECTIONS", |pool: &Pool| Cell::new(pool.nodes.iter().map(|node| node.connections).sum::<u64>())),
+        left("VIRTUAL SERVERS", |pool: &Pool| Cell::new(pool.virtual_servers.join(","))),
+        left("FAILURE POOL", |pool: &Pool| Cell::optional(pool.failure_pool.as_ref())).wide(),
+        left("MONITORS", |pool: &Pool| Cell::new(pool.monitors.join(","))).wide(),
+        left("ON NODE FAILURE", |pool: &Pool| Cell::new(word(&pool.on_node_failure))).wide(),
+        left("REFUSAL", |pool: &Pool| Cell::new(word(&pool.refusal))).wide(),
+    ];
+    table(columns, list, look)
+}
+
+/// `lbctl pool show`.
+pub(in crate::ctl) fn pool(pool: &PoolView, look: Look) -> String {
+    let changed = if pool.forwarding_overridden { " (set at run time)" } else { "" };
+    let none_of = |words: &[String]| if words.is_empty() { "none".to_owned() } else { words.join(", ") };
+    let fields = [
+        ("pool", pool.name.clone()),
+        ("forwarding", format!("{}{changed}", word(&pool.forwarding))),
+        ("scheduler", word(&pool.scheduler)),
+        ("virtual servers", none_of(&pool.virtual_servers)),
+        ("monitors", none_of(&pool.monitors)),
+        ("failure pool", pool.failure_pool.clone().unwrap_or_else(|| "none".to_owned())),
+        ("on node failure", word(&pool.on_node_failure)),
+        ("refusal", word(&pool.refusal)),
+    ];
+    format!("{}\n{}", facts(&fields), nodes(&pool.nodes, look))
+}
+
+/// `lbctl node ls`, and the nodes of a pool or virtual server.
+pub(in crate::ctl) fn nodes(list: &[NodeView], look: Look) -> String {
+    table(node_columns(), list, look)
+}
+
+fn node_columns() -> Vec<Column<NodeView>> {
+    type Node = NodeView;
+    vec![
+        left("NODE", |n: &Node| Cell::new(format!("{}/{}", n.pool, n.name))),
+        left("ADDRESS", |n: &Node| Cell::new(&n.address)),
+        left("STATE", |n: &Node| {
+            let mark = if n.state_overridden { "*" } else { "" };
+            Cell::toned(format!("{}{mark}", word(&n.state)), state_tone(n.state))
+        }),
+        left("HEALTH", |n: &Node| Cell::toned(word(&n.health), health_tone(n.health))),
+        left("TAKES", |n: &Node| Cell::toned(takes(n.admission), admission_tone(n.admission))),
+        right("WEIGHT", |n: &Node| Cell::new(n.weight)),
+        right("ACTIVE", |n: &Node| Cell::new(n.active)),
+        right("CONNECTIONS", |n: &Node| Cell::new(n.connections)),
+        left("NEXT HOP", |n: &Node| match &n.mac {
+            Some(mac) => Cell::new(mac),
+            None => Cell::toned("unresolved", Tone::Bad),
+        })
+        .wide(),
+        left("INTERFACE", |n: &Node| Cell::optional(n.interface.as_ref())).wide(),
+        right("RESCHEDULED", |n: &Node| Cell::new(n.rescheduled)).wide(),
+        right("TO NODE", |n: &Node| Cell::new(traffic(n.forward))).wide(),
+        right("FROM NODE", |n: &Node| Cell::new(traffic(n.reply))).wide(),
+        left("REASON", |n: &Node| Cell::optional(n.health_reason.as_ref())).wide(),
+    ]
+}
+
+/// `lbctl node show`.
+pub(in crate::ctl) fn node(node: &NodeView, _: Look) -> String {
+    let set = if node.state_overridden { " (set at run time)" } else { "" };
+    let reason = node.health_reason.as_ref().map_or_else(String::new, |reason| format!(": {reason}"));
+    let hop = match (&node.mac, &node.interface) {
+        (Some(mac), Some(interface)) => format!("{mac} on {interface}"),
+        (Some(mac), None) => mac.clone(),
+        (None, _) => "unresolved: packets to it are dropped; next: lbctl doctor".to_owned(),
+    };
+    facts(&[
+        ("node", format!("{}/{}", node.pool, node.name)),
+        ("address", node.address.clone()),
+        ("state", format!("{}{set}", word(&node.state))),
+        ("health", format!("{}{reason}", word(&node.health))),
+        ("takes", takes(node.admission).to_owned()),
+        ("weight", node.weight.to_string()),
+        ("next hop", hop),
+        (
+            "connections",
+            format!("{} active, {} so far, {} moved here", node.active, node.connections, node.rescheduled),
+        ),
+        ("to node", traffic(node.forward)),
+        ("from node", traffic(node.reply)),
+    ])
+}
+
+fn takes(admission: Admission) -> &'static str {
+    match admission {
+        Admission::All => "new",
+        Admission::Tracked => "tracked",
+        Admission::Nothing => "nothing",
+    }
+}
+
+fn available(available: usize, total: usize) -> Cell {
+    let tone = match available {
+        0 => Tone::Bad,
+        some if some < total => Tone::Attention,
+        _ => Tone::Good,
+    };
+    Cell::toned(format!("{available}/{total}"), tone)
+}
+
+fn pool_in_use(vs: &VirtualServerView) -> Cell {
+    if vs.pool == vs.pool_in_use {
+        return Cell::new(&vs.pool);
+    }
+    Cell::toned(format!("{} (for {})", vs.pool_in_use, vs.pool), Tone::Attention)
+}
+
+fn pool_sentence(vs: &VirtualServerView) -> String {
+    if vs.pool == vs.pool_in_use {
+        return vs.pool.clone();
+    }
+    format!("{}: the failure pool of {}, which has no node that takes new connections", vs.pool_in_use, vs.pool)
+}
+
+fn forwarding(pool: &PoolView) -> Cell {
+    let mark = if pool.forwarding_overridden { "*" } else { "" };
+    Cell::new(format!("{}{mark}", word(&pool.forwarding)))
+}
+
+fn addresses(list: &[IpAddr], separator: &str) -> String {
+    list.iter().map(ToString::to_string).collect::<Vec<_>>().join(separator)
+}
+
+/// Names and values, a line each.
+fn facts(fields: &[(&str, String)]) -> String {
+    let width = fields.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    fields.iter().map(|(name, value)| format!("{name:<width$}  {value}\n")).collect()
+}
