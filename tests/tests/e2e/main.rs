@@ -1,4 +1,13 @@
 //! End-to-end tests: the real `lbd`, real servers and clients in network namespaces. Need root and BPF, and fail without.
 //! `cargo xtask test` builds the binaries first.
 
+mod forwarding;
+mod hostile;
+mod icmp;
 mod network;
+mod nodes;
+mod scheduling;
+mod start;
+mod support;
+mod survival;
+mod toggle;
