@@ -88,7 +88,7 @@ impl Demo<'_> {
         self.phase("DSR pool", |demo| demo.send(vip4(1)))?;
         say("2  NAT", "10.1.1.2:80 -> nodes' port 8080, weights 2:1:1; answers pass the balancer");
         self.phase("NAT pool", |demo| demo.send(vip4(2)))?;
-        say("3  toggle", "lbctl pool set web-dsr forwarding=nat | dsr, six times while requests run");
+        say("3  toggle", "lbctl pool set web-dsr forwarding=nat_source, then dsr, three times while requests run");
         self.phase("toggle DSR <-> NAT", Self::toggle)?;
         say("4  a node dies", "n3's cable is pulled and its nginx killed: nobody says good-bye");
         self.phase("node n3 dies, returns", Self::node_death)?;
@@ -130,7 +130,7 @@ impl Demo<'_> {
 
     fn toggle(&mut self) -> Result<Tally> {
         let requests = self.traffic(1, CLIENTS)?;
-        for forwarding in ["nat", "dsr", "nat", "dsr", "nat", "dsr"] {
+        for forwarding in ["nat_source", "dsr", "nat_source", "dsr", "nat_source", "dsr"] {
             requests.wait_for_more(BETWEEN, DEADLINE)?;
             self.lb.ctl(&["pool", "set", DSR, &format!("forwarding={forwarding}")])?;
         }

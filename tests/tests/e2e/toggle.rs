@@ -1,7 +1,8 @@
 //! A live pool changes between DSR and NAT: tracked connections finish in the mode they began in.
 
 use anyhow::{Result, ensure};
-use lb_tests::harness::{EchoServer, Lb, LiveStreams, Nginx, Requests, Topology, topology::vip4};
+use lb::control::plan::Forwarding;
+use lb_tests::harness::{EchoServer, Lb, LiveStreams, Nginx, Requests, Stop, Topology, topology::vip4};
 
 use crate::support::{ONE_ARM, SOON, nodes4, one4, service};
 
@@ -14,13 +15,13 @@ fn established(lb: &Lb<'_>, forwarding: &str) -> Result<u64> {
 fn connections_finish_in_the_mode_they_began_in() -> Result<()> {
     let net = Topology::new("toggle").nodes(3).dsr(&[vip4(1)]).build()?;
     let _echo = net.nodes.iter().map(|node| EchoServer::start(node, 7)).collect::<Result<Vec<_>>>()?;
-    let settings = "forwarding = \"dsr\"\nsource_nat = true";
+    let settings = "forwarding = \"dsr\"";
     let config = [ONE_ARM, &service("echo", "one4", "tcp", 7, settings, &nodes4(&net.nodes, 0, &[]))].concat();
     let mut lb = net.start_lb(&config)?;
     lb.wait_for_next_hops("echo")?;
 
     let direct = LiveStreams::start(net.client(), one4(7), 30)?;
-    lb.ctl(&["pool", "set", "echo", "forwarding=nat"])?;
+    lb.ctl(&["pool", "set", "echo", "forwarding=nat_source"])?;
     let translated = LiveStreams::start(net.client(), one4(7), 20)?;
     direct.all_go_on(3, SOON)?;
     translated.all_go_on(3, SOON)?;
@@ -29,7 +30,7 @@ fn connections_finish_in_the_mode_they_began_in() -> Result<()> {
     ensure!(lb.pool("echo")?.forwarding_overridden, "{:?}", lb.pool("echo")?);
 
     // What the operator chose survives lbd.
-    lb.restart(lb_tests::harness::Stop::Kill)?;
+    lb.restart(Stop::Kill)?;
     let later = LiveStreams::start(net.client(), one4(7), 5)?;
     ensure!(established(&lb, "nat_source")? == 25, "after a restart: {:?}", lb.connections(&[])?);
 
@@ -46,13 +47,13 @@ fn connections_finish_in_the_mode_they_began_in() -> Result<()> {
 fn no_request_fails_while_a_pool_is_toggled() -> Result<()> {
     let net = Topology::new("toggle").nodes(2).dsr(&[vip4(1)]).build()?;
     let _web = net.nodes.iter().map(|node| Nginx::start(node, &[80])).collect::<Result<Vec<_>>>()?;
-    let settings = "forwarding = \"dsr\"\nsource_nat = true";
+    let settings = "forwarding = \"dsr\"";
     let config = [ONE_ARM, &service("web", "one4", "tcp", 80, settings, &nodes4(&net.nodes, 0, &[]))].concat();
     let lb = net.start_lb(&config)?;
     lb.wait_for_next_hops("web")?;
     let requests = Requests::start(net.client(), one4(80), 4, 0, SOON)?;
     for _ in 0..5 {
-        for forwarding in ["forwarding=nat", "forwarding=dsr"] {
+        for forwarding in ["forwarding=nat_source", "forwarding=dsr"] {
             requests.wait_for_more(50, SOON)?;
             lb.ctl(&["pool", "set", "web", forwarding])?;
         }
@@ -65,6 +66,22 @@ fn no_request_fails_while_a_pool_is_toggled() -> Result<()> {
 }
 
 #[test]
+fn back_to_nat_means_nat_as_it_is_configured() -> Result<()> {
+    let net = Topology::new("toggle").nodes(1).dsr(&[vip4(1)]).build()?;
+    let _echo = EchoServer::start(&net.nodes[0], 7)?;
+    let settings = "forwarding = \"nat\"\nsource_nat = true";
+    let config = [ONE_ARM, &service("echo", "one4", "tcp", 7, settings, &nodes4(&net.nodes, 0, &[]))].concat();
+    let lb = net.start_lb(&config)?;
+    lb.wait_for_next_hops("echo")?;
+    for (order, forwarding) in [("forwarding=dsr", Forwarding::Dsr), ("forwarding=nat", Forwarding::NatSource)] {
+        lb.ctl(&["pool", "set", "echo", order])?;
+        ensure!(lb.pool("echo")?.forwarding == forwarding, "{order}: {:?}", lb.pool("echo")?);
+        LiveStreams::start(net.client(), one4(7), 3)?.all_go_on(2, SOON)?;
+    }
+    Ok(())
+}
+
+#[test]
 fn dsr_is_refused_where_ports_are_mapped() -> Result<()> {
     let net = Topology::new("toggle").nodes(1).build()?;
     let settings = "forwarding = \"nat\"\nsource_nat = true";
@@ -73,6 +90,6 @@ fn dsr_is_refused_where_ports_are_mapped() -> Result<()> {
     let output = lb.lbctl(&["pool", "set", "web", "forwarding=dsr"])?;
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     ensure!(!output.status.success() && said.contains("8080") && said.contains("dsr"), "{output:?}");
-    ensure!(lb.pool("web")?.forwarding == lb::control::plan::Forwarding::NatSource, "nothing changed");
+    ensure!(lb.pool("web")?.forwarding == Forwarding::NatSource, "nothing changed");
     Ok(())
 }
