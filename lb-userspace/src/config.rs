@@ -5,18 +5,34 @@
 //! It must never look at the machine (interfaces, addresses, files other than the configuration): the same text is valid
 //! or not on every machine. Called by `daemon` (start, reload, `--check`); the types are used by every subsystem.
 
+mod advice;
+mod at;
+mod build;
+mod check;
+mod document;
+mod error;
+mod ports;
+mod read;
+pub mod reference;
 mod rules;
+mod schema;
+mod source;
+mod text;
+mod words;
 
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
 use lb_common::conntrack::Timeouts;
 
-pub use self::rules::DsrObstacle;
+pub use self::{
+    error::{ConfigError, ConfigErrors, Place},
+    rules::DsrObstacle,
+};
 pub use crate::control::plan::Interface;
 use crate::control::{
     plan::{Forwarding, OnNodeFailure, Protocol, Refusal, Scheduler, SourceAffinity},
@@ -191,6 +207,24 @@ pub enum MonitorKind {
     Ping,
 }
 
+impl Config {
+    /// Reads and checks a configuration file and the files `conf.d/*.toml` beside it, in the order of their names.
+    ///
+    /// # Errors
+    /// Every mistake in them, or the files that cannot be read.
+    pub fn load(path: &Path) -> Result<Self, ConfigErrors> {
+        check::check(&source::Sources::read(path)?)
+    }
+
+    /// Checks one document. `source_name` is how errors call it.
+    ///
+    /// # Errors
+    /// Every mistake in it.
+    pub fn parse(source_name: &str, text: &str) -> Result<Self, ConfigErrors> {
+        check::check(&source::Sources::of_text(source_name, text))
+    }
+}
+
 /// The number that the ring is seeded with for a configured text: 64-bit FNV-1a of its bytes, finished by
 /// `lb_common::flow::mix64`. Stable for ever: balancers of different versions must agree.
 #[must_use]
@@ -200,3 +234,6 @@ pub fn ring_seed(text: &str) -> u64 {
         .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
     lb_common::flow::mix64(fnv)
 }
+
+#[cfg(test)]
+mod tests;

@@ -40,6 +40,11 @@ impl State {
                 {
                     return Err(QueryError::Invalid(format!("pool {name:?} cannot forward by dsr: {obstacle}")));
                 }
+                // `nat` means as the pool is configured to do NAT.
+                let forwarding = match (forwarding, configured.forwarding) {
+                    (Forwarding::Nat, Forwarding::NatSource) => Forwarding::NatSource,
+                    (asked, _) => asked,
+                };
                 self.overrides.set_forwarding(name, configured.forwarding, forwarding);
                 Ok(())
             }

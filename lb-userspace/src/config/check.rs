@@ -1,0 +1,70 @@
+//! The way from text to a valid configuration: read, check against the schema, build, check what the parts say of each
+//! other. Every step reports all that it finds; the value comes out only when there was nothing.
+
+mod addresses;
+mod limits;
+mod pools;
+mod ports;
+mod references;
+
+use serde::Deserialize;
+
+use super::{
+    Config, ConfigErrors, build,
+    document::Document,
+    error::{Problem, Problems},
+    read, schema,
+    source::{Sources, Span},
+};
+
+pub(super) fn check(sources: &Sources) -> Result<Config, ConfigErrors> {
+    let mut problems = Problems::default();
+    let mut tree = read::read(sources, &mut problems);
+    schema::check(&mut tree, &mut problems);
+    let pruned = !problems.is_empty();
+    let whole = toml::Spanned::new(0..0, tree);
+    let config = match Document::deserialize(toml::Deserializer::from(whole)) {
+        Ok(document) => {
+            let config = build::build(&document);
+            check_references(&document, &config, pruned, &mut problems);
+            Some(config)
+        }
+        Err(error) => {
+            let message = format!("not understood: {}", error.message().lines().collect::<Vec<_>>().join(", "));
+            problems.push(Problem::new(&error.span().unwrap_or(0..0), message, "here"));
+            None
+        }
+    };
+    match config {
+        Some(config) if problems.is_empty() => Ok(config),
+        Some(_) | None => Err(problems.into_errors(sources)),
+    }
+}
+
+fn check_references(document: &Document, config: &Config, pruned: bool, problems: &mut Problems) {
+    let mut checker = Checker { document, config, pruned, problems };
+    checker.references();
+    checker.addresses();
+    checker.ports();
+    checker.pools();
+    checker.limits();
+}
+
+/// A document that fits the schema, its places, and its meaning.
+struct Checker<'c> {
+    document: &'c Document,
+    config: &'c Config,
+    /// Whether something wrong was taken out of the document: then nothing is concluded from what is not there.
+    pruned: bool,
+    problems: &'c mut Problems,
+}
+
+impl Checker<'_> {
+    fn report(&mut self, problem: Problem) {
+        self.problems.push(problem);
+    }
+
+    fn pool_span(&self, pool: &str) -> Span {
+        self.document.pool.get_key_value(pool).map_or(0..0, |(name, _)| name.span.clone())
+    }
+}

@@ -1,0 +1,170 @@
+//! Pools that cannot serve the virtual servers that use them: no nodes, wrong ports, wrong address family, monitors
+//! without a port.
+
+use std::net::IpAddr;
+
+use super::Checker;
+use crate::config::{
+    MonitorKind, VirtualServer,
+    document::{ForwardingWord, Pool},
+    error::Problem,
+    source::Span,
+};
+
+/// The most nodes of a pool.
+const MAX_POOL_NODES: usize = 256;
+
+impl Checker<'_> {
+    pub(super) fn pools(&mut self) {
+        let document = self.document;
+        for (name, pool) in &document.pool {
+            let (name, span) = (name.value.as_str(), &name.span);
+            if pool.node.is_empty() {
+                self.report(
+                    Problem::new(span, format!("pool {name:?} has no nodes"), "no nodes")
+                        .help(format!("add one: [pool.{name}.node.NAME] with address = \"10.0.0.11\"")),
+                );
+            }
+            if pool.node.len() > MAX_POOL_NODES {
+                let message = format!("pool {name:?} has {} nodes; {MAX_POOL_NODES} are the most", pool.node.len());
+                self.report(Problem::new(span, message, "too many nodes").help("divide it into several pools"));
+            }
+            match pool.forwarding.as_ref().map(|word| word.value) {
+                Some(ForwardingWord::Dsr) => self.dsr_ports(name),
+                Some(ForwardingWord::Nat) => self.nat_ports(name, pool),
+                None => {}
+            }
+            self.unused_families(name, pool);
+            self.monitored_ports(name, pool);
+        }
+        for (name, server) in &self.config.virtual_servers {
+            self.missing_families(name, server);
+        }
+    }
+
+    /// A port mapping cannot be had with DSR.
+    fn dsr_ports(&mut self, pool: &str) {
+        for obstacle in self.config.dsr_obstacles(pool) {
+            let Some(span) = self.node_address(pool, &obstacle.node) else { continue };
+            let instead = match obstacle.expected {
+                Some(port) => format!("let the node listen on port {port} and remove the port here"),
+                None => "remove the port: nodes get packets on the port that clients send them to".to_owned(),
+            };
+            let problem = Problem::new(&span, format!("pool {pool:?} forwards by dsr: {obstacle}"), "port mapping")
+                .related(&self.server_ports(&obstacle.virtual_server), "the ports that clients use")
+                .help(format!("{instead}, or use forwarding = \"nat\""));
+            self.report(problem);
+        }
+    }
+
+    /// With NAT, several ports cannot become one: answers could not be told apart.
+    fn nat_ports(&mut self, name: &str, pool: &Pool) {
+        let users: Vec<_> = self.config.users_of(name).filter(|(_, server)| server.single_port().is_none()).collect();
+        for (node_name, node) in &pool.node {
+            let Some((address, port)) = node.address.as_ref().and_then(|a| Some((a, a.value.port?))) else { continue };
+            for (server, _) in &users {
+                let message = format!(
+                    "node {:?} of pool {name:?} has port {port}, but virtual server {server:?} listens on several ports",
+                    node_name.value
+                );
+                self.report(
+                    Problem::new(&address.span, message, "which of the ports would this be?")
+                        .related(&self.server_ports(server), "several ports")
+                        .help(
+                            "two connections of a client to different ports would become one; remove the port (it then \
+                               stays as it is), or make a virtual server for each port",
+                        ),
+                );
+            }
+        }
+    }
+
+    /// Each address family of the VIPs needs a node, in every pool that may serve.
+    fn missing_families(&mut self, server_name: &str, server: &VirtualServer) {
+        let vips = self.config.addresses(server);
+        for (name, pool) in self.config.pool_chain(&server.pool) {
+            let Some(raw) = self.document.pool.get(name) else { continue };
+            let unknown = raw.node.is_empty() || raw.node.values().any(|node| node.address.is_none());
+            for (family, is_of) in FAMILIES {
+                let wanted = vips.iter().any(is_of) && !pool.nodes.values().any(|node| is_of(&node.address));
+                if !wanted || unknown {
+                    continue;
+                }
+                let span = self.server_pool(server_name);
+                let message =
+                    format!("virtual server {server_name:?} has {family} VIPs, but pool {name:?} no {family} node");
+                self.report(
+                    Problem::new(&span, message, format!("has no {family} node"))
+                        .related(&self.pool_span(name), "the pool")
+                        .help(format!(
+                            "addresses are not translated between families: add {family} nodes, or a virtual \
+                                       server with {family} VIPs and a pool of its own"
+                        )),
+                );
+            }
+        }
+    }
+
+    /// A node of a family that no VIP has would never be used.
+    fn unused_families(&mut self, name: &str, pool: &Pool) {
+        let vips: Vec<_> = self.config.users_of(name).flat_map(|(_, server)| self.config.addresses(server)).collect();
+        if vips.is_empty() || self.pruned {
+            return;
+        }
+        for (node_name, node) in &pool.node {
+            let Some(address) = &node.address else { continue };
+            for (family, is_of) in FAMILIES {
+                if is_of(&address.value.ip) && !vips.iter().any(is_of) {
+                    let node = &node_name.value;
+                    let message =
+                        format!("node {node:?} of pool {name:?} is {family}, but the pool serves no {family} VIP");
+                    self.report(Problem::new(&address.span, message, "would never be used").help(format!(
+                        "addresses are not translated between families: add an {family} VIP, or remove the node"
+                    )));
+                }
+            }
+        }
+    }
+
+    /// A TCP monitor must know a port for every node it checks.
+    fn monitored_ports(&mut self, name: &str, pool: &Pool) {
+        if self.config.users_of(name).next().is_none() {
+            return;
+        }
+        let Some(nodes) = self.config.pools.get(name).map(|pool| &pool.nodes) else { return };
+        for monitor in &pool.monitors {
+            let Some(MonitorKind::Tcp { port }) = self.config.monitors.get(&monitor.value).map(|m| m.kind) else {
+                continue;
+            };
+            let lost = nodes.iter().find(|(_, node)| self.config.monitored_port(port, name, node).is_none());
+            if let Some((node, _)) = lost {
+                let message =
+                    format!("monitor {:?} does not know which port of node {node:?} to connect to", monitor.value);
+                self.report(
+                    Problem::new(&monitor.span, message, "which port?").help(format!(
+                        "add port = … to [monitor.{}]; the virtual servers of pool {name:?} do not have one tcp port in common",
+                        monitor.value
+                    )),
+                );
+            }
+        }
+    }
+
+    fn node_address(&self, pool: &str, node: &str) -> Option<Span> {
+        Some(self.document.pool.get(pool)?.node.get(node)?.address.as_ref()?.span.clone())
+    }
+
+    fn server_ports(&self, server: &str) -> Span {
+        let ports = self.document.virtual_server.get(server).and_then(|s| s.ports.as_ref());
+        ports.map_or(0..0, |ports| ports.span.clone())
+    }
+
+    fn server_pool(&self, server: &str) -> Span {
+        let pool = self.document.virtual_server.get(server).and_then(|s| s.pool.as_ref());
+        pool.map_or(0..0, |pool| pool.span.clone())
+    }
+}
+
+type Family = (&'static str, fn(&IpAddr) -> bool);
+
+const FAMILIES: [Family; 2] = [("IPv4", |address| address.is_ipv4()), ("IPv6", |address| address.is_ipv6())];

@@ -1,0 +1,125 @@
+//! The text of a configuration: one or several files, laid end to end in one space of offsets, so that a byte range alone
+//! says which file, line and column it means. Reads files; knows nothing of their content.
+
+use std::{
+    io,
+    ops::Range,
+    path::{Path, PathBuf},
+};
+
+use super::error::{ConfigError, ConfigErrors, Place};
+
+/// Bytes of text, by offset in all files.
+pub(super) type Span = Range<usize>;
+
+/// The largest file that is read: a configuration of this size is a mistake.
+const MAX_FILE_BYTES: usize = 16 << 20;
+
+/// All files, in the order they are read.
+#[derive(Debug, Default)]
+pub(super) struct Sources {
+    pub(super) files: Vec<SourceFile>,
+}
+
+/// One file.
+#[derive(Debug)]
+pub(super) struct SourceFile {
+    /// As errors call it.
+    pub(super) name: String,
+    /// Offset of its first byte.
+    pub(super) base: usize,
+    /// Its text.
+    pub(super) text: String,
+}
+
+impl Sources {
+    pub(super) fn of_text(name: &str, text: &str) -> Self {
+        let mut sources = Self::default();
+        sources.add(name.to_owned(), text.to_owned());
+        sources
+    }
+
+    /// Reads a file and `conf.d/*.toml` beside it.
+    pub(super) fn read(path: &Path) -> Result<Self, ConfigErrors> {
+        let mut sources = Self::default();
+        let mut errors = Vec::new();
+        match read(path) {
+            Ok(text) => sources.add(path.display().to_string(), text),
+            Err(error) => errors.push(unreadable(path, &error)),
+        }
+        let directory = path.parent().unwrap_or(Path::new("")).join("conf.d");
+        match fragments(&directory) {
+            Ok(paths) => {
+                for path in paths {
+                    match read(&path) {
+                        Ok(text) => sources.add(path.display().to_string(), text),
+                        Err(error) => errors.push(unreadable(&path, &error)),
+                    }
+                }
+            }
+            Err(error) => errors.push(unreadable(&directory, &error)),
+        }
+        if errors.is_empty() { Ok(sources) } else { Err(ConfigErrors { errors }) }
+    }
+
+    fn add(&mut self, name: String, text: String) {
+        // One byte between files, so that the end of one is not the start of the next.
+        let base = self.files.last().map_or(0, |file| file.base + file.text.len() + 1);
+        self.files.push(SourceFile { name, base, text });
+    }
+
+    /// Where a byte range is, for people.
+    pub(super) fn place(&self, span: &Span) -> Option<Place> {
+        let file = self.files.iter().rev().find(|file| file.base <= span.start)?;
+        let at = |offset: usize| file.text.floor_char_boundary(offset - file.base);
+        let (start, end) = (at(span.start), at(span.end.max(span.start)));
+        let line_start = file.text[..start].rfind('\n').map_or(0, |newline| newline + 1);
+        let line_end = file.text[start..].find('\n').map_or(file.text.len(), |newline| start + newline);
+        Some(Place {
+            file: file.name.clone(),
+            line: file.text[..start].matches('\n').count() + 1,
+            column: file.text[line_start..start].chars().count() + 1,
+            length: file.text[start..end.clamp(start, line_end)].chars().count().max(1),
+            text: file.text[line_start..line_end].trim_end().to_owned(),
+        })
+    }
+}
+
+/// The TOML files of a directory, by name; none when it does not exist.
+fn fragments(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    let entries = match std::fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut paths = entries.map(|entry| entry.map(|e| e.path())).collect::<io::Result<Vec<_>>>()?;
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
+    paths.sort();
+    Ok(paths)
+}
+
+fn read(path: &Path) -> io::Result<String> {
+    let bytes = std::fs::read(path)?;
+    if bytes.len() > MAX_FILE_BYTES {
+        return Err(io::Error::other(format!("larger than {MAX_FILE_BYTES} bytes")));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let line = error.as_bytes()[..error.utf8_error().valid_up_to()].iter().filter(|b| **b == b'\n').count() + 1;
+        io::Error::other(format!("line {line} is not UTF-8 text"))
+    })
+}
+
+fn unreadable(path: &Path, error: &io::Error) -> ConfigError {
+    let help = match error.kind() {
+        io::ErrorKind::NotFound => "create it, or say where it is with --config or LB_CONFIG",
+        io::ErrorKind::PermissionDenied => "lbd reads it as root; check its owner and mode",
+        _ => "check that it is a text file that can be read",
+    };
+    ConfigError {
+        message: format!("cannot read {}: {error}", path.display()),
+        place: None,
+        label: String::new(),
+        help: Some(help.to_owned()),
+        related: Vec::new(),
+    }
+}
