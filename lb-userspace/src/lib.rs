@@ -8,4 +8,6 @@ pub mod config;
 pub mod control;
 pub mod ctl;
 pub mod dataplane;
+pub mod failover;
 pub mod health;
+pub mod telemetry;

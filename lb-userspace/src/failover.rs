@@ -1,0 +1,120 @@
+//! Static VIPs: raised on their interfaces while this lbd runs, announced to the neighbours, taken down on request.
+//!
+//! Owns the addresses it added and nothing else: an address that was there before stays when its VIP goes. Never decides
+//! which machine owns a VIP. Called by the composition root.
+//!
+//! `vips` (what is to be done) and `announce` (the packets) are pure; `addresses`, `packet_socket`, `record` and `engine`
+//! are the shells around them.
+
+pub mod announce;
+pub mod vips;
+
+mod addresses;
+mod engine;
+mod packet_socket;
+mod record;
+
+use std::{
+    collections::BTreeSet,
+    io,
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::AbortHandle,
+};
+
+/// A VIP and the interface that carries it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct RaisedVip {
+    /// Address.
+    pub address: IpAddr,
+    /// Interface name; it may appear later.
+    pub interface: String,
+}
+
+/// What goes wrong with static VIPs.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The kernel is not reachable.
+    #[error("cannot open a {what} socket for static VIPs (lbd needs CAP_NET_ADMIN and CAP_NET_RAW): {source}")]
+    Socket {
+        /// `netlink` or `packet`.
+        what: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// The kernel refused a request.
+    #[error("{source}")]
+    Netlink {
+        /// Why.
+        source: io::Error,
+    },
+    /// The kernel did not answer.
+    #[error("the kernel did not answer within {0:?}")]
+    NoAnswer(std::time::Duration),
+    /// The file of raised addresses.
+    #[error("{path}: {source} (it says which addresses are lbd's own; check the state directory)")]
+    Record {
+        /// File.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// [`StaticVips::withdraw`] could not take everything down.
+    #[error("addresses left on interfaces: {0} (remove them with `ip address del`)")]
+    Left(String),
+}
+
+/// The task that keeps the VIPs up. When this is dropped it ends and the addresses stay.
+#[derive(Debug)]
+pub struct StaticVips {
+    wanted: watch::Sender<Option<BTreeSet<RaisedVip>>>,
+    withdraw: mpsc::Sender<oneshot::Sender<Result<(), Error>>>,
+    problems: watch::Receiver<Vec<String>>,
+    engine: AbortHandle,
+}
+
+impl StaticVips {
+    /// Starts on the current tokio runtime. Does nothing until the first [`StaticVips::set`]: it then also takes down what an
+    /// earlier lbd raised (`raised.json` in `state_dir` says what) and the configuration no longer has.
+    pub fn spawn(state_dir: &Path) -> Result<Self, Error> {
+        let (wanted, changed) = watch::channel(None);
+        let (withdraw, withdrawn) = mpsc::channel(1);
+        let (problem, problems) = watch::channel(Vec::new());
+        let engine = engine::Engine::new(state_dir, problem)?;
+        let engine = tokio::spawn(engine.run(changed, withdrawn)).abort_handle();
+        Ok(Self { wanted, withdraw, problems, engine })
+    }
+
+    /// Replaces the VIPs. Those that stay are not touched.
+    pub fn set(&self, vips: Vec<RaisedVip>) {
+        self.wanted.send_replace(Some(vips.into_iter().collect()));
+    }
+
+    /// What keeps VIPs from being up, one sentence each: `VIP 192.0.2.10: interface eth0 does not exist (yet)`.
+    pub fn problems(&self) -> Vec<String> {
+        self.problems.borrow().clone()
+    }
+
+    /// Takes down every address it raised, now or in an earlier run, and ends.
+    pub async fn withdraw(self) -> Result<(), Error> {
+        let (done, answer) = oneshot::channel();
+        if self.withdraw.send(done).await.is_err() {
+            return Err(Error::Left("all: the task has ended".into()));
+        }
+        answer.await.unwrap_or_else(|_| Err(Error::Left("all: the task has ended".into())))
+    }
+}
+
+impl Drop for StaticVips {
+    fn drop(&mut self) {
+        self.engine.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,220 @@
+//! The task that carries out what [`Vips`] says: netlink requests, announcements, the record.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task, time,
+};
+
+use super::{
+    Error, RaisedVip,
+    addresses::{Netlink, Notifications},
+    announce::Announcement,
+    packet_socket::PacketSocket,
+    record::Record,
+    vips::{Announce, Changes, Event, Place, Vips},
+};
+
+/// Notifications come in bursts; one look at the kernel answers them all.
+const SETTLE: Duration = Duration::from_millis(50);
+
+/// After the kernel could not be observed.
+const OBSERVE_AGAIN: Duration = Duration::from_secs(1);
+
+/// What sends the result of a withdrawal.
+pub(super) type Done = oneshot::Sender<Result<(), Error>>;
+
+#[derive(Debug)]
+pub(super) struct Engine {
+    vips: Vips,
+    record: Record,
+    netlink: Netlink,
+    notifications: Notifications,
+    packets: PacketSocket,
+    observe_at: Option<Instant>,
+    /// What the kernel said of a VIP that it refused to add or remove.
+    failures: BTreeMap<RaisedVip, String>,
+    problems: watch::Sender<Vec<String>>,
+}
+
+impl Engine {
+    pub(super) fn new(state_dir: &Path, problems: watch::Sender<Vec<String>>) -> Result<Self, Error> {
+        let socket = |what| move |source| Error::Socket { what, source };
+        let record = Record::new(state_dir);
+        let ours = record.read().unwrap_or_else(|error| {
+            tracing::warn!(%error, "addresses raised by an earlier lbd are not known and stay if they left the configuration");
+            BTreeSet::new()
+        });
+        Ok(Self {
+            vips: Vips::new(ours),
+            record,
+            // Before the first look at the kernel, so that no change falls between.
+            notifications: Notifications::open().map_err(socket("netlink"))?,
+            netlink: Netlink::open().map_err(socket("netlink"))?,
+            packets: PacketSocket::open().map_err(socket("packet"))?,
+            observe_at: None,
+            failures: BTreeMap::new(),
+            problems,
+        })
+    }
+
+    /// Runs until it is withdrawn or nobody can change what is wanted any longer.
+    pub(super) async fn run(
+        mut self,
+        mut wanted: watch::Receiver<Option<BTreeSet<RaisedVip>>>,
+        mut withdraw: mpsc::Receiver<Done>,
+    ) {
+        loop {
+            let (observe_at, wakeup) = (self.observe_at, self.vips.wakeup());
+            tokio::select! {
+                changed = wanted.changed() => {
+                    let Ok(()) = changed else { return };
+                    let vips = wanted.borrow_and_update().clone();
+                    self.step(Event::Wanted(vips.unwrap_or_default())).await;
+                }
+                done = withdraw.recv() => {
+                    let Some(done) = done else { return };
+                    // Nobody waits for the answer: there is nobody to tell.
+                    let _ = done.send(self.take_down().await);
+                    return;
+                }
+                () = self.notifications.changed() => {
+                    self.observe_at.get_or_insert(Instant::now() + SETTLE);
+                }
+                () = until(observe_at) => self.observe().await,
+                () = until(wakeup) => self.step(Event::Tick).await,
+            }
+        }
+    }
+
+    async fn take_down(&mut self) -> Result<(), Error> {
+        self.step(Event::Wanted(BTreeSet::new())).await;
+        let left: Vec<String> =
+            self.vips.ours().iter().map(|vip| format!("{} on {}", vip.address, vip.interface)).collect();
+        if left.is_empty() { Ok(()) } else { Err(Error::Left(left.join(", "))) }
+    }
+
+    /// Applies the event and everything that follows from it.
+    async fn step(&mut self, event: Event) {
+        let mut events = vec![event];
+        while let Some(event) = events.pop() {
+            let changes = self.vips.apply(event, Instant::now());
+            events.extend(self.carry_out(changes).await);
+            if events.is_empty() && self.vips.is_blind() {
+                events.extend(self.look().await);
+            }
+        }
+        self.tell_problems();
+    }
+
+    async fn observe(&mut self) {
+        self.observe_at = None;
+        if let Some(observed) = self.look().await {
+            self.step(observed).await;
+        }
+    }
+
+    async fn look(&mut self) -> Option<Event> {
+        match self.netlink.observe().await {
+            Ok(snapshot) => Some(Event::Observed(snapshot)),
+            Err(error) => {
+                tracing::warn!(%error, "cannot list interfaces and addresses; trying again");
+                self.observe_at = Some(Instant::now() + OBSERVE_AGAIN);
+                None
+            }
+        }
+    }
+
+    async fn carry_out(&mut self, changes: Changes) -> Vec<Event> {
+        if let Some(ours) = changes.record {
+            self.write_record(ours).await;
+        }
+        for place in &changes.remove {
+            let removed = self.netlink.remove(place).await;
+            self.note(place, "VIP taken down", removed);
+        }
+        let mut events = Vec::new();
+        for place in changes.add {
+            match self.netlink.add(&place).await {
+                Err(Error::Netlink { source }) if source.kind() == io::ErrorKind::AlreadyExists => {
+                    events.push(Event::WasThere(place.vip));
+                }
+                added => self.note(&place, "VIP raised", added),
+            }
+        }
+        for announce in &changes.announce {
+            self.announce(announce);
+        }
+        events
+    }
+
+    async fn write_record(&self, ours: BTreeSet<RaisedVip>) {
+        let record = self.record.clone();
+        let written = task::spawn_blocking(move || record.write(ours)).await;
+        // The VIPs matter more than the record of them.
+        if let Ok(Err(error)) = written {
+            tracing::warn!(%error, "the record of raised addresses could not be written");
+        }
+    }
+
+    fn note(&mut self, Place { vip, .. }: &Place, done: &'static str, result: Result<(), Error>) {
+        let (address, interface) = (vip.address, &vip.interface);
+        match result {
+            Ok(()) => {
+                self.failures.remove(vip);
+                tracing::info!(%address, interface, "{done}");
+            }
+            Err(error) => {
+                self.failures.insert(vip.clone(), error.to_string());
+            }
+        }
+    }
+
+    fn announce(&self, Announce { vip, index, mac }: &Announce) {
+        let is_router = vip.address.is_ipv6() && is_forwarding(&vip.interface);
+        let frame = Announcement { address: vip.address, mac: *mac, is_router }.frame();
+        let (address, interface) = (vip.address, &vip.interface);
+        match self.packets.send(*index, &frame) {
+            Ok(()) => tracing::debug!(%address, interface, "VIP announced"),
+            Err(error) => tracing::warn!(%address, interface, %error, "VIP could not be announced"),
+        }
+    }
+
+    /// Warns of each problem when it appears.
+    fn tell_problems(&mut self) {
+        self.failures.retain(|vip, _| self.vips.is_settled(vip) != Some(true));
+        let refused = self.failures.iter().map(|(vip, why)| (vip, why.clone()));
+        let missing = self.vips.without_interface().map(|vip| (vip, "the interface does not exist (yet)".to_owned()));
+        let now: Vec<String> = missing
+            .chain(refused)
+            .map(|(RaisedVip { address, interface }, why)| format!("VIP {address} on {interface}: {why}"))
+            .collect();
+        for problem in now.iter().filter(|problem| !self.problems.borrow().contains(problem)) {
+            tracing::warn!("{problem}");
+        }
+        self.problems.send_if_modified(|before| {
+            let is_new = *before != now;
+            *before = now;
+            is_new
+        });
+    }
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Whether the kernel's own neighbour advertisements on this interface say "router".
+fn is_forwarding(interface: &str) -> bool {
+    let path = Path::new("/proc/sys/net/ipv6/conf").join(interface).join("forwarding");
+    fs::read(path).is_ok_and(|value| value.first().is_some_and(|first| *first != b'0'))
+}

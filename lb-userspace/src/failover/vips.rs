@@ -1,0 +1,245 @@
+//! Which addresses to add, remove and announce: the state of all static VIPs, without a socket or a clock.
+//!
+//! Driven by `engine`. The state it is given is always whole (what is wanted, what the kernel has), so that a lost
+//! notification costs time and nothing else. After it asked for a change of addresses it waits for a new observation.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use super::{RaisedVip, announce::Mac};
+
+/// How often a VIP is announced.
+const ANNOUNCEMENTS: u8 = 5;
+
+/// Between two announcements, and between two tries to add or remove an address.
+const SPACING: Duration = Duration::from_secs(1);
+
+/// An interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Kernel index.
+    pub index: u32,
+    /// Hardware address; `None`: not Ethernet, nobody to announce to.
+    pub mac: Option<Mac>,
+    /// Up, with carrier.
+    pub is_running: bool,
+    /// How often the carrier came back: tells of a loss too short to be seen.
+    pub carrier_ups: u32,
+}
+
+/// What the kernel has.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Interfaces by name.
+    pub links: BTreeMap<String, Link>,
+    /// Interface index, address and prefix length.
+    pub addresses: BTreeSet<(u32, IpAddr, u8)>,
+}
+
+/// What happens.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// The VIPs that are to be up.
+    Wanted(BTreeSet<RaisedVip>),
+    /// The state of the kernel, as it is now.
+    Observed(Snapshot),
+    /// An address asked for was there already: it is not ours.
+    WasThere(RaisedVip),
+    /// Time has passed.
+    Tick,
+}
+
+/// An address on an interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Which.
+    pub vip: RaisedVip,
+    /// Index of the interface.
+    pub index: u32,
+}
+
+/// A VIP to announce.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Announce {
+    /// Which.
+    pub vip: RaisedVip,
+    /// Index of the interface.
+    pub index: u32,
+    /// Its hardware address.
+    pub mac: Mac,
+}
+
+/// What is to be done, in this order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Keep on disk which addresses are ours, before any is added.
+    pub record: Option<BTreeSet<RaisedVip>>,
+    /// Take down.
+    pub remove: Vec<Place>,
+    /// Raise.
+    pub add: Vec<Place>,
+    /// Announce once.
+    pub announce: Vec<Announce>,
+}
+
+/// All static VIPs.
+#[derive(Debug)]
+pub struct Vips {
+    /// `None`: not said yet, so that nothing is taken down by mistake.
+    wanted: Option<BTreeSet<RaisedVip>>,
+    /// Added by lbd, now or in an earlier run; what is being added counts.
+    ours: BTreeSet<RaisedVip>,
+    /// `None`: changes were asked for since, or nothing was observed yet.
+    observed: Option<Snapshot>,
+    /// When an address was last added or removed.
+    tried: BTreeMap<RaisedVip, Instant>,
+    announced: BTreeMap<RaisedVip, Announced>,
+}
+
+/// How far the announcements of a VIP have come. Another link state begins them anew.
+#[derive(Clone, Copy, Debug)]
+struct Announced {
+    link: Link,
+    mac: Mac,
+    left: u8,
+    due: Instant,
+}
+
+impl Vips {
+    /// Nothing is wanted yet; `ours` is what an earlier run recorded.
+    pub fn new(ours: BTreeSet<RaisedVip>) -> Self {
+        Self { wanted: None, ours, observed: None, tried: BTreeMap::new(), announced: BTreeMap::new() }
+    }
+
+    /// Takes one step.
+    pub fn apply(&mut self, event: Event, now: Instant) -> Changes {
+        let before = self.ours.clone();
+        match event {
+            Event::Wanted(wanted) => {
+                self.wanted = Some(wanted);
+                self.tried.clear();
+            }
+            Event::Observed(snapshot) => self.observed = Some(snapshot),
+            Event::WasThere(vip) => {
+                self.ours.remove(&vip);
+            }
+            Event::Tick => {}
+        }
+        let mut changes = self.observed.take().map(|snapshot| self.reconcile(snapshot, now)).unwrap_or_default();
+        self.announce_due(&mut changes, now);
+        changes.record = (self.ours != before).then(|| self.ours.clone());
+        changes
+    }
+
+    /// When the next [`Event::Tick`] does something.
+    pub fn wakeup(&self) -> Option<Instant> {
+        let announcement = self.announced.values().filter(|state| state.left > 0).map(|state| state.due).min();
+        let retry = self.tried.values().min().map(|tried| *tried + SPACING);
+        announcement.into_iter().chain(retry).min()
+    }
+
+    /// Whether it waits for [`Event::Observed`].
+    pub fn is_blind(&self) -> bool {
+        self.observed.is_none()
+    }
+
+    /// Addresses that are ours.
+    pub fn ours(&self) -> &BTreeSet<RaisedVip> {
+        &self.ours
+    }
+
+    /// Whether the kernel has of this VIP what it should have; `None` while blind.
+    pub fn is_settled(&self, vip: &RaisedVip) -> Option<bool> {
+        let is_wanted = self.wanted.as_ref().is_some_and(|wanted| wanted.contains(vip));
+        self.observed.as_ref().map(|snapshot| if is_wanted { snapshot.has(vip) } else { !self.ours.contains(vip) })
+    }
+
+    /// Wanted VIPs whose interface does not exist, as last observed.
+    pub fn without_interface(&self) -> impl Iterator<Item = &RaisedVip> {
+        let links = self.observed.as_ref().map(|snapshot| &snapshot.links);
+        self.wanted.iter().flatten().filter(move |vip| links.is_some_and(|links| !links.contains_key(&vip.interface)))
+    }
+
+    fn reconcile(&mut self, snapshot: Snapshot, now: Instant) -> Changes {
+        let mut changes = Changes::default();
+        let Some(wanted) = &self.wanted else {
+            self.observed = Some(snapshot);
+            return changes;
+        };
+        self.tried.retain(|_, tried| now < *tried + SPACING);
+        // An address that has left with its interface, or was removed by others after its VIP had gone, is no longer ours.
+        self.ours.retain(|vip| {
+            snapshot.is_raised(vip) || wanted.contains(vip) && snapshot.links.contains_key(&vip.interface)
+        });
+        self.announced.retain(|vip, _| wanted.contains(vip) && snapshot.has(vip));
+
+        for vip in self.ours.difference(wanted) {
+            changes.remove.extend(snapshot.place(vip).filter(|_| !self.tried.contains_key(vip)));
+        }
+        for vip in wanted {
+            let Some(&link) = snapshot.links.get(&vip.interface) else { continue };
+            if snapshot.has(vip) {
+                note_link(&mut self.announced, vip, link, now);
+            } else if !self.tried.contains_key(vip) {
+                changes.add.push(Place { vip: vip.clone(), index: link.index });
+            }
+        }
+        self.ours.extend(changes.add.iter().map(|place| place.vip.clone()));
+        let touched = changes.add.iter().chain(&changes.remove).map(|place| (place.vip.clone(), now));
+        self.tried.extend(touched);
+        if changes.add.is_empty() && changes.remove.is_empty() {
+            self.observed = Some(snapshot);
+        }
+        changes
+    }
+
+    fn announce_due(&mut self, changes: &mut Changes, now: Instant) {
+        for (vip, state) in self.announced.iter_mut().filter(|(_, state)| state.left > 0 && state.due <= now) {
+            state.left -= 1;
+            state.due = now + SPACING;
+            changes.announce.push(Announce { vip: vip.clone(), index: state.link.index, mac: state.mac });
+        }
+    }
+}
+
+/// Begins the announcements when the VIP has come up, its carrier has come back, or its hardware address is another.
+fn note_link(announced: &mut BTreeMap<RaisedVip, Announced>, vip: &RaisedVip, link: Link, now: Instant) {
+    let Some(mac) = link.mac.filter(|_| link.is_running) else {
+        announced.remove(vip);
+        return;
+    };
+    if announced.get(vip).is_none_or(|state| state.link != link) {
+        announced.insert(vip.clone(), Announced { link, mac, left: ANNOUNCEMENTS, due: now });
+    }
+}
+
+impl Snapshot {
+    /// The address is on its interface, with whatever prefix.
+    fn has(&self, vip: &RaisedVip) -> bool {
+        let Some(link) = self.links.get(&vip.interface) else { return false };
+        let on_link = (link.index, vip.address, 0)..=(link.index, vip.address, u8::MAX);
+        self.addresses.range(on_link).next().is_some()
+    }
+
+    /// The address is on its interface in the form in which lbd raises it.
+    fn is_raised(&self, vip: &RaisedVip) -> bool {
+        self.place(vip).is_some()
+    }
+
+    fn place(&self, vip: &RaisedVip) -> Option<Place> {
+        let index = self.links.get(&vip.interface)?.index;
+        let is_there = self.addresses.contains(&(index, vip.address, host_prefix(vip.address)));
+        is_there.then(|| Place { vip: vip.clone(), index })
+    }
+}
+
+/// The prefix VIPs are raised with: one address, no route.
+pub fn host_prefix(address: IpAddr) -> u8 {
+    if address.is_ipv4() { 32 } else { 128 }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,193 @@
+//! The task that drives all checks: a clock, the sockets and two channels around [`Schedule`].
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs,
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    sync::{mpsc, watch},
+    task::{self, AbortHandle, JoinSet},
+    time,
+};
+
+use super::{
+    Kind, Report, Target,
+    machine::Outcome,
+    ping::Pings,
+    schedule::{Attempt, Key, Schedule, Start, Step},
+    tcp,
+};
+use crate::control::view::Health;
+
+/// Connections of checks that may be open at a time, when the limit on descriptors allows it.
+const MAX_CONNECTIONS: usize = 16_384;
+
+/// When the limit on descriptors cannot be read.
+const DEFAULT_CONNECTIONS: usize = 512;
+
+/// Checks that wait so long for a connection are worth a warning.
+const LATE: Duration = Duration::from_secs(1);
+
+/// Between two warnings of the same kind.
+const WARN_EVERY: Duration = Duration::from_secs(60);
+
+struct Engine {
+    schedule: Schedule,
+    connects: JoinSet<(Attempt, Outcome)>,
+    handles: HashMap<Attempt, AbortHandle>,
+    pings: Pings,
+    /// Reports not sent yet, the newest of each target.
+    outbox: BTreeMap<Key, Report>,
+    warned_late: Option<Instant>,
+    warned_untested: Option<Instant>,
+}
+
+/// Runs until `targets` or `reports` is closed.
+pub(super) async fn run(mut targets: watch::Receiver<Vec<Target>>, reports: mpsc::Sender<Report>) {
+    let mut engine = Engine {
+        schedule: Schedule::new(max_connections()),
+        connects: JoinSet::new(),
+        handles: HashMap::new(),
+        pings: Pings::default(),
+        outbox: BTreeMap::new(),
+        warned_late: None,
+        warned_untested: None,
+    };
+    while engine.turn(&mut targets, &reports).await {}
+}
+
+impl Engine {
+    /// Does what is due, then waits for the next thing to happen. `false`: nobody is left to work for.
+    async fn turn(&mut self, targets: &mut watch::Receiver<Vec<Target>>, reports: &mpsc::Sender<Report>) -> bool {
+        let now = Instant::now();
+        let step = self.schedule.tick(now);
+        self.carry_out(step);
+        self.warn_when_late(now);
+        let wakeup = self.schedule.wakeup();
+        if wakeup.is_some_and(|at| at <= now) {
+            // More is due; let the runtime look at the sockets first.
+            task::yield_now().await;
+        }
+        let sleep = async {
+            match wakeup {
+                Some(at) => time::sleep_until(at.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        let ended = tokio::select! {
+            changed = targets.changed() => {
+                let wanted = targets.borrow_and_update().clone();
+                let step = self.schedule.set(wanted, Instant::now());
+                self.carry_out(step);
+                return changed.is_ok();
+            }
+            Some(ended) = self.connects.join_next() => match ended {
+                Ok((attempt, outcome)) => {
+                    self.handles.remove(&attempt);
+                    vec![(attempt, outcome)]
+                }
+                // Aborted, or panicked: then the check runs into its timeout.
+                Err(_) => Vec::new(),
+            },
+            answers = self.pings.answered() => answers,
+            permit = reports.reserve(), if !self.outbox.is_empty() => {
+                let Ok(permit) = permit else { return false };
+                if let Some((_, report)) = self.outbox.pop_first() {
+                    permit.send(report);
+                }
+                Vec::new()
+            }
+            () = sleep => Vec::new(),
+        };
+        for (attempt, outcome) in ended {
+            self.end(attempt, outcome);
+        }
+        true
+    }
+
+    fn carry_out(&mut self, step: Step) {
+        if let Some(reason) = step.untested
+            && is_time(&mut self.warned_untested, Instant::now())
+        {
+            tracing::warn!(reason, "health checks could not be made; the nodes keep the health they had");
+        }
+        for attempt in step.abandoned {
+            self.pings.forget(attempt);
+            if let Some(connect) = self.handles.remove(&attempt) {
+                connect.abort();
+            }
+        }
+        for name in step.removed {
+            self.outbox.remove(&name);
+        }
+        for report in step.reports {
+            log(&report);
+            self.outbox.insert((report.pool.clone(), report.node.clone(), report.monitor.clone()), report);
+        }
+        for start in step.starts {
+            self.start(start);
+        }
+    }
+
+    /// The place to add a kind of check.
+    fn start(&mut self, Start { attempt, kind, address }: Start) {
+        match kind {
+            Kind::Tcp { port } => {
+                let connect = self.connects.spawn(async move { (attempt, tcp::check(address, port).await) });
+                self.handles.insert(attempt, connect);
+            }
+            Kind::Ping => {
+                if let Err(outcome) = self.pings.send(attempt, address) {
+                    self.end(attempt, outcome);
+                }
+            }
+        }
+    }
+
+    fn end(&mut self, attempt: Attempt, outcome: Outcome) {
+        let step = self.schedule.end(attempt, outcome, Instant::now());
+        self.carry_out(step);
+    }
+
+    fn warn_when_late(&mut self, now: Instant) {
+        let (waiting, longest) = self.schedule.held(now);
+        if longest >= LATE && is_time(&mut self.warned_late, now) {
+            tracing::warn!(
+                waiting,
+                ?longest,
+                "health checks are late: all connections for checks are in use (raise LimitNOFILE, or the monitors' delay)"
+            );
+        }
+    }
+}
+
+/// Whether to warn again, and notes that it was done.
+fn is_time(warned: &mut Option<Instant>, now: Instant) -> bool {
+    let is_time = warned.is_none_or(|at| now >= at + WARN_EVERY);
+    if is_time {
+        *warned = Some(now);
+    }
+    is_time
+}
+
+fn log(Report { pool, node, monitor, health, reason }: &Report) {
+    let reason = reason.as_deref();
+    match health {
+        Health::Up => tracing::info!(pool, node, monitor, "node is up"),
+        Health::Down => tracing::warn!(pool, node, monitor, reason, "node is down"),
+        Health::Unknown => tracing::warn!(pool, node, monitor, reason, "health of node is unknown"),
+    }
+}
+
+/// Half of the descriptors this process may have.
+fn max_connections() -> usize {
+    let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let files = limits.lines().find_map(|line| line.strip_prefix("Max open files")?.split_whitespace().next());
+    match files {
+        Some("unlimited") => MAX_CONNECTIONS,
+        Some(files) => files.parse().map_or(DEFAULT_CONNECTIONS, |files: usize| (files / 2).clamp(64, MAX_CONNECTIONS)),
+        None => DEFAULT_CONNECTIONS,
+    }
+}
