@@ -229,3 +229,25 @@ impl Drop for Requests {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEAD: &str = "HTTP/1.1 200 OK\r\ncontent-length: 5\r\nX-Node: n1\r\n\r\n";
+
+    #[test]
+    fn only_whole_answers_count() {
+        let reply = parse(format!("{HEAD}hello").as_bytes()).unwrap();
+        assert_eq!((reply.node.as_str(), reply.bytes), ("n1", 5));
+        for wrong in [
+            format!("{HEAD}hell"),
+            HEAD[..HEAD.len() - 1].to_owned(),
+            String::new(),
+            format!("{HEAD}hello").replace("200", "502"),
+            format!("{HEAD}hello").replace("X-Node", "Y-Node"),
+        ] {
+            assert!(parse(wrong.as_bytes()).is_err(), "{wrong:?}");
+        }
+    }
+}
