@@ -282,7 +282,7 @@ fn find_node(backend: &Backend, pool: Option<&str>, node: &str) -> Result<NodeVi
     let pools: Vec<_> = nodes.iter().filter(|n| n.name == node).map(|n| n.pool.clone()).collect();
     match pools.as_slice() {
         [_] | [] => named("node", node, nodes, |n| &n.name),
-        [first, ..] => Err(QueryError::Conflict(format!(
+        [first, ..] => Err(QueryError::Invalid(format!(
             "node \"{node}\" is in pools {}: say which, as {first}/{node}",
             pools.join(", ")
         ))),

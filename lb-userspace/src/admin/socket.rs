@@ -110,8 +110,11 @@ impl Drop for Socket {
 /// Mode, group and non-blocking; returns the inode.
 fn prepare(listener: &UnixListener, path: &Path) -> io::Result<u64> {
     listener.set_nonblocking(true)?;
-    if let Some(group) = group() {
-        chown(path, None, Some(group))?;
+    if let Some(group) = group()
+        && let Err(error) = chown(path, None, Some(group))
+    {
+        // Without CAP_CHOWN it takes a member of the group: root alone can use the socket then.
+        tracing::warn!(group = GROUP, %error, "the admin socket could not be given to its group");
     }
     fs::set_permissions(path, fs::Permissions::from_mode(MODE))?;
     Ok(fs::symlink_metadata(path)?.ino())

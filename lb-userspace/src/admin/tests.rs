@@ -233,7 +233,7 @@ fn bad_requests_are_refused_and_change_nothing() {
         ("DELETE", "/api/v1/pools/web", "", 405),
         ("GET", "/api/v1/reload", "", 405),
         ("GET", "/api/v1/pools/wbe", "", 404),
-        ("GET", "/api/v1/nodes/n1", "", 409),
+        ("GET", "/api/v1/nodes/n1", "", 400),
         ("GET", "/api/v1/nodes/n9", "", 404),
         ("GET", "/api/v1/rings/vs", "", 404),
         ("GET", "/api/v1/maps", "", 500),

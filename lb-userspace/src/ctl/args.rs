@@ -30,15 +30,15 @@ const TEMPLATE: &str = "{about-with-newline}\n{before-help}{usage-heading} {usag
                                              what would happen to this packet, and why?
   lbctl doctor                               what keeps packets from flowing?
 ",
-    after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 invalid configuration, 4 lbd not reachable, 5 conflict.
+    after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 configuration invalid, 4 lbd unreachable, 5 conflict.
 Colours are for terminals only; NO_COLOR switches them off."
 )]
 pub struct Arguments {
     /// lbd's admin socket
-    #[arg(long, global = true, env = "LB_SOCKET", default_value = DEFAULT_SOCKET, value_name = "PATH")]
+    #[arg(long, global = true, env = "LB_SOCKET", default_value = DEFAULT_SOCKET, value_name = "PATH", display_order = 900)]
     pub socket: PathBuf,
     /// How to print; without it a table on a terminal, and plain text otherwise
-    #[arg(short, long, global = true, value_enum, value_name = "FORMAT")]
+    #[arg(short, long, global = true, value_enum, value_name = "FORMAT", display_order = 901)]
     pub output: Option<Format>,
     /// What to do.
     #[command(subcommand)]
@@ -160,7 +160,7 @@ pub enum Pool {
     Set {
         /// Its name
         name: String,
-        /// What: forwarding=nat or forwarding=dsr
+        /// What: forwarding=dsr, forwarding=nat (with source NAT when it is configured so) or forwarding=nat_source
         #[arg(value_name = "forwarding=HOW", value_parser = forwarding_setting)]
         forwarding: Forwarding,
     },
@@ -342,11 +342,10 @@ fn forwarding(word: &str) -> Result<Forwarding, String> {
 }
 
 fn forwarding_setting(setting: &str) -> Result<Forwarding, String> {
-    match setting.strip_prefix("forwarding=") {
-        Some("dsr") => Ok(Forwarding::Dsr),
-        Some("nat") => Ok(Forwarding::Nat),
-        _ => Err("say forwarding=dsr or forwarding=nat; all else is changed in the configuration file".to_owned()),
-    }
+    setting.strip_prefix("forwarding=").and_then(|how| forwarding(how).ok()).ok_or_else(|| {
+        "say forwarding=dsr, forwarding=nat or forwarding=nat_source; all else is changed in the configuration file"
+            .to_owned()
+    })
 }
 
 fn weight_setting(setting: &str) -> Result<u32, String> {

@@ -1,12 +1,15 @@
 //! Commands that need no daemon: checking a file, completions, manual pages.
 
-use std::{fs, path::Path};
+use std::{fs, io, path::Path};
+
+use serde::Serialize;
 
 use super::{
     args::{self, Command},
     failure::Failure,
     output::Output,
 };
+use crate::config::{Config, ConfigError};
 
 /// Carries the command out when it is one of these.
 pub(super) fn execute(command: &Command, output: &Output) -> Option<Result<(), Failure>> {
@@ -27,9 +30,25 @@ pub(super) fn execute(command: &Command, output: &Output) -> Option<Result<(), F
     }
 }
 
+/// What `check -o json` prints.
+#[derive(Debug, Serialize)]
+struct Checked {
+    valid: bool,
+    errors: Vec<ConfigError>,
+}
+
 fn check(file: &Path, output: &Output) -> Result<(), Failure> {
-    let _ = (file, output);
-    Ok(())
+    let outcome = Config::load(file);
+    if output.is_json() {
+        let errors = outcome.as_ref().err().map_or_else(Vec::new, |errors| errors.errors.clone());
+        let checked = Checked { valid: outcome.is_ok(), errors };
+        output.print(&serde_json::to_string(&checked).map_err(io::Error::other)?)?;
+    }
+    match outcome {
+        Ok(_) if output.is_json() => Ok(()),
+        Ok(_) => Ok(output.print(&format!("{}: configuration ok", file.display()))?),
+        Err(errors) => Err(Failure::ConfigInvalid(errors.report(output.colours_messages()))),
+    }
 }
 
 fn completions(shell: clap_complete::Shell, output: &Output) -> Result<(), Failure> {
@@ -44,4 +63,28 @@ fn man(directory: &Path, output: &Output) -> Result<(), Failure> {
     let pages = fs::read_dir(directory).map_err(failed)?.count();
     output.note(&format!("{pages} files in {}; read one: man {}/lbctl.1", directory.display(), directory.display()));
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bad_file_is_refused_with_its_mistakes_and_a_good_one_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("lb.toml");
+        let output = Output::new(Some(args::Format::Json));
+        fs::write(&file, "version = 1\n[interface.eth0]\nmood = \"auto\"\n").unwrap();
+        let Err(Failure::ConfigInvalid(report)) = check(&file, &output) else { panic!("a mistake was not seen") };
+        assert!(report.contains("lb.toml:3:1"), "{report}");
+        fs::write(&file, "version = 1\n[interface.eth0]\nmode = \"auto\"\n").unwrap();
+        check(&file, &output).unwrap();
+    }
+
+    #[test]
+    fn manual_pages_are_written() {
+        let dir = tempfile::tempdir().unwrap();
+        man(dir.path(), &Output::new(None)).unwrap();
+        assert!(dir.path().join("lbctl-node-drain.1").exists());
+    }
 }

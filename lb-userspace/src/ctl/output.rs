@@ -32,7 +32,7 @@ pub(super) struct Output {
 impl Output {
     pub(super) fn new(format: Option<Format>) -> Self {
         let terminal = io::stdout().is_terminal();
-        let coloured = terminal && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        let coloured = terminal && !no_colour();
         let look = match format {
             None => Look { wide: false, drawn: terminal, colour: coloured },
             Some(Format::Table) => Look { wide: false, drawn: true, colour: coloured },
@@ -84,11 +84,23 @@ impl Output {
         let _ = writeln!(io::stderr(), "{text}");
     }
 
+    /// Whether what goes to standard error may be in colour.
+    pub(super) fn colours_messages(&self) -> bool {
+        io::stderr().is_terminal() && !no_colour()
+    }
+
     pub(super) fn error(&self, failure: &Failure) {
-        let red = io::stderr().is_terminal() && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        let word = if red { "\x1b[1;31merror:\x1b[0m" } else { "error:" };
+        let word = if self.colours_messages() { "\x1b[1;31merror:\x1b[0m" } else { "error:" };
+        // A report of mistakes brings its own words and colours.
+        if let Failure::ConfigInvalid(report) = failure {
+            return self.note(report.trim_end());
+        }
         self.note(&format!("{word} {failure}"));
     }
+}
+
+fn no_colour() -> bool {
+    env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
 }
 
 /// How a text is meant: its colour.
