@@ -101,11 +101,17 @@ fn remove(name: &str) -> Result<()> {
 /// When a leftover cannot be removed.
 pub fn sweep() -> Result<()> {
     for name in names_in(NETNS_DIR).filter(|name| is_leftover(name)) {
-        remove(&name).with_context(|| format!("leftover of a dead test run: ip netns delete {name}"))?;
+        let removed = remove(&name);
+        // Another test process may have swept it in between.
+        if Path::new(NETNS_DIR).join(&name).exists() {
+            removed.with_context(|| format!("leftover of a dead test run: ip netns delete {name}"))?;
+        }
     }
-    for name in names_in(BPFFS).filter(|name| is_leftover(name)) {
-        let pins = format!("{BPFFS}/{name}");
-        fs::remove_dir_all(&pins).with_context(|| format!("leftover of a dead test run: rm -r {pins}"))?;
+    for pins in names_in(BPFFS).filter(|name| is_leftover(name)).map(|name| Path::new(BPFFS).join(name)) {
+        let removed = fs::remove_dir_all(&pins);
+        if pins.exists() {
+            removed.with_context(|| format!("leftover of a dead test run: rm -r {}", pins.display()))?;
+        }
     }
     Ok(())
 }
