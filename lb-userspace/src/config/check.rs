@@ -20,9 +20,12 @@ use super::{
 pub(super) fn check(sources: &Sources) -> Result<Config, ConfigErrors> {
     let mut problems = Problems::default();
     let mut tree = read::read(sources, &mut problems);
-    schema::check(&mut tree, &mut problems);
+    schema::check(&mut tree.root, &mut problems);
+    if tree.broken {
+        return Err(problems.into_errors(sources));
+    }
     let pruned = !problems.is_empty();
-    let whole = toml::Spanned::new(0..0, tree);
+    let whole = toml::Spanned::new(0..0, tree.root);
     let config = match Document::deserialize(toml::Deserializer::from(whole)) {
         Ok(document) => {
             let config = build::build(&document);

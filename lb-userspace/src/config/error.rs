@@ -148,8 +148,9 @@ impl Report {
         for (place, label) in &error.related {
             self.snippet(":::", place, '-', label, BLUE);
         }
+        let margin = error.place.as_ref().map_or(1, |place| place.line.to_string().len());
         for line in error.help.iter().flat_map(|help| help.lines()) {
-            self.line(&format!("  {} {line}", self.paint(GREEN, "= help:")));
+            self.line(&format!("{} {} {line}", " ".repeat(margin), self.paint(GREEN, "= help:")));
         }
         self.line("");
     }
@@ -161,7 +162,7 @@ impl Report {
         // A tab is shown as one space, so that the underline fits.
         let text = place.text.replace('\t', " ");
         let underline = mark.to_string().repeat(place.length);
-        self.line(&format!("{margin} {} {place}", self.paint(BLUE, arrow)));
+        self.line(&format!("{margin}{} {place}", self.paint(BLUE, arrow)));
         self.line(&format!("{margin} {bar}"));
         self.line(&format!("{} {bar} {text}", self.paint(BLUE, &number)));
         let mark = self.paint(colour, &format!("{underline} {label}"));

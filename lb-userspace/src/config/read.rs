@@ -1,6 +1,8 @@
 //! From text to one tree: parses every file, shifts its places into the common space of offsets, and lays the trees over
 //! each other. A name or key that two files define is a mistake; there is no precedence to remember.
 
+use std::collections::BTreeSet;
+
 use toml::{
     Spanned,
     de::{DeArray, DeTable, DeValue},
@@ -15,20 +17,37 @@ use super::{
 /// The version of the format that this lbd reads.
 const VERSION: i64 = 1;
 
+/// What was read.
+pub(super) struct Tree<'i> {
+    pub(super) root: DeTable<'i>,
+    /// Whether a part was not TOML: then anything may be missing.
+    pub(super) broken: bool,
+}
+
 /// Parses all files. What cannot be parsed is reported and left out.
-pub(super) fn read<'i>(sources: &'i Sources, problems: &mut Problems) -> DeTable<'i> {
-    let mut whole = DeTable::new();
+pub(super) fn read<'i>(sources: &'i Sources, problems: &mut Problems) -> Tree<'i> {
+    let mut tree = Tree { root: DeTable::new(), broken: false };
     for (index, file) in sources.files.iter().enumerate() {
         let (parsed, errors) = DeTable::parse_recoverable(&file.text);
         let broken = !errors.is_empty();
-        for error in errors {
+        tree.broken |= broken;
+        for error in first_of_lines(file, errors) {
             problems.push(syntax(file, &error));
         }
         let mut table = shift(parsed.into_inner(), file.base);
         version(&mut table, file, index > 0 || broken, problems);
-        merge(&mut whole, table, &[], problems);
+        merge(&mut tree.root, table, &[], problems);
     }
-    whole
+    tree
+}
+
+/// The first error of each line; the others on it follow from that one.
+fn first_of_lines(file: &SourceFile, errors: Vec<toml::de::Error>) -> impl Iterator<Item = toml::de::Error> {
+    let mut seen = BTreeSet::new();
+    errors.into_iter().filter(move |error| {
+        let start = error.span().map_or(0, |span| span.start).min(file.text.len());
+        seen.insert(file.text.as_bytes()[..start].iter().filter(|byte| **byte == b'\n').count())
+    })
 }
 
 fn syntax(file: &SourceFile, error: &toml::de::Error) -> Problem {

@@ -113,6 +113,10 @@ impl Check<'_> {
     fn value(&mut self, path: &[String], value: &mut Spanned<DeValue<'_>>, key: &Span, schema: &Value) -> bool {
         let (outer, schema) = (schema, resolve(schema));
         let span = value.span();
+        if span.is_empty() && !value.get_ref().is_table() {
+            // What stands here is not TOML and was reported as such.
+            return false;
+        }
         if schema["format"] == ports::FORMAT {
             return self.ports(path, value);
         }
