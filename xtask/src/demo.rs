@@ -10,7 +10,7 @@ pub(crate) fn run(args: &[OsString]) -> Result<()> {
     setup::for_build()?;
     setup::for_tests()?;
     run::require_root("the demonstration", "demo")?;
-    // lbd and lbctl are programs that the demonstration starts, so cargo does not know that it needs them.
-    run::run(run::cargo().args(["build", "--locked", "-p", "lb-userspace", "--bins"]))?;
-    run::run(run::cargo().args(["run", "--locked", "-p", "lb-tests", "--bin", "demo", "--"]).args(args))
+    // One build for all: asked for one by one, the packages would be built with other features each time.
+    run::run(run::cargo().args(["build", "--locked", "--bins", "-p", "lb-userspace", "-p", "lb-tests"]))?;
+    run::run(run::built("debug", "demo").args(args))
 }

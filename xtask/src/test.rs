@@ -11,7 +11,7 @@ pub(crate) fn run(args: &[OsString]) -> Result<()> {
     setup::for_tests()?;
     run::require_root("testing", "test")?;
     // lbd and lbctl are programs that tests of another package start, so cargo does not know that those need them.
-    run::run(run::cargo().args(["build", "--locked", "-p", "lb-userspace", "--bins"]))?;
+    run::run(run::cargo().args(["build", "--locked", "--workspace", "--bins"]))?;
     let mut nextest = run::cargo();
     nextest.args(["nextest", "run", "--locked", "--workspace"]);
     // Tests of lb-userspace that need root are ignored by a plain `cargo test`. Here nothing is.
