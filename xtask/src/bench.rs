@@ -23,9 +23,6 @@ fn datapath(args: &[OsString]) -> Result<()> {
     setup::for_build()?;
     setup::for_tests()?;
     run::require_root("measuring the data path", "bench datapath")?;
-    run::run(
-        run::cargo()
-            .args(["run", "--locked", "--release", "-p", "lb-tests", "--bin", "bench-datapath", "--"])
-            .args(args),
-    )
+    run::run(run::cargo().args(["build", "--locked", "--release", "-p", "lb-tests", "--bin", "bench-datapath"]))?;
+    run::run(run::built("release", "bench-datapath").args(args))
 }

@@ -5,6 +5,7 @@
 use std::{
     env,
     ffi::OsString,
+    io,
     os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
     process::Command,
@@ -78,6 +79,18 @@ pub(crate) fn cargo() -> Command {
         cargo.env("LB_BPF_RUSTC", rustc);
     }
     cargo
+}
+
+/// A program that cargo built.
+pub(crate) fn built(profile: &str, name: &str) -> Command {
+    let mut command = Command::new(target().join(profile).join(name));
+    command.current_dir(root()).env("PATH", path());
+    command
+}
+
+/// As [`run`], with all output on standard error: for what comes before a verb's own output.
+pub(crate) fn run_aside(command: &mut Command) -> Result<()> {
+    run(command.stdout(io::stderr()))
 }
 
 /// Prints the command, runs it, and fails when it does.

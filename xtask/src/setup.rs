@@ -58,6 +58,6 @@ fn mount_bpffs() -> Result<()> {
     if !run::is_root() {
         bail!("the BPF file system is not mounted\nrun: sudo mount -t bpf bpf {FOLDER}");
     }
-    println!("setup: mounting the BPF file system on {FOLDER} (lbd pins its maps there)");
-    run::run(Command::new("mount").args(["-t", "bpf", "bpf", FOLDER]))
+    eprintln!("setup: mounting the BPF file system on {FOLDER} (lbd pins its maps there)");
+    run::run_aside(Command::new("mount").args(["-t", "bpf", "bpf", FOLDER]))
 }

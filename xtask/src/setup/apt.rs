@@ -16,7 +16,7 @@ pub(super) fn provide(needs: &[Need]) -> Result<()> {
         return Ok(());
     }
     for need in &missing {
-        println!("setup: {} is missing ({})", need.package, need.why);
+        eprintln!("setup: {} is missing ({})", need.package, need.why);
     }
     let packages: Vec<&str> = missing.iter().map(|need| need.package).collect();
     install(&packages)?;
@@ -37,16 +37,18 @@ pub(super) fn install(packages: &[&str]) -> Result<()> {
     if !run::is_root() {
         bail!("installing them needs root\nrun: sudo {by_hand}");
     }
-    println!("setup: installing {}", packages.join(" "));
+    eprintln!("setup: installing {}", packages.join(" "));
     let _quiet = Services::keep_stopped()?;
     let had_nginx = run::find("nginx").is_some();
     if run::output(&mut apt_install(packages)).is_err() {
-        run::run(apt_get().args(["update", "-q"])).and_then(|()| run::run(&mut apt_install(packages))).with_context(
-            || format!("apt-get cannot install {}; the missing step is: sudo {by_hand}", packages.join(" ")),
-        )?;
+        run::run_aside(apt_get().args(["update", "-q"]))
+            .and_then(|()| run::run_aside(&mut apt_install(packages)))
+            .with_context(|| {
+                format!("apt-get cannot install {}; the missing step is: sudo {by_hand}", packages.join(" "))
+            })?;
     }
     if !had_nginx && run::find("nginx").is_some() && run::find("systemctl").is_some() {
-        println!("setup: switching the nginx service off: the tests start their own");
+        eprintln!("setup: switching the nginx service off: the tests start their own");
         // Fails where systemd is installed but not running, and then there is no service either.
         let _ = run::output(run::command("systemctl").args(["disable", "--quiet", "nginx.service"]));
     }
@@ -59,14 +61,14 @@ pub(super) fn download(packages: &[&str], folder: &Path) -> Result<()> {
     if run::find("apt-get").is_none() {
         bail!("there is no apt-get here; put Debian 12's packages {} into {}", packages.join(" "), folder.display());
     }
-    println!("downloading {}", packages.join(" "));
+    eprintln!("downloading {}", packages.join(" "));
     let mut fetch = apt_get();
     fetch.current_dir(folder).args(["download", "-q"]).args(packages);
     if run::output(&mut fetch).is_err() {
         if run::is_root() {
-            run::run(apt_get().args(["update", "-q"]))?;
+            run::run_aside(apt_get().args(["update", "-q"]))?;
         }
-        run::run(&mut fetch).with_context(|| format!("the missing step is: sudo apt-get update; {by_hand}"))?;
+        run::run_aside(&mut fetch).with_context(|| format!("the missing step is: sudo apt-get update; {by_hand}"))?;
     }
     Ok(())
 }

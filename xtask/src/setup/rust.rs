@@ -27,11 +27,11 @@ pub(super) fn source() -> Result<()> {
     if has_source(sysroot()?) || bpf_rustc().is_some() {
         return Ok(());
     }
-    println!("setup: rust-src is missing (the XDP programs are compiled with their own `core`)");
+    eprintln!("setup: rust-src is missing (the XDP programs are compiled with their own `core`)");
     if add_component("rust-src").is_ok() && has_source(sysroot()?) {
         return Ok(());
     }
-    println!("setup: rustup cannot give rust-src; taking Debian's compiler and its source for the XDP programs");
+    eprintln!("setup: rustup cannot give rust-src; taking Debian's compiler and its source for the XDP programs");
     apt::install(&["rustc-web", "rust-web-src"])
         .context("with rustup and network, the step is: rustup component add rust-src")?;
     if !has_source(Path::new(DEBIAN_SYSROOT)) {
@@ -56,7 +56,7 @@ pub(super) fn bpf_linker() -> Result<()> {
     if works() {
         return Ok(());
     }
-    println!("setup: bpf-linker {version} is missing (links the XDP programs); building it takes about a minute");
+    eprintln!("setup: bpf-linker {version} is missing (links the XDP programs); building it takes about a minute");
     apt::provide(&need::LINKER)?;
     let library = format!("{}/lib", need::LLVM_PREFIX);
     let mut install = install(&format!("bpf-linker@{version}"));
@@ -65,7 +65,8 @@ pub(super) fn bpf_linker() -> Result<()> {
         .env("LLVM_PREFIX", need::LLVM_PREFIX)
         .env("LIBRARY_PATH", &library)
         .env("RUSTFLAGS", format!("-L {library} -C link-arg=-Wl,-rpath,{library}"));
-    run::run(&mut install).context("bpf-linker cannot be built; cargo needs the crate registry or a vendored copy")?;
+    run::run_aside(&mut install)
+        .context("bpf-linker cannot be built; cargo needs the crate registry or a vendored copy")?;
     if !works() {
         bail!("{} was built but does not run", installed.display());
     }
@@ -77,10 +78,11 @@ pub(super) fn nextest() -> Result<()> {
     if run::find("cargo-nextest").is_some() {
         return Ok(());
     }
-    println!("setup: cargo-nextest is missing (runs the tests); building it takes some minutes");
+    eprintln!("setup: cargo-nextest is missing (runs the tests); building it takes some minutes");
     let mut install = install(&format!("cargo-nextest@{NEXTEST}"));
     install.args(["--no-default-features", "--features", "default-no-update"]);
-    run::run(&mut install).context("cargo-nextest cannot be built; cargo needs the crate registry or a vendored copy")
+    run::run_aside(&mut install)
+        .context("cargo-nextest cannot be built; cargo needs the crate registry or a vendored copy")
 }
 
 /// `cargo fmt`: a test checks the formatting.
@@ -88,7 +90,7 @@ pub(super) fn formatter() -> Result<()> {
     if sysroot()?.join("bin/rustfmt").exists() {
         return Ok(());
     }
-    println!("setup: rustfmt is missing (a test checks the formatting)");
+    eprintln!("setup: rustfmt is missing (a test checks the formatting)");
     if add_component("rustfmt").is_ok() {
         return Ok(());
     }
@@ -105,7 +107,7 @@ fn add_component(name: &str) -> Result<()> {
     if run::find("rustup").is_none() {
         bail!("there is no rustup");
     }
-    run::run(run::command("rustup").args(["component", "add", name]))
+    run::run_aside(run::command("rustup").args(["component", "add", name]))
 }
 
 fn has_source(sysroot: &Path) -> bool {
