@@ -114,6 +114,14 @@ pub struct Attached {
     wanted: AttachMode,
 }
 
+impl Attached {
+    /// Whether it is in generic mode although the plan did not ask for that.
+    #[must_use]
+    pub fn fell_back(&self) -> bool {
+        self.mode == Some(Mode::Generic) && self.wanted != AttachMode::Generic
+    }
+}
+
 /// All interfaces of the plan, by name.
 #[derive(Debug, Default)]
 pub struct Interfaces {

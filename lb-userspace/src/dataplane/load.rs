@@ -69,7 +69,7 @@ pub enum LoadError {
 }
 
 /// Sizes of the flow tables that the configuration asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TableSizes {
     /// Connections that must fit into `FLOWS`; it gets twice as many places.
     pub max_flows: u32,

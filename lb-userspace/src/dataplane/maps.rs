@@ -179,6 +179,7 @@ pub(super) struct Writer {
     pub(super) rings: Array<MapData, RingChunk>,
     pub(super) filter: Array<MapData, u64>,
     pub(super) vlans: Array<MapData, u64>,
+    pub(super) reasons: PerCpuArray<MapData, Counter>,
     pub(super) interfaces: Array<MapData, Interface>,
     pub(super) devices: DevMapHash<MapData>,
 }
@@ -199,6 +200,7 @@ impl Writer {
             rings: typed(directory, "RINGS")?,
             filter: typed(directory, "FILTER")?,
             vlans: typed(directory, "VLANS")?,
+            reasons: typed(directory, "REASONS")?,
             interfaces: typed(directory, "INTERFACES")?,
             devices: typed(directory, "DEVICES")?,
         })

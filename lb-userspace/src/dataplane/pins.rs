@@ -156,6 +156,12 @@ impl PinDirectory {
         self.path.join("programs").join(pin_name(interface))
     }
 
+    /// The pin of the explaining twin.
+    #[must_use]
+    pub fn explain(&self) -> PathBuf {
+        self.path.join("programs").join("explain")
+    }
+
     /// The pin of the link of an interface.
     #[must_use]
     pub fn link(&self, interface: &str) -> PathBuf {

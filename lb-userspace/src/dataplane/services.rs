@@ -1,7 +1,7 @@
 //! Which keys of `SERVICES` and `PORT_RANGES` a plan needs, and the records that they lead to. Pure.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
 };
 
@@ -77,14 +77,16 @@ impl Family {
 /// One record per virtual server and family.
 pub type RecordKey = (String, Family);
 
+/// The families that a virtual server has VIPs of.
+pub fn families(server: &plan::VirtualServer) -> impl Iterator<Item = Family> + '_ {
+    let has = |family: &Family| server.addresses.iter().any(|address| Family::of(*address) == *family);
+    [Family::V4, Family::V6].into_iter().filter(has)
+}
+
 /// The records that a plan needs.
 pub fn record_keys(plan: &Plan) -> impl Iterator<Item = RecordKey> + '_ {
-    plan.virtual_servers.iter().flat_map(|(name, server)| {
-        [Family::V4, Family::V6]
-            .into_iter()
-            .filter(|family| server.addresses.iter().any(|address| Family::of(*address) == *family))
-            .map(|family| (name.clone(), family))
-    })
+    let servers = plan.virtual_servers.iter();
+    servers.flat_map(|(name, server)| families(server).map(|family| (name.clone(), family)))
 }
 
 /// The keys that a plan needs.
@@ -96,6 +98,18 @@ pub struct Keys {
     pub ranges: HashMap<ServiceKey, PortRanges>,
     /// The VIPs themselves: published last, removed first.
     pub vips: HashMap<ServiceKey, u32>,
+}
+
+impl Keys {
+    /// The records that they lead to, with the family of the key.
+    #[must_use]
+    pub fn referenced(&self) -> BTreeSet<(Family, u32)> {
+        let family = |key: &ServiceKey| if key.family == FAMILY_V4 { Family::V4 } else { Family::V6 };
+        let single = self.services.iter().map(|(key, index)| (family(key), *index));
+        let ranged =
+            self.ranges.iter().flat_map(|(key, ranges)| ranges.ranges.map(|range| (family(key), range.config)));
+        single.chain(ranged).filter(|(_, index)| *index != 0).collect()
+    }
 }
 
 /// The key of a VIP itself.

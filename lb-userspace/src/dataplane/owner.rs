@@ -1,0 +1,545 @@
+//! [`Dataplane`]: the one owner of programs, pins and maps. Plain blocking calls; `task` runs it beside the rest of the
+//! daemon.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::IpAddr,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use lb_common::{
+    maps::{MAX_INTERFACES, Meta, VLAN_WORDS},
+    node::{Interface, Node, node_flag},
+    reason::REASON_SLOTS,
+};
+
+use super::{
+    apply::{Applied, ApplyError, PlannedNode, Tables, failed, zeros},
+    attach::{AttachError, Interfaces, pin_program},
+    load::{self, LoadError, Program, Purpose, TableSizes},
+    maps::{Maps, MapsError, Writer},
+    names::{InterfaceInfo, Names, SharedNames, SlotInfo},
+    netlink::{Netlink, NetlinkError},
+    network::{Event, Mode, Network, Unresolved},
+    nodes,
+    pins::{PinDirectory, PinsError},
+    slots::Slots,
+};
+use crate::control::plan::{Admission, Plan};
+
+/// How often next hops that do not answer are asked for again.
+const PROBE_SILENT: Duration = Duration::from_secs(1);
+/// How often the kernel is asked to confirm the next hops that it believes to know.
+const PROBE_ALL: Duration = Duration::from_secs(5);
+/// Routes are looked up again at most this often, however fast they change.
+const ROUTES_PAUSE: Duration = Duration::from_millis(200);
+
+/// Why the data plane cannot be had, or cannot do what a plan says.
+#[derive(Debug, thiserror::Error)]
+pub enum DataplaneError {
+    /// System or program.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// Pin directory.
+    #[error(transparent)]
+    Pins(#[from] PinsError),
+    /// Maps.
+    #[error(transparent)]
+    Maps(#[from] MapsError),
+    /// Interfaces.
+    #[error(transparent)]
+    Attach(#[from] AttachError),
+    /// The plan.
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+    /// The kernel's view of the network.
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+    /// No randomness.
+    #[error("cannot draw the secret of the flow tables: {0}")]
+    Random(#[source] std::io::Error),
+    /// The data plane's thread has ended.
+    #[error("the data plane has stopped")]
+    Stopped,
+}
+
+/// What the configuration says beside the plan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Directory in the BPF file system.
+    pub pin_dir: PathBuf,
+    /// Sizes of the flow tables.
+    pub sizes: TableSizes,
+}
+
+/// The data plane.
+#[derive(Debug)]
+pub struct Dataplane {
+    pins: PinDirectory,
+    meta: Meta,
+    maps: Arc<Maps>,
+    tables: Tables,
+    writer: Writer,
+    interfaces: Interfaces,
+    /// Kept loaded for its pin.
+    _explain: Program,
+    netlink: Netlink,
+    network: Network,
+    plan: Arc<Plan>,
+    nodes: Vec<PlannedNode>,
+    unresolved: BTreeMap<u16, Unresolved>,
+    devices: BTreeSet<u32>,
+    names: SharedNames,
+    options: Options,
+    adopted: bool,
+    routes_changed: bool,
+    routes_at: Option<Instant>,
+    silent_at: Option<Instant>,
+    all_at: Option<Instant>,
+}
+
+impl Dataplane {
+    /// Adopts what is pinned, or makes it. Attaches nothing and forwards nothing yet, but what is attached forwards on.
+    ///
+    /// # Errors
+    /// Whatever is not as it must be; then nothing is changed.
+    pub fn open(options: &Options) -> Result<Self, DataplaneError> {
+        load::check_system()?;
+        let pins = PinDirectory::open(&options.pin_dir)?;
+        let found = pins.adoptable()?;
+        let adopted = found.is_some();
+        let meta = match found {
+            Some(meta) => meta,
+            None => create(&pins, options.sizes)?,
+        };
+        let mut explain = load::load(&pins.maps(), &meta, Purpose { ifindex: 0, slot: 0, explain: true })?;
+        pins.make_directories()?;
+        pin_program(explain.xdp()?, &pins.explain())?;
+        let directory = pins.maps();
+        let maps = Arc::new(Maps::open(&directory)?);
+        let tables = Tables::adopt(Arc::clone(&maps), Writer::open(&directory)?)?;
+        let interfaces = Interfaces::new(interface_slots(&maps)?);
+        tracing::info!(pin_dir = %options.pin_dir.display(), adopted, "data path opened");
+        Ok(Self {
+            writer: Writer::open(&directory)?,
+            pins,
+            meta,
+            maps,
+            tables,
+            interfaces,
+            _explain: explain,
+            netlink: Netlink::open()?,
+            network: Network::default(),
+            plan: Arc::new(Plan::default()),
+            nodes: Vec::new(),
+            unresolved: BTreeMap::new(),
+            devices: BTreeSet::new(),
+            names: SharedNames::default(),
+            options: options.clone(),
+            adopted,
+            routes_changed: false,
+            routes_at: None,
+            silent_at: None,
+            all_at: None,
+        })
+    }
+
+    /// All maps.
+    #[must_use]
+    pub fn maps(&self) -> Arc<Maps> {
+        Arc::clone(&self.maps)
+    }
+
+    /// What the numbers in them mean.
+    #[must_use]
+    pub fn names(&self) -> SharedNames {
+        self.names.clone()
+    }
+
+    /// Whether the maps were found, not made.
+    #[must_use]
+    pub fn is_adopted(&self) -> bool {
+        self.adopted
+    }
+
+    /// The pin of the explaining twin.
+    #[must_use]
+    pub fn explain_pin(&self) -> PathBuf {
+        self.pins.explain()
+    }
+
+    /// Makes the data path do what `plan` says.
+    ///
+    /// # Errors
+    /// A plan or an interface that cannot be done changes nothing, except when a map write fails half-way: the next
+    /// application mends it.
+    pub fn apply(&mut self, plan: &Arc<Plan>) -> Result<Applied, DataplaneError> {
+        self.tables.check(plan)?;
+        self.read_network(plan)?;
+        let attached = self.interfaces.bring_up(&self.pins, &self.meta, &plan.interfaces, &self.network)?;
+        self.write_interfaces(plan)?;
+        let done = {
+            let (maps, network, devices, writer) = (&self.maps, &self.network, &mut self.devices, &mut self.writer);
+            self.tables.apply(
+                plan,
+                |node| network.source(node),
+                |slots, nodes| {
+                    refresh(maps, writer, devices, network, slots, nodes, Losses::Later);
+                },
+            )
+        };
+        let (mut applied, nodes) = match done {
+            Ok(done) => done,
+            Err(error) => {
+                self.tables.read_again()?;
+                return Err(error.into());
+            }
+        };
+        self.plan = Arc::clone(plan);
+        self.nodes = nodes;
+        self.refresh_nodes();
+        self.probe(Instant::now(), false);
+        for slot in self.interfaces.take_down(&self.pins, &plan.interfaces)? {
+            self.clear_interface(slot)?;
+        }
+        self.publish();
+        applied.interfaces = attached;
+        applied.warnings.clone_from(&self.names.snapshot().warnings);
+        Ok(applied)
+    }
+
+    /// Reads interfaces, neighbours and the routes to the nodes of `plan`.
+    fn read_network(&mut self, plan: &Plan) -> Result<(), DataplaneError> {
+        self.network.set_links(self.netlink.links()?);
+        self.network.set_neighbours(self.netlink.neighbours()?);
+        let nodes = plan.virtual_servers.values().flat_map(|server| server.nodes.iter().map(|node| node.address.ip()));
+        self.read_routes(nodes.collect())
+    }
+
+    fn read_routes(&mut self, nodes: BTreeSet<IpAddr>) -> Result<(), DataplaneError> {
+        let mut routes = HashMap::new();
+        for node in nodes {
+            routes.insert(node, self.netlink.route(node)?);
+        }
+        self.network.set_routes(routes);
+        self.routes_changed = false;
+        self.routes_at = Some(Instant::now());
+        Ok(())
+    }
+
+    /// Takes over what the kernel told. Acts at once on a changed MAC address, and on interfaces that come and go.
+    ///
+    /// # Errors
+    /// When the kernel cannot be asked, or a program not be attached to an interface that appeared; the data path goes on
+    /// with what it has.
+    pub fn on_network(&mut self, events: &[Event]) -> Result<(), DataplaneError> {
+        let mut changed = false;
+        let mut links = false;
+        let mut named = false;
+        for event in events {
+            if *event == Event::Overrun {
+                self.network.set_links(self.netlink.links()?);
+                self.network.set_neighbours(self.netlink.neighbours()?);
+            }
+            changed |= self.network.apply(event);
+            links |= matches!(event, Event::Link(_) | Event::LinkGone(_) | Event::Overrun);
+            self.routes_changed |= links || matches!(event, Event::Routes);
+            if let Event::LinkGone(ifindex) = event {
+                self.devices.remove(ifindex);
+                named |= self.interfaces.on_gone(*ifindex);
+            }
+        }
+        if !changed {
+            return Ok(());
+        }
+        if links {
+            let plan = Arc::clone(&self.plan);
+            let attached = self.interfaces.bring_up(&self.pins, &self.meta, &plan.interfaces, &self.network)?;
+            named |= !attached.is_empty();
+            self.write_interfaces(&plan)?;
+        }
+        self.look_up_routes(Instant::now())?;
+        if self.refresh_nodes() || named {
+            self.publish();
+        }
+        Ok(())
+    }
+
+    /// What time brings: routes that changed too fast, next hops to be asked for. Call several times a second.
+    ///
+    /// # Errors
+    /// When the kernel cannot be asked.
+    pub fn tick(&mut self, now: Instant) -> Result<(), DataplaneError> {
+        if self.look_up_routes(now)? && self.refresh_nodes() {
+            self.publish();
+        }
+        let due = |at: Option<Instant>, every| at.is_none_or(|at| now.saturating_duration_since(at) >= every);
+        if due(self.all_at, PROBE_ALL) {
+            self.probe(now, true);
+        } else if due(self.silent_at, PROBE_SILENT) {
+            self.probe(now, false);
+        }
+        Ok(())
+    }
+
+    /// Looks routes up again if they may have changed and were not looked up a moment ago.
+    fn look_up_routes(&mut self, now: Instant) -> Result<bool, DataplaneError> {
+        let rested = self.routes_at.is_none_or(|at| now.saturating_duration_since(at) >= ROUTES_PAUSE);
+        if !self.routes_changed || !rested {
+            return Ok(false);
+        }
+        self.read_routes(self.nodes.iter().map(|node| node.address).collect())?;
+        Ok(true)
+    }
+
+    fn probe(&mut self, now: Instant, all: bool) {
+        self.silent_at = Some(now);
+        if all {
+            self.all_at = Some(now);
+        }
+        for (ifindex, hop) in self.network.to_probe(self.nodes.iter().map(|node| node.address), all) {
+            if let Err(error) = self.netlink.probe(ifindex, hop) {
+                tracing::debug!(ifindex, %hop, %error, "cannot ask for a next hop");
+            }
+        }
+    }
+
+    /// Brings all node slots up to date. Says whether anything changed.
+    fn refresh_nodes(&mut self) -> bool {
+        let slots = self.tables.slots();
+        let (written, unresolved) =
+            refresh(&self.maps, &mut self.writer, &mut self.devices, &self.network, slots, &self.nodes, Losses::Now);
+        let changed = written || unresolved != self.unresolved;
+        self.unresolved = unresolved;
+        changed
+    }
+
+    /// Writes what the maps say of interfaces: MAC address, index, VLANs; new slots begin with zero counters.
+    fn write_interfaces(&mut self, plan: &Plan) -> Result<(), DataplaneError> {
+        for (name, attached) in self.interfaces.iter() {
+            let link = self.network.link(attached.ifindex);
+            let interface = Interface {
+                mac: link.and_then(|link| link.mac).unwrap_or_default(),
+                ifindex: attached.ifindex,
+                ..Interface::default()
+            };
+            if self.maps.interfaces.get(&attached.slot, 0).map_err(failed("INTERFACES"))? != interface {
+                self.writer.interfaces.set(attached.slot, interface, 0).map_err(failed("INTERFACES"))?;
+            }
+            let vlans = plan.interfaces.get(name).map_or(&[][..], |interface| &interface.vlans);
+            write_vlans(&self.maps, &mut self.writer, attached.slot, vlans)?;
+            if attached.ifindex != 0 {
+                add_device(&mut self.writer, &mut self.devices, attached.ifindex);
+            }
+        }
+        Ok(())
+    }
+
+    /// The slot of an interface that has no program any more.
+    fn clear_interface(&mut self, slot: u32) -> Result<(), DataplaneError> {
+        self.writer.interfaces.set(slot, Interface::default(), 0).map_err(failed("INTERFACES"))?;
+        write_vlans(&self.maps, &mut self.writer, slot, &[])?;
+        for reason in 0..REASON_SLOTS {
+            let zero = zeros("REASONS")?;
+            self.writer.reasons.set(slot * REASON_SLOTS + reason, zero, 0).map_err(failed("REASONS"))?;
+        }
+        Ok(())
+    }
+
+    /// Lets readers know.
+    fn publish(&self) {
+        let admissions: HashMap<u16, Admission> = self.nodes.iter().map(|node| (node.slot, node.admission)).collect();
+        let slots = self.tables.slots().iter().map(|(number, slot)| {
+            let info = SlotInfo {
+                virtual_server: slot.key.virtual_server.clone(),
+                pool: slot.key.pool.clone(),
+                node: slot.key.node.clone(),
+                address: slot.key.address,
+                source: slot.source,
+                generation: slot.generation,
+                admission: admissions.get(&number).copied().unwrap_or(Admission::Nothing),
+                unresolved: self.unresolved.get(&number).map(ToString::to_string),
+            };
+            (number, info)
+        });
+        let interfaces = self.interfaces.iter().map(|(name, attached)| InterfaceInfo {
+            name: name.to_owned(),
+            ifindex: attached.ifindex,
+            slot: attached.slot,
+            mode: attached.mode,
+        });
+        let link = |ifindex: &u32| self.network.link(*ifindex).map(|link| (*ifindex, link.name.clone()));
+        self.names.replace(Names {
+            slots: slots.collect(),
+            virtual_servers: self.tables.ids().iter().map(|(name, id)| (id, name.to_owned())).collect(),
+            interfaces: interfaces.collect(),
+            links: self.devices.iter().filter_map(link).collect(),
+            plan: Arc::clone(&self.plan),
+            warnings: self.warnings(),
+            adopted: self.adopted,
+            sizes: self.options.sizes,
+        });
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        let asked = load::new_meta(self.options.sizes, lb_common::flow::HashKeys(self.meta.table_keys));
+        if asked != self.meta {
+            warnings.push(format!(
+                "the flow tables in use have other sizes than the configuration asks for (max_flows, max_half_open): they \
+                 are kept so that no connection is lost; to change them, stop forwarding: stop lbd, rm -r {}, start it",
+                self.pins.path().display()
+            ));
+        }
+        for (name, attached) in self.interfaces.iter() {
+            match attached.mode {
+                None => warnings.push(format!("interface {name} does not exist: nothing is forwarded from it")),
+                Some(Mode::Generic) if attached.fell_back() => warnings
+                    .push(format!("interface {name}: its driver does not take XDP, the slow generic mode is in use")),
+                Some(Mode::Generic | Mode::Native) => {}
+            }
+        }
+        for node in self.nodes.iter().filter(|node| node.admission != Admission::Nothing) {
+            if let (Some(why), Some(slot)) = (self.unresolved.get(&node.slot), self.tables.slots().slot(node.slot)) {
+                let (pool, name, address) = (&slot.key.pool, &slot.key.node, node.address);
+                warnings.push(format!("pool {pool:?}: node {name:?} ({address}) gets no packets: {why}"));
+            }
+        }
+        warnings.sort();
+        warnings.dedup();
+        warnings
+    }
+
+    /// Takes everything down: programs detached, maps and pins gone. (Dropping a `Dataplane` instead leaves all as it is,
+    /// forwarding.)
+    ///
+    /// # Errors
+    /// When a pin cannot be removed.
+    pub fn withdraw(self) -> Result<(), DataplaneError> {
+        self.pins.remove()?;
+        tracing::info!(pin_dir = %self.options.pin_dir.display(), "data path withdrawn");
+        Ok(())
+    }
+}
+
+/// Makes the maps, by loading the program once with them.
+fn create(pins: &PinDirectory, sizes: TableSizes) -> Result<Meta, DataplaneError> {
+    let meta = load::new_meta(sizes, load::random_keys().map_err(DataplaneError::Random)?);
+    let made = pins.create_maps(&meta, |directory| {
+        load::load(directory, &meta, Purpose { ifindex: 0, slot: 0, explain: true })?;
+        Ok::<(), DataplaneError>(())
+    });
+    if let Err(error) = made {
+        pins.remove()?;
+        return Err(error);
+    }
+    Ok(meta)
+}
+
+fn interface_slots(maps: &Maps) -> Result<BTreeMap<u32, u32>, DataplaneError> {
+    let mut slots = BTreeMap::new();
+    for slot in 0..MAX_INTERFACES {
+        let interface = maps.interfaces.get(&slot, 0).map_err(failed("INTERFACES"))?;
+        if interface.ifindex != 0 {
+            slots.insert(interface.ifindex, slot);
+        }
+    }
+    Ok(slots)
+}
+
+/// Whether nodes that may take less than before lose it now, or in a later call.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Losses {
+    Now,
+    Later,
+}
+
+/// Writes the slots of `nodes`. Says whether anything changed, and which nodes have no next hop.
+fn refresh(
+    maps: &Maps,
+    writer: &mut Writer,
+    devices: &mut BTreeSet<u32>,
+    network: &Network,
+    slots: &Slots,
+    nodes: &[PlannedNode],
+    losses: Losses,
+) -> (bool, BTreeMap<u16, Unresolved>) {
+    let mut changed = false;
+    let mut unresolved = BTreeMap::new();
+    for node in nodes {
+        let Some(slot) = slots.slot(node.slot) else { continue };
+        let hop = network.next_hop(node.address, node.on_link_only);
+        match hop {
+            Ok(hop) => add_device(writer, devices, hop.ifindex),
+            Err(why) => {
+                unresolved.insert(node.slot, why);
+            }
+        }
+        let index = u32::from(node.slot);
+        let before = maps.nodes.read(index);
+        let mut after = nodes::image(&before, slot, node, hop);
+        if losses == Losses::Later && before.generation == after.generation {
+            after.flags |= before.flags & node_flag::USABLE;
+        }
+        if before == after {
+            continue;
+        }
+        changed = true;
+        log_change(&before, &after, node);
+        nodes::write(&maps.nodes, index, &after);
+    }
+    (changed, unresolved)
+}
+
+fn log_change(before: &Node, after: &Node, node: &PlannedNode) {
+    let resolved = |node: &Node| node.flags & node_flag::RESOLVED != 0;
+    let (slot, address) = (node.slot, node.address);
+    match (resolved(before), resolved(after)) {
+        (true, true) if before.mac != after.mac => {
+            tracing::info!(slot, %address, before = %mac(before.mac), after = %mac(after.mac), "next hop's MAC address changed");
+        }
+        (false, true) => {
+            tracing::info!(slot, %address, mac = %mac(after.mac), ifindex = after.ifindex, "next hop resolved");
+        }
+        (true, false) if before.generation == after.generation => {
+            tracing::warn!(slot, %address, "next hop lost");
+        }
+        _ => {}
+    }
+}
+
+/// A MAC address as people write it.
+#[must_use]
+pub fn mac(bytes: [u8; 6]) -> String {
+    bytes.map(|byte| format!("{byte:02x}")).join(":")
+}
+
+/// Lets the data path redirect to an interface.
+fn add_device(writer: &mut Writer, devices: &mut BTreeSet<u32>, ifindex: u32) {
+    if devices.contains(&ifindex) {
+        return;
+    }
+    match writer.devices.insert(ifindex, ifindex, None, 0) {
+        Ok(()) => {
+            devices.insert(ifindex);
+        }
+        Err(error) => tracing::warn!(ifindex, %error, "cannot redirect to this interface"),
+    }
+}
+
+fn write_vlans(maps: &Maps, writer: &mut Writer, slot: u32, vlans: &[u16]) -> Result<(), ApplyError> {
+    let mut words = [0u64; VLAN_WORDS as usize];
+    for vlan in vlans {
+        if let Some(word) = words.get_mut(usize::from(vlan / 64)) {
+            *word |= 1 << (vlan % 64);
+        }
+    }
+    for (index, word) in (slot * VLAN_WORDS..).zip(words) {
+        if maps.vlans.get(&index, 0).map_err(failed("VLANS"))? != word {
+            writer.vlans.set(index, word, 0).map_err(failed("VLANS"))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,111 @@
+//! The data plane beside the rest of the daemon: a thread of its own, because building rings and asking the kernel would
+//! hold up everyone else's timers. Orders come by a channel, and the kernel's news by netlink.
+
+use std::{
+    io,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::{
+    apply::Applied,
+    netlink::Watcher,
+    owner::{Dataplane, DataplaneError},
+};
+use crate::control::plan::Plan;
+
+/// How often [`Dataplane::tick`] is called.
+const TICK: Duration = Duration::from_millis(200);
+
+/// Orders that wait: the daemon awaits each answer, so there are never many.
+const QUEUE: usize = 16;
+
+enum Command {
+    Apply(Arc<Plan>, oneshot::Sender<Result<Applied, DataplaneError>>),
+    Withdraw(oneshot::Sender<Result<(), DataplaneError>>),
+}
+
+/// Gives orders to the data plane.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    commands: mpsc::Sender<Command>,
+}
+
+/// Starts the thread. It ends, leaving all as it is, when the last [`Handle`] is dropped.
+///
+/// # Errors
+/// When the thread cannot be started.
+pub fn start(dataplane: Dataplane) -> io::Result<(Handle, thread::JoinHandle<()>)> {
+    let (commands, orders) = mpsc::channel(QUEUE);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let thread = thread::Builder::new().name("dataplane".to_owned());
+    let join = thread.spawn(move || runtime.block_on(run(dataplane, orders)))?;
+    Ok((Handle { commands }, join))
+}
+
+impl Handle {
+    /// [`Dataplane::apply`].
+    ///
+    /// # Errors
+    /// As there; `Stopped` when the thread has ended.
+    pub async fn apply(&self, plan: Arc<Plan>) -> Result<Applied, DataplaneError> {
+        let (answer, answered) = oneshot::channel();
+        self.commands.send(Command::Apply(plan, answer)).await.map_err(|_| DataplaneError::Stopped)?;
+        answered.await.map_err(|_| DataplaneError::Stopped)?
+    }
+
+    /// [`Dataplane::withdraw`]. The thread ends.
+    ///
+    /// # Errors
+    /// As there; `Stopped` when the thread has ended.
+    pub async fn withdraw(&self) -> Result<(), DataplaneError> {
+        let (answer, answered) = oneshot::channel();
+        self.commands.send(Command::Withdraw(answer)).await.map_err(|_| DataplaneError::Stopped)?;
+        answered.await.map_err(|_| DataplaneError::Stopped)?
+    }
+}
+
+async fn run(mut dataplane: Dataplane, mut orders: mpsc::Receiver<Command>) {
+    let mut watcher = Watcher::open().inspect_err(|error| tracing::error!(%error, "no news of next hops")).ok();
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        let done = tokio::select! {
+            order = orders.recv() => match order {
+                None => return,
+                Some(Command::Apply(plan, answer)) => {
+                    // Nobody waits for the answer any more: the plan is in force all the same.
+                    let _ = answer.send(dataplane.apply(&plan));
+                    Ok(())
+                }
+                Some(Command::Withdraw(answer)) => {
+                    // As above.
+                    let _ = answer.send(dataplane.withdraw());
+                    return;
+                }
+            },
+            events = next(&mut watcher) => match events {
+                Ok(events) => dataplane.on_network(&events),
+                Err(error) => {
+                    watcher = None;
+                    Err(error.into())
+                }
+            },
+            _ = tick.tick() => dataplane.tick(Instant::now()),
+        };
+        if let Err(error) = done {
+            tracing::error!(%error, "the data path goes on with what it has");
+        }
+    }
+}
+
+/// News, or never.
+async fn next(watcher: &mut Option<Watcher>) -> Result<Vec<super::network::Event>, super::netlink::NetlinkError> {
+    match watcher {
+        Some(watcher) => watcher.next().await,
+        None => std::future::pending().await,
+    }
+}
