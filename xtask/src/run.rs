@@ -57,7 +57,7 @@ pub(crate) fn require_root(why: &str, verb: &str) -> Result<()> {
     if is_root() {
         return Ok(());
     }
-    bail!("{why} needs root (BPF, network namespaces)\nrun: sudo env \"PATH=$PATH\" cargo xtask {verb}");
+    bail!("{why} needs root (BPF, network namespaces)\nrun: sudo -E env \"PATH=$PATH\" cargo xtask {verb}");
 }
 
 /// A command that runs in the root of the checkout with our `PATH`.
