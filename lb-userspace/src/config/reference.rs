@@ -138,7 +138,7 @@ fn shape(format: &str) -> Option<&'static str> {
 fn default(property: &Value) -> String {
     match &property["default"] {
         Value::Null | Value::Object(_) => "–".to_owned(),
-        value => format!("`{value}`"),
+        value @ (Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_)) => format!("`{value}`"),
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use serde_json::Value;
 use toml::{
     Spanned,
-    de::{DeArray, DeTable, DeValue},
+    de::{DeTable, DeValue},
 };
 
 use super::{
@@ -50,7 +50,7 @@ pub(super) fn type_of(schema: &Value) -> Option<&str> {
     match &schema["type"] {
         Value::String(one) => Some(one),
         Value::Array(several) => several.iter().filter_map(Value::as_str).find(|t| *t != "null"),
-        _ => None,
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => None,
     }
 }
 
@@ -132,7 +132,7 @@ impl Check<'_> {
                     self.wrong(path, &span, "is empty", "nothing in here", Some("name at least one".to_owned()));
                     return false;
                 }
-                let kept = std::mem::replace(items, DeArray::default())
+                let kept = std::mem::replace(items, std::iter::empty().collect())
                     .into_iter()
                     .filter_map(|mut item| self.value(path, &mut item, key, &schema["items"]).then_some(item));
                 *items = kept.collect();
@@ -230,7 +230,7 @@ impl Check<'_> {
             return false;
         }
         let mut kept = Vec::new();
-        for item in std::mem::replace(items, DeArray::default()) {
+        for item in std::mem::replace(items, std::iter::empty().collect()) {
             match read(item.get_ref()) {
                 Ok(()) => kept.push(item),
                 Err(wrong) => self.wrong(path, &item.span(), "are not understood", &wrong, Some(help.to_owned())),

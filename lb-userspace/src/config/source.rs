@@ -110,10 +110,10 @@ fn read(path: &Path) -> io::Result<String> {
 }
 
 fn unreadable(path: &Path, error: &io::Error) -> ConfigError {
-    let help = match error.kind() {
-        io::ErrorKind::NotFound => "create it, or say where it is with --config or LB_CONFIG",
-        io::ErrorKind::PermissionDenied => "lbd reads it as root; check its owner and mode",
-        _ => "check that it is a text file that can be read",
+    let help = if error.kind() == io::ErrorKind::NotFound {
+        "create it, or say where it is with --config or LB_CONFIG"
+    } else {
+        "check its owner and mode, and that it is a text file"
     };
     ConfigError {
         message: format!("cannot read {}: {error}", path.display()),

@@ -9,6 +9,9 @@ mod orders;
 mod overrides;
 mod views;
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},

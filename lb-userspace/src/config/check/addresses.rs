@@ -68,19 +68,21 @@ impl Checker<'_> {
 
     /// Reports addresses that no host on a network has.
     fn usable(&mut self, what: &str, address: &IpAddr, span: &Span) {
-        let kind = match address {
-            IpAddr::V4(v4) if v4.is_broadcast() => Some("the broadcast address"),
-            IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => Some("an IPv4 address in IPv6 clothes"),
-            IpAddr::V6(v6) if v6.is_unicast_link_local() => Some("a link-local address"),
-            _ if address.is_unspecified() => Some("the unspecified address"),
-            _ if address.is_loopback() => Some("a loopback address"),
-            _ if address.is_multicast() => Some("a multicast address"),
-            _ => None,
-        };
+        let mapped = matches!(address, IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some());
+        let kinds = [
+            (mapped, "an IPv4 address in IPv6 clothes"),
+            (matches!(address, IpAddr::V4(v4) if v4.is_broadcast()), "the broadcast address"),
+            (matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local()), "a link-local address"),
+            (address.is_unspecified(), "the unspecified address"),
+            (address.is_loopback(), "a loopback address"),
+            (address.is_multicast(), "a multicast address"),
+        ];
+        let kind = kinds.into_iter().find(|(is, _)| *is).map(|(_, kind)| kind);
         if let Some(kind) = kind {
-            let help = match address {
-                IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => "write the IPv4 address as it is",
-                _ => "packets between machines need an address that belongs to one host on the network",
+            let help = if mapped {
+                "write the IPv4 address as it is"
+            } else {
+                "packets between machines need an address that belongs to one host on the network"
             };
             self.report(Problem::new(span, format!("{what} {address} is {kind}"), kind).help(help));
         }

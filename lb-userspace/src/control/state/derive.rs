@@ -65,7 +65,7 @@ fn nodes(state: &State, pool_name: &str, in_use: bool) -> Vec<Node> {
         weight: state.node_weight(pool_name, name, node),
         admission: match state.node_admission(pool_name, name, node) {
             Admission::All if !in_use => Admission::Tracked,
-            admission => admission,
+            admission @ (Admission::All | Admission::Tracked | Admission::Nothing) => admission,
         },
         source_address: match node.address {
             IpAddr::V4(_) => pool.source_address4.map(IpAddr::V4),
