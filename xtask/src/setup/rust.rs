@@ -80,7 +80,8 @@ pub(super) fn nextest() -> Result<()> {
     }
     eprintln!("setup: cargo-nextest is missing (runs the tests); building it takes some minutes");
     let mut install = install(&format!("cargo-nextest@{NEXTEST}"));
-    install.args(["--no-default-features", "--features", "default-no-update"]);
+    // Unoptimised it waits for the tests just as well, and is built in a fraction of the time.
+    install.args(["--debug", "--no-default-features", "--features", "default-no-update"]);
     run::run_aside(&mut install)
         .context("cargo-nextest cannot be built; cargo needs the crate registry or a vendored copy")
 }
