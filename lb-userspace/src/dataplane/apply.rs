@@ -303,6 +303,18 @@ impl Tables {
         filter
     }
 
+    /// Forgets which slots may have translated connections, but for those named and those that the plan translates.
+    pub(super) fn keep_translated(
+        &mut self,
+        in_use: &BTreeSet<u16>,
+        plan: &Plan,
+        nodes: &[PlannedNode],
+    ) -> Result<(), ApplyError> {
+        self.translated.retain(|slot| in_use.contains(slot));
+        let filter = self.wanted_filter(plan, nodes);
+        self.write_filter(filter)
+    }
+
     fn write_filter(&mut self, target: Filter) -> Result<(), ApplyError> {
         for (word, value) in self.filter.changes(&target) {
             self.writer.filter.set(word, value, 0).map_err(failed("FILTER"))?;
@@ -391,9 +403,8 @@ fn changed<'a, V: PartialEq>(
 
 /// Zero on every possible CPU.
 pub(super) fn zeros<V: aya::Pod + Default>(map: &'static str) -> Result<PerCpuValues<V>, ApplyError> {
-    let values = nr_cpus()
+    nr_cpus()
         .map_err(|(_, error)| error)
         .and_then(|count| PerCpuValues::try_from(vec![V::default(); count]))
-        .map_err(|error| ApplyError::Map { map, source: MapError::IoError(error) });
-    values
+        .map_err(|error| ApplyError::Map { map, source: MapError::IoError(error) })
 }

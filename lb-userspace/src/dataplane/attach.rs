@@ -364,32 +364,31 @@ impl Step {
 
     /// With `auto`, a warning; otherwise an error.
     fn native_refused(&self, error: ProgramError) -> Result<(), AttachError> {
-        match error {
-            ProgramError::SyscallError(error) if !is_busy(&error.io_error) => {
-                let (interface, driver) = (self.interface.clone(), self.driver.clone());
-                if self.wanted == AttachMode::Native {
-                    return Err(AttachError::Native { interface, driver, source: error.io_error });
-                }
-                tracing::warn!(
-                    interface,
-                    driver,
-                    error = %error.io_error,
-                    "the driver refuses XDP; falling back to the slow generic mode"
-                );
-                Ok(())
-            }
-            other => Err(self.refused(other)),
+        let ProgramError::SyscallError(error) = error else { return Err(self.refused(error)) };
+        if is_busy(&error.io_error) {
+            return Err(self.refused(error.into()));
         }
+        let (interface, driver) = (self.interface.clone(), self.driver.clone());
+        if self.wanted == AttachMode::Native {
+            return Err(AttachError::Native { interface, driver, source: error.io_error });
+        }
+        tracing::warn!(
+            interface,
+            driver,
+            error = %error.io_error,
+            "the driver refuses XDP; falling back to the slow generic mode"
+        );
+        Ok(())
     }
 
     fn refused(&self, error: ProgramError) -> AttachError {
         let interface = self.interface.clone();
-        match error {
-            ProgramError::SyscallError(error) if is_busy(&error.io_error) => {
-                AttachError::Busy { interface, program: "attached a moment ago".to_owned() }
-            }
-            source => AttachError::Refused { interface, source },
+        if let ProgramError::SyscallError(error) = &error
+            && is_busy(&error.io_error)
+        {
+            return AttachError::Busy { interface, program: "attached a moment ago".to_owned() };
         }
+        AttachError::Refused { interface, source: error }
     }
 
     fn attach_in(&mut self, mode: XdpMode) -> Result<FdLink, ProgramError> {

@@ -229,20 +229,19 @@ pub fn load(maps: &Path, meta: &Meta, purpose: Purpose) -> Result<Program, LoadE
 }
 
 fn refused(error: EbpfError) -> LoadError {
-    match error {
-        EbpfError::ProgramError(ProgramError::LoadError { io_error, verifier_log }) => {
-            if io_error.raw_os_error() == Some(libc::EPERM) {
-                return LoadError::Denied { action: "BPF_PROG_LOAD".to_owned() };
-            }
-            LoadError::Verifier { source: io_error, log: tail(&verifier_log.to_string()) }
+    let denied = |error: &io::Error| error.raw_os_error() == Some(libc::EPERM);
+    if let EbpfError::ProgramError(ProgramError::LoadError { io_error, verifier_log }) = error {
+        if denied(&io_error) {
+            return LoadError::Denied { action: "BPF_PROG_LOAD".to_owned() };
         }
-        EbpfError::MapError(MapError::CreateError { name, io_error })
-            if io_error.raw_os_error() == Some(libc::EPERM) =>
-        {
-            LoadError::Denied { action: format!("BPF_MAP_CREATE of {name}") }
-        }
-        other => LoadError::Load(Box::new(other)),
+        return LoadError::Verifier { source: io_error, log: tail(&verifier_log.to_string()) };
     }
+    if let EbpfError::MapError(MapError::CreateError { name, io_error }) = &error
+        && denied(io_error)
+    {
+        return LoadError::Denied { action: format!("BPF_MAP_CREATE of {name}") };
+    }
+    LoadError::Load(Box::new(error))
 }
 
 fn tail(log: &str) -> String {

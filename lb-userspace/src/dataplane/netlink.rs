@@ -3,6 +3,11 @@
 //!
 //! Questions are answered in microseconds by the kernel itself, so they are plain blocking calls.
 
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "of rtnetlink's many kinds of messages and attributes few concern us"
+)]
+
 use std::{future::poll_fn, io, net::IpAddr};
 
 use netlink_packet_route::{
@@ -273,7 +278,6 @@ impl Watcher {
     }
 }
 
-#[expect(clippy::wildcard_enum_match_arm, reason = "most messages do not concern us")]
 fn event(message: &RouteNetlinkMessage) -> Option<Event> {
     match message {
         RouteNetlinkMessage::NewLink(m) => link(m).map(Event::Link),
@@ -292,7 +296,6 @@ fn event(message: &RouteNetlinkMessage) -> Option<Event> {
     }
 }
 
-#[expect(clippy::wildcard_enum_match_arm, reason = "most attributes do not concern us")]
 fn link(message: &LinkMessage) -> Option<Link> {
     if message.header.interface_family == AddressFamily::Bridge {
         return None;
@@ -324,7 +327,6 @@ fn kind(info: &LinkInfo) -> Option<String> {
     }
 }
 
-#[expect(clippy::wildcard_enum_match_arm, reason = "most attributes do not concern us")]
 fn xdp(attributes: &[LinkXdp]) -> Option<Xdp> {
     let mut mode = None;
     let mut program = 0;
@@ -342,7 +344,6 @@ fn xdp(attributes: &[LinkXdp]) -> Option<Xdp> {
     mode.map(|mode| Xdp { mode, program })
 }
 
-#[expect(clippy::wildcard_enum_match_arm, reason = "most attributes do not concern us")]
 fn neighbour(message: &NeighbourMessage) -> Option<Neighbour> {
     let mut address = None;
     let mut mac = None;
@@ -363,7 +364,6 @@ fn neighbour(message: &NeighbourMessage) -> Option<Neighbour> {
     Some(Neighbour { ifindex: message.header.ifindex, address: address?, mac, reachability })
 }
 
-#[expect(clippy::wildcard_enum_match_arm, reason = "most attributes do not concern us")]
 fn route(message: &RouteMessage) -> Option<Route> {
     let mut route = Route { local: message.header.kind != RouteType::Unicast, ..Route::default() };
     for attribute in &message.attributes {

@@ -31,6 +31,8 @@ use crate::control::plan::{Admission, Plan};
 
 /// How often next hops that do not answer are asked for again.
 const PROBE_SILENT: Duration = Duration::from_secs(1);
+/// How soon after that at the earliest, when the kernel tells of a change.
+const PROBE_PAUSE: Duration = Duration::from_millis(100);
 /// How often the kernel is asked to confirm the next hops that it believes to know.
 const PROBE_ALL: Duration = Duration::from_secs(5);
 /// Routes are looked up again at most this often, however fast they change.
@@ -90,6 +92,8 @@ pub struct Dataplane {
     plan: Arc<Plan>,
     nodes: Vec<PlannedNode>,
     unresolved: BTreeMap<u16, Unresolved>,
+    /// Why a known interface has no program now.
+    interface_error: Option<String>,
     devices: BTreeSet<u32>,
     names: SharedNames,
     options: Options,
@@ -114,27 +118,28 @@ impl Dataplane {
             Some(meta) => meta,
             None => create(&pins, options.sizes)?,
         };
-        let mut explain = load::load(&pins.maps(), &meta, Purpose { ifindex: 0, slot: 0, explain: true })?;
-        pins.make_directories()?;
-        pin_program(explain.xdp()?, &pins.explain())?;
-        let directory = pins.maps();
-        let maps = Arc::new(Maps::open(&directory)?);
-        let tables = Tables::adopt(Arc::clone(&maps), Writer::open(&directory)?)?;
-        let interfaces = Interfaces::new(interface_slots(&maps)?);
+        let parts = match Parts::open(&pins, &meta) {
+            Err(error) if !adopted => {
+                pins.remove()?;
+                return Err(error);
+            }
+            parts => parts?,
+        };
         tracing::info!(pin_dir = %options.pin_dir.display(), adopted, "data path opened");
         Ok(Self {
-            writer: Writer::open(&directory)?,
             pins,
             meta,
-            maps,
-            tables,
-            interfaces,
-            _explain: explain,
-            netlink: Netlink::open()?,
+            maps: parts.maps,
+            tables: parts.tables,
+            writer: parts.writer,
+            interfaces: parts.interfaces,
+            _explain: parts.explain,
+            netlink: parts.netlink,
             network: Network::default(),
             plan: Arc::new(Plan::default()),
             nodes: Vec::new(),
             unresolved: BTreeMap::new(),
+            interface_error: None,
             devices: BTreeSet::new(),
             names: SharedNames::default(),
             options: options.clone(),
@@ -144,6 +149,22 @@ impl Dataplane {
             silent_at: None,
             all_at: None,
         })
+    }
+
+    /// [`Dataplane::open`] and the first [`Dataplane::apply`]. What was made for it is taken away again when that fails.
+    ///
+    /// # Errors
+    /// As those.
+    pub fn start(options: &Options, plan: &Arc<Plan>) -> Result<(Self, Applied), DataplaneError> {
+        let mut dataplane = Self::open(options)?;
+        match dataplane.apply(plan) {
+            Ok(applied) => Ok((dataplane, applied)),
+            Err(error) if dataplane.adopted => Err(error),
+            Err(error) => {
+                dataplane.withdraw()?;
+                Err(error)
+            }
+        }
     }
 
     /// All maps.
@@ -178,7 +199,7 @@ impl Dataplane {
     pub fn apply(&mut self, plan: &Arc<Plan>) -> Result<Applied, DataplaneError> {
         self.tables.check(plan)?;
         self.read_network(plan)?;
-        let attached = self.interfaces.bring_up(&self.pins, &self.meta, &plan.interfaces, &self.network)?;
+        let attached = self.bring_up(plan, plan.interfaces != self.plan.interfaces)?;
         self.write_interfaces(plan)?;
         let done = {
             let (maps, network, devices, writer) = (&self.maps, &self.network, &mut self.devices, &mut self.writer);
@@ -210,6 +231,26 @@ impl Dataplane {
         Ok(applied)
     }
 
+    /// Attaches what is missing. An interface that fails is an error only when the plan is `new` to it: when a known one
+    /// came back with somebody else's program, health and configuration must still get through to the others.
+    fn bring_up(&mut self, plan: &Plan, new: bool) -> Result<Vec<String>, DataplaneError> {
+        match self.interfaces.bring_up(&self.pins, &self.meta, &plan.interfaces, &self.network) {
+            Ok(attached) => {
+                self.interface_error = None;
+                Ok(attached)
+            }
+            Err(error) if new => Err(error.into()),
+            Err(error) => {
+                let text = error.to_string();
+                if self.interface_error.as_ref() != Some(&text) {
+                    tracing::error!(%error, "an interface stays without the XDP program");
+                }
+                self.interface_error = Some(text);
+                Ok(Vec::new())
+            }
+        }
+    }
+
     /// Reads interfaces, neighbours and the routes to the nodes of `plan`.
     fn read_network(&mut self, plan: &Plan) -> Result<(), DataplaneError> {
         self.network.set_links(self.netlink.links()?);
@@ -232,8 +273,7 @@ impl Dataplane {
     /// Takes over what the kernel told. Acts at once on a changed MAC address, and on interfaces that come and go.
     ///
     /// # Errors
-    /// When the kernel cannot be asked, or a program not be attached to an interface that appeared; the data path goes on
-    /// with what it has.
+    /// When the kernel cannot be asked; the data path goes on with what it has.
     pub fn on_network(&mut self, events: &[Event]) -> Result<(), DataplaneError> {
         let mut changed = false;
         let mut links = false;
@@ -256,15 +296,28 @@ impl Dataplane {
         }
         if links {
             let plan = Arc::clone(&self.plan);
-            let attached = self.interfaces.bring_up(&self.pins, &self.meta, &plan.interfaces, &self.network)?;
-            named |= !attached.is_empty();
+            named |= !self.bring_up(&plan, false)?.is_empty();
             self.write_interfaces(&plan)?;
         }
-        self.look_up_routes(Instant::now())?;
+        let now = Instant::now();
+        self.look_up_routes(now)?;
         if self.refresh_nodes() || named {
             self.publish();
+            // Somebody may have flushed the neighbour table: ask at once, but not in a circle with the answers.
+            if self.silent_at.is_none_or(|at| now.saturating_duration_since(at) >= PROBE_PAUSE) {
+                self.probe(now, false);
+            }
         }
         Ok(())
+    }
+
+    /// Takes note of which slots still have translated connections (the collector's finding), so that packets of nodes
+    /// without any need no closer look.
+    ///
+    /// # Errors
+    /// When the filter cannot be written.
+    pub fn on_collected(&mut self, translated: &BTreeSet<u16>) -> Result<(), DataplaneError> {
+        Ok(self.tables.keep_translated(translated, &self.plan, &self.nodes)?)
     }
 
     /// What time brings: routes that changed too fast, next hops to be asked for. Call several times a second.
@@ -393,6 +446,7 @@ impl Dataplane {
                 self.pins.path().display()
             ));
         }
+        warnings.extend(self.interface_error.clone());
         for (name, attached) in self.interfaces.iter() {
             match attached.mode {
                 None => warnings.push(format!("interface {name} does not exist: nothing is forwarded from it")),
@@ -421,6 +475,30 @@ impl Dataplane {
         self.pins.remove()?;
         tracing::info!(pin_dir = %self.options.pin_dir.display(), "data path withdrawn");
         Ok(())
+    }
+}
+
+/// What is opened once the maps are there.
+struct Parts {
+    explain: Program,
+    maps: Arc<Maps>,
+    writer: Writer,
+    tables: Tables,
+    interfaces: Interfaces,
+    netlink: Netlink,
+}
+
+impl Parts {
+    fn open(pins: &PinDirectory, meta: &Meta) -> Result<Self, DataplaneError> {
+        let directory = pins.maps();
+        let mut explain = load::load(&directory, meta, Purpose { ifindex: 0, slot: 0, explain: true })?;
+        let maps = Arc::new(Maps::open(&directory)?);
+        let tables = Tables::adopt(Arc::clone(&maps), Writer::open(&directory)?)?;
+        let interfaces = Interfaces::new(interface_slots(&maps)?);
+        let (writer, netlink) = (Writer::open(&directory)?, Netlink::open()?);
+        pins.make_directories()?;
+        pin_program(explain.xdp()?, &pins.explain())?;
+        Ok(Self { explain, maps, writer, tables, interfaces, netlink })
     }
 }
 

@@ -126,9 +126,11 @@ impl PinDirectory {
         }
         check_owner(path)?;
         let file = File::open(path).map_err(io_error(path, "open"))?;
-        let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(file, errno)| match errno {
-            nix::errno::Errno::EWOULDBLOCK => PinsError::Busy { path: path.to_owned(), pid: holder(&file) },
-            other => PinsError::Io { path: path.to_owned(), action: "lock", source: other.into() },
+        let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(file, errno)| {
+            if errno == nix::errno::Errno::EWOULDBLOCK {
+                return PinsError::Busy { path: path.to_owned(), pid: holder(&file) };
+            }
+            io_error(path, "lock")(errno.into())
         })?;
         Ok(Self { path: path.to_owned(), _lock: lock })
     }

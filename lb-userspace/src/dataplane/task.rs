@@ -2,6 +2,7 @@
 //! hold up everyone else's timers. Orders come by a channel, and the kernel's news by netlink.
 
 use std::{
+    collections::BTreeSet,
     io,
     sync::Arc,
     thread,
@@ -25,6 +26,7 @@ const QUEUE: usize = 16;
 
 enum Command {
     Apply(Arc<Plan>, oneshot::Sender<Result<Applied, DataplaneError>>),
+    Collected(BTreeSet<u16>),
     Withdraw(oneshot::Sender<Result<(), DataplaneError>>),
 }
 
@@ -57,6 +59,14 @@ impl Handle {
         answered.await.map_err(|_| DataplaneError::Stopped)?
     }
 
+    /// [`Dataplane::on_collected`].
+    ///
+    /// # Errors
+    /// `Stopped` when the thread has ended.
+    pub async fn collected(&self, translated: BTreeSet<u16>) -> Result<(), DataplaneError> {
+        self.commands.send(Command::Collected(translated)).await.map_err(|_| DataplaneError::Stopped)
+    }
+
     /// [`Dataplane::withdraw`]. The thread ends.
     ///
     /// # Errors
@@ -81,6 +91,7 @@ async fn run(mut dataplane: Dataplane, mut orders: mpsc::Receiver<Command>) {
                     let _ = answer.send(dataplane.apply(&plan));
                     Ok(())
                 }
+                Some(Command::Collected(translated)) => dataplane.on_collected(&translated),
                 Some(Command::Withdraw(answer)) => {
                     // As above.
                     let _ = answer.send(dataplane.withdraw());
