@@ -44,12 +44,7 @@ impl FlowKey {
     /// The key of an IPv6 packet. Ports in host order.
     #[inline(always)]
     pub fn v6(source: [u8; 16], destination: [u8; 16], source_port: u16, destination_port: u16, protocol: u8) -> Self {
-        let (s0, s1) = split16(source);
-        let (d0, d1) = split16(destination);
-        Self {
-            ports: port_word(source_port, destination_port, protocol, FAMILY_V6),
-            addresses: [s0, s1, d0, d1],
-        }
+        Self::from_parts(FAMILY_V6, source, destination, source_port, destination_port, protocol)
     }
 
     /// Source port, host order.
@@ -79,23 +74,15 @@ impl FlowKey {
     /// Source address; an IPv4 address stands in the first four bytes, the rest is zero.
     #[inline(always)]
     pub fn source(&self) -> [u8; 16] {
-        if self.family() == FAMILY_V4 {
-            let [a, b, c, d, ..] = self.addresses[0];
-            [a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
-        } else {
-            join16(self.addresses[0], self.addresses[1])
-        }
+        let [_, w1, w2, ..] = self.words();
+        if self.family() == FAMILY_V4 { join16(w1 & LOW, 0) } else { join16(w1, w2) }
     }
 
     /// Destination address, in the form of [`FlowKey::source`].
     #[inline(always)]
     pub fn destination(&self) -> [u8; 16] {
-        if self.family() == FAMILY_V4 {
-            let [_, _, _, _, e, f, g, h] = self.addresses[0];
-            [e, f, g, h, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
-        } else {
-            join16(self.addresses[2], self.addresses[3])
-        }
+        let [_, w1, _, w3, w4] = self.words();
+        if self.family() == FAMILY_V4 { join16(w1 >> 32, 0) } else { join16(w3, w4) }
     }
 
     /// The five words, as integers in memory order: what is hashed and compared.
@@ -120,12 +107,23 @@ impl FlowKey {
         destination_port: u16,
         protocol: u8,
     ) -> Self {
+        let (s0, s1) = split16(source);
+        let (d0, d1) = split16(destination);
+        let ports = u64::from_ne_bytes(port_word(source_port, destination_port, protocol, family));
         if family == FAMILY_V4 {
-            let [a, b, c, d, ..] = source;
-            let [e, f, g, h, ..] = destination;
-            Self::v4([a, b, c, d], [e, f, g, h], source_port, destination_port, protocol)
+            Self::from_words([ports, s0 & LOW | d0 << 32, 0, 0, 0])
         } else {
-            Self::v6(source, destination, source_port, destination_port, protocol)
+            Self::from_words([ports, s0, s1, d0, d1])
+        }
+    }
+
+    /// From the five words.
+    #[inline(always)]
+    pub fn from_words(words: [u64; 5]) -> Self {
+        let [w0, w1, w2, w3, w4] = words;
+        Self {
+            ports: w0.to_ne_bytes(),
+            addresses: [w1.to_ne_bytes(), w2.to_ne_bytes(), w3.to_ne_bytes(), w4.to_ne_bytes()],
         }
     }
 
@@ -133,14 +131,13 @@ impl FlowKey {
     #[inline(always)]
     #[must_use]
     pub fn reversed(&self) -> Self {
-        Self::from_parts(
-            self.family(),
-            self.destination(),
-            self.source(),
-            self.destination_port(),
-            self.source_port(),
-            self.protocol(),
-        )
+        let [w0, w1, w2, w3, w4] = self.words();
+        let ports = w0 & !LOW | (w0 & LOW) >> 16 | (w0 & 0xffff) << 16;
+        if self.family() == FAMILY_V4 {
+            Self::from_words([ports, w1.rotate_left(32), 0, 0, 0])
+        } else {
+            Self::from_words([ports, w3, w4, w1, w2])
+        }
     }
 }
 
@@ -151,17 +148,18 @@ fn port_word(source: u16, destination: u16, protocol: u8, family: u8) -> [u8; 8]
     [s0, s1, d0, d1, protocol, family, 0, 0]
 }
 
+/// The first four bytes of a word in memory.
+const LOW: u64 = 0xffff_ffff;
+
 #[inline(always)]
-fn split16(address: [u8; 16]) -> ([u8; 8], [u8; 8]) {
-    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = address;
-    ([a, b, c, d, e, f, g, h], [i, j, k, l, m, n, o, p])
+fn split16(address: [u8; 16]) -> (u64, u64) {
+    let word = u128::from_ne_bytes(address);
+    (word as u64, (word >> 64) as u64)
 }
 
 #[inline(always)]
-fn join16(high: [u8; 8], low: [u8; 8]) -> [u8; 16] {
-    let [a, b, c, d, e, f, g, h] = high;
-    let [i, j, k, l, m, n, o, p] = low;
-    [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]
+fn join16(first: u64, second: u64) -> [u8; 16] {
+    (u128::from(first) | u128::from(second) << 64).to_ne_bytes()
 }
 
 /// The secret of a hash: ten 32-bit words, drawn at random (flow tables) or derived from the configured ring seed.
@@ -195,10 +193,7 @@ pub fn hash(words: [u64; 5], family: u8, keys: &HashKeys) -> u64 {
     let k = &keys.0;
     let mut h = nh(w0, k[0], k[1]).wrapping_add(nh(w1, k[2], k[3]));
     if family != FAMILY_V4 {
-        h = h
-            .wrapping_add(nh(w2, k[4], k[5]))
-            .wrapping_add(nh(w3, k[6], k[7]))
-            .wrapping_add(nh(w4, k[8], k[9]));
+        h = h.wrapping_add(nh(w2, k[4], k[5])).wrapping_add(nh(w3, k[6], k[7])).wrapping_add(nh(w4, k[8], k[9]));
     }
     mix64(h)
 }

@@ -25,7 +25,7 @@ const PROGRAM: &str = "lb_ingress";
 const LOG_LINES: usize = 12;
 
 /// The object that `build.rs` made of `lb-ebpf`.
-static OBJECT: &[u8] = &[];
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lb.bpf"));
 
 /// Why the programs could not be loaded.
 #[derive(Debug, thiserror::Error)]

@@ -1,0 +1,299 @@
+//! Rewriting and sending: DSR touches MAC addresses alone, NAT also addresses, ports, TTL and the checksums over them.
+
+use aya_ebpf::{bindings::xdp_md, programs::XdpContext};
+use lb_common::{
+    checksum::Delta,
+    flow::{FAMILY_V4, FlowRecord, flag},
+    node::{Node, node_flag},
+    packet::{ETHERNET, Frame, protocol},
+    reason::Reason,
+};
+
+use crate::{
+    explain,
+    frame::{XdpFrame, XdpView},
+    globals::{ifindex, interface},
+    maps::{DEVICES, INTERFACES},
+    verdict::Verdict,
+};
+
+/// Where things are in the frame.
+#[derive(Clone, Copy)]
+pub struct Layout {
+    pub l3: usize,
+    pub l4: usize,
+    pub family: u8,
+    pub protocol: u8,
+    /// Whether the transport header is there (not in later fragments).
+    pub has_ports: bool,
+}
+
+/// Addresses as four words in memory order (IPv4: the first), ports in memory order.
+#[repr(C)]
+pub struct Endpoints {
+    pub source: [u32; 4],
+    pub destination: [u32; 4],
+    pub source_port: u16,
+    pub destination_port: u16,
+}
+
+impl Endpoints {
+    /// The same, seen from the other end.
+    #[inline(always)]
+    pub fn reversed(self) -> Self {
+        Self {
+            source: self.destination,
+            destination: self.source,
+            source_port: self.destination_port,
+            destination_port: self.source_port,
+        }
+    }
+}
+
+#[inline(always)]
+fn words_of(address: &[u8; 16]) -> [u32; 4] {
+    // SAFETY: 16 bytes read as four words; every address field in our records is aligned to 8.
+    unsafe { *core::ptr::from_ref(address).cast::<[u32; 4]>() }
+}
+
+/// A node's first three words, each read once: MAC and flags; our MAC and MTU; interface, virtual server, generation.
+#[derive(Clone, Copy)]
+pub struct Hop {
+    mac: u64,
+    source_mac: u64,
+    out: u64,
+}
+
+impl Hop {
+    #[inline(always)]
+    pub fn of(node: *const Node) -> Self {
+        // SAFETY: a live map value; `Node` begins with three aligned words, which the daemon stores whole.
+        let [mac, source_mac, out] = unsafe { node.cast::<[u64; 3]>().read_volatile() };
+        Self { mac, source_mac, out }
+    }
+
+    #[inline(always)]
+    pub fn flags(self) -> u16 {
+        (self.mac >> 48) as u16
+    }
+
+    #[inline(always)]
+    pub fn generation(self) -> u16 {
+        (self.out >> 48) as u16
+    }
+
+    #[inline(always)]
+    fn mtu(self) -> u16 {
+        (self.source_mac >> 48) as u16
+    }
+
+    #[inline(always)]
+    fn ifindex(self) -> u32 {
+        self.out as u32
+    }
+}
+
+const MAC_MASK: u64 = 0xffff_ffff_ffff;
+
+/// Sends to the node by DSR: destination MAC its own, source MAC ours, nothing else.
+#[inline(always)]
+pub fn dsr(frame: XdpFrame, hop: Hop, ip_len: usize) -> Verdict {
+    if let Err(reason) = check_hop(frame, hop, ip_len) {
+        return Verdict::end(reason);
+    }
+    let Some(ethernet) = frame.view::<ETHERNET>(0) else { return Verdict::end(Reason::Internal) };
+    // The node itself sends to the VIP that it was given: it does not own the VIP and routes it back.
+    let source = u64::from(ethernet.load32(6)) | u64::from(ethernet.load16(10)) << 32;
+    if source == hop.mac & MAC_MASK {
+        return Verdict::end(Reason::Loop);
+    }
+    set_macs(ethernet, hop.mac, hop.source_mac);
+    send(hop.ifindex(), Reason::ForwardedDsr)
+}
+
+#[inline(always)]
+fn check_hop(_frame: XdpFrame, hop: Hop, ip_len: usize) -> Result<(), Reason> {
+    if hop.flags() & node_flag::RESOLVED == 0 {
+        return Err(Reason::NextHopUnresolved);
+    }
+    if hop.mtu() != 0 && ip_len > usize::from(hop.mtu()) {
+        return Err(Reason::ExceedsMtu);
+    }
+    Ok(())
+}
+
+#[inline(always)]
+fn set_macs(ethernet: XdpView, destination: u64, source: u64) {
+    ethernet.store64(0, (destination & MAC_MASK) | source << 48);
+    ethernet.store32(8, (source >> 16) as u32);
+}
+
+#[inline(always)]
+fn send(egress: u32, reason: Reason) -> Verdict {
+    explain::egress(egress);
+    if egress == ifindex() {
+        return Verdict::end(reason);
+    }
+    match DEVICES.redirect(egress, 0) {
+        Ok(_) => Verdict::redirected(reason),
+        Err(_) => Verdict::end(Reason::RewriteFailed),
+    }
+}
+
+/// Sends to the node by NAT. `record` is the client → VIP record.
+#[inline(always)]
+pub fn nat(frame: XdpFrame, layout: Layout, record: &FlowRecord, flags: u8, node: &Node, ip_len: usize) -> Verdict {
+    let hop = Hop::of(node);
+    if let Err(reason) = check_hop(frame, hop, ip_len) {
+        return Verdict::end(reason);
+    }
+    let endpoints = node_side(record, flags, node);
+    if let Err(reason) = translate(frame, layout, &endpoints) {
+        return Verdict::end(reason);
+    }
+    let Some(ethernet) = frame.view::<ETHERNET>(0) else { return Verdict::end(Reason::Internal) };
+    set_macs(ethernet, hop.mac, hop.source_mac);
+    send(hop.ifindex(), Reason::ForwardedNat)
+}
+
+/// What the node sees of a connection.
+#[inline(always)]
+pub fn node_side(record: &FlowRecord, flags: u8, node: &Node) -> Endpoints {
+    let source = if flags & flag::SOURCE_NAT != 0 { words_of(&node.source_address) } else { client_words(record) };
+    let destination_port = if node.port == 0 { port_at(record, 2) } else { node.port };
+    Endpoints { source, destination: words_of(&node.address), source_port: record.nat_port, destination_port }
+}
+
+/// What the client sees: the record's key, the other way round.
+#[inline(always)]
+pub fn client_side(record: &FlowRecord) -> Endpoints {
+    Endpoints {
+        source: vip_words(record),
+        destination: client_words(record),
+        source_port: port_at(record, 2),
+        destination_port: port_at(record, 0),
+    }
+}
+
+#[inline(always)]
+fn port_at(record: &FlowRecord, at: usize) -> u16 {
+    u16::from_ne_bytes([record.key.ports[at], record.key.ports[at + 1]])
+}
+
+#[inline(always)]
+fn key_words(record: &FlowRecord) -> &[u32; 8] {
+    // SAFETY: the four address words of a key are 32 aligned bytes.
+    unsafe { &*core::ptr::from_ref(&record.key.addresses).cast::<[u32; 8]>() }
+}
+
+#[inline(always)]
+fn client_words(record: &FlowRecord) -> [u32; 4] {
+    let w = key_words(record);
+    [w[0], w[1], w[2], w[3]]
+}
+
+#[inline(always)]
+fn vip_words(record: &FlowRecord) -> [u32; 4] {
+    let w = key_words(record);
+    if record.key.family() == FAMILY_V4 { [w[1], 0, 0, 0] } else { [w[4], w[5], w[6], w[7]] }
+}
+
+/// Sends a node's answer to the client. `record` is the client → VIP record; `mac` and `slot` are the client's next hop.
+#[inline(always)]
+pub fn reply(frame: XdpFrame, layout: Layout, record: &FlowRecord, mac: [u8; 6], slot: u16) -> Verdict {
+    let endpoints = client_side(record);
+    if let Err(reason) = translate(frame, layout, &endpoints) {
+        return Verdict::end(reason);
+    }
+    to_client(frame, mac, slot, Reason::ForwardedReply)
+}
+
+/// Sends a frame towards a client: out of the interface its packets come in by.
+#[inline(always)]
+pub fn to_client(frame: XdpFrame, mac: [u8; 6], slot: u16, reason: Reason) -> Verdict {
+    let [a, b, c, d, e, f] = mac;
+    let mac = u64::from_ne_bytes([a, b, c, d, e, f, 0, 0]);
+    let Some(egress) = INTERFACES.get(u32::from(slot)) else { return Verdict::end(Reason::Internal) };
+    let Some(ethernet) = frame.view::<ETHERNET>(0) else { return Verdict::end(Reason::Internal) };
+    let [a, b, c, d, e, f] = egress.mac;
+    set_macs(ethernet, mac, u64::from_ne_bytes([a, b, c, d, e, f, 0, 0]));
+    if u32::from(slot) == interface() {
+        return send(ifindex(), reason);
+    }
+    send(egress.ifindex, reason)
+}
+
+/// Writes new addresses and ports, takes one off the TTL (RFC 1812 §5.3.1), and updates the checksums.
+#[inline(always)]
+pub fn translate(frame: XdpFrame, layout: Layout, to: &Endpoints) -> Result<(), Reason> {
+    let addresses = if layout.family == FAMILY_V4 {
+        translate4(frame, layout.l3, to.source[0], to.destination[0])?
+    } else {
+        translate6(frame, layout.l3, to.source, to.destination)?
+    };
+    if !layout.has_ports {
+        return Ok(());
+    }
+    match layout.protocol {
+        protocol::TCP => {
+            let Some(tcp) = frame.view::<18>(layout.l4) else { return Err(Reason::Internal) };
+            let delta = set_ports(tcp, to).and(addresses);
+            tcp.store16(16, delta.apply(tcp.load16(16)));
+        }
+        protocol::UDP => {
+            let Some(udp) = frame.view::<8>(layout.l4) else { return Err(Reason::Internal) };
+            let delta = set_ports(udp, to).and(addresses);
+            udp.store16(6, delta.apply_udp(udp.load16(6)));
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+#[inline(always)]
+fn set_ports(l4: XdpView, to: &Endpoints) -> Delta {
+    let new = u32::from(to.source_port) | u32::from(to.destination_port) << 16;
+    let old = l4.load32(0);
+    l4.store32(0, new);
+    Delta::NONE.word32(old, new)
+}
+
+/// Addresses, TTL and header checksum of IPv4; returns the change of the addresses.
+#[inline(always)]
+pub fn translate4(frame: XdpFrame, l3: usize, source: u32, destination: u32) -> Result<Delta, Reason> {
+    let Some(ip) = frame.view::<20>(l3) else { return Err(Reason::Internal) };
+    let ttl_protocol = ip.load16(8);
+    if ttl_protocol & 0xff <= 1 {
+        return Err(Reason::TtlExpired);
+    }
+    let addresses = Delta::NONE.word32(ip.load32(12), source).word32(ip.load32(16), destination);
+    let header = addresses.word16(ttl_protocol, ttl_protocol - 1);
+    ip.store16(8, ttl_protocol - 1);
+    ip.store16(10, header.apply(ip.load16(10)));
+    ip.store32(12, source);
+    ip.store32(16, destination);
+    Ok(addresses)
+}
+
+/// Addresses and hop limit of IPv6; returns the change of the addresses.
+#[inline(always)]
+pub fn translate6(frame: XdpFrame, l3: usize, source: [u32; 4], destination: [u32; 4]) -> Result<Delta, Reason> {
+    let Some(ip) = frame.view::<40>(l3) else { return Err(Reason::Internal) };
+    let hops = ip.load8(7);
+    if hops <= 1 {
+        return Err(Reason::TtlExpired);
+    }
+    let delta = Delta::NONE.address16(ip.load_address16(8), source).address16(ip.load_address16(24), destination);
+    ip.store8(7, hops - 1);
+    ip.store_address16(8, source);
+    ip.store_address16(24, destination);
+    Ok(delta)
+}
+
+/// A frame for the context as it is now. Its Ethernet header is checked first of all: the compiler would drop a later check
+/// as implied by one further on, and the verifier would not follow.
+#[inline(always)]
+pub fn frame_of(ctx: *mut xdp_md) -> Option<XdpFrame> {
+    let frame = XdpFrame::new(&XdpContext::new(ctx));
+    frame.view::<ETHERNET>(0).map(|_| frame)
+}

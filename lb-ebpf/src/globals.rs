@@ -1,0 +1,52 @@
+//! Read-only globals that the loader sets (`lb_common::maps::global`). The maps they live in are frozen, so the verifier
+//! knows their values and removes the code that they switch off.
+
+use core::ptr::read_volatile;
+
+use lb_common::flow::HashKeys;
+
+macro_rules! globals {
+    ($( $(#[$doc:meta])* $name:ident, $read:ident: $type:ty = $default:expr; )+) => { $(
+        #[unsafe(no_mangle)]
+        static $name: $type = $default;
+
+        $(#[$doc])*
+        #[inline(always)]
+        pub fn $read() -> $type {
+            // SAFETY: a static is always readable; volatile, because the loader changes it behind the compiler's back.
+            unsafe { read_volatile(&raw const $name) }
+        }
+    )+ };
+}
+
+globals! {
+    /// Buckets of `FLOWS`, minus one.
+    FLOW_MASK, flow_mask: u32 = 0;
+    /// Buckets of `PENDING`, minus one.
+    PENDING_MASK, pending_mask: u32 = 0;
+    /// Buckets of `AFFINITY`, minus one.
+    AFFINITY_MASK, affinity_mask: u32 = 0;
+    /// Buckets of `FRAGMENTS`, minus one.
+    FRAGMENT_MASK, fragment_mask: u32 = 0;
+    /// Interface that this instance is attached to.
+    IFINDEX, ifindex: u32 = 0;
+    /// Slot of that interface.
+    INTERFACE, interface: u32 = 0;
+    EXPLAIN, explain_flag: u32 = 0;
+}
+
+#[unsafe(no_mangle)]
+static TABLE_KEYS: [u32; 10] = [0; 10];
+
+/// Secret of the flow tables' hash.
+#[inline(always)]
+pub fn table_keys() -> HashKeys {
+    // SAFETY: as above.
+    HashKeys(unsafe { read_volatile(&raw const TABLE_KEYS) })
+}
+
+/// Whether this is the explaining twin, which changes no map but `EXPLANATION`.
+#[inline(always)]
+pub fn explaining() -> bool {
+    explain_flag() != 0
+}

@@ -1,0 +1,126 @@
+//! The BPF maps. Types and sizes are `lb_common`'s; a change of any of them raises `lb_common::maps::LAYOUT_VERSION`.
+//!
+//! "daemon" below is lbd, through the bpf system call or `mmap`; "XDP" are the programs of this crate.
+
+use aya_ebpf::{
+    bindings::BPF_F_MMAPABLE,
+    macros::map,
+    maps::{Array, DevMapHash, HashMap, PerCpuArray},
+};
+use lb_common::{
+    conntrack::Timeouts,
+    explain::Explanation,
+    flow::Bucket,
+    maglev::RingChunk,
+    maps::{
+        MAX_INTERFACES, MAX_NODES, MAX_RANGED_VIPS, MAX_SERVICES, MAX_VIRTUAL_SERVERS, Meta, Name, NodeNames,
+        VLAN_WORDS,
+    },
+    node::{Interface, Node, NodeLoad, NodeStats},
+    reason::{Counter, REASON_SLOTS},
+    vip::{Cursor, FloodWindow, PortRanges, ServiceKey, VirtualServer, filter},
+};
+
+const MMAPABLE: u32 = BPF_F_MMAPABLE;
+/// Rings: room for 510 Maglev rings; sized so that two of each virtual server of a large site fit.
+const RING_ELEMENTS: u32 = 1 << 20;
+
+/// Tracked connections. Written by XDP (insert, state, age) and the daemon (removal of the dead). Shared by all CPUs.
+/// Nothing live is ever evicted: without room a DSR connection goes on by the ring, a NAT connection is refused.
+#[map]
+pub static FLOWS: Array<Bucket> = Array::with_max_entries(1, MMAPABLE);
+
+/// Connections that one side alone has spoken for: half-open TCP, first UDP datagrams. Written like `FLOWS`. Evicts the
+/// oldest of a bucket: a flood of forged SYNs churns here and never reaches `FLOWS`.
+#[map]
+pub static PENDING: Array<Bucket> = Array::with_max_entries(1, MMAPABLE);
+
+/// Source-address persistence: (virtual server, masked client) → node. Written like `PENDING`.
+#[map]
+pub static AFFINITY: Array<Bucket> = Array::with_max_entries(1, MMAPABLE);
+
+/// Fragmented datagrams: (addresses, id, protocol) → where the first fragment went. Written like `PENDING`.
+#[map]
+pub static FRAGMENTS: Array<Bucket> = Array::with_max_entries(1, MMAPABLE);
+
+/// (VIP, port, protocol) → index in `VIRTUAL_SERVERS`; (VIP, 0, 0) → 0 says that the address is a VIP. Written by the
+/// daemon alone.
+#[map]
+pub static SERVICES: HashMap<ServiceKey, u32> = HashMap::with_max_entries(MAX_SERVICES, 0);
+
+/// (VIP, 0, protocol) → port ranges. Written by the daemon alone; looked up when `SERVICES` has no such port.
+#[map]
+pub static PORT_RANGES: HashMap<ServiceKey, PortRanges> = HashMap::with_max_entries(MAX_RANGED_VIPS, 0);
+
+/// Virtual servers: immutable records that `SERVICES` and `PORT_RANGES` name. Written by the daemon alone.
+#[map]
+pub static VIRTUAL_SERVERS: Array<VirtualServer> = Array::with_max_entries(MAX_VIRTUAL_SERVERS * 2, 0);
+
+/// Timeouts by virtual-server id. Written by the daemon alone.
+#[map]
+pub static TIMEOUTS: Array<Timeouts> = Array::with_max_entries(MAX_VIRTUAL_SERVERS, 0);
+
+/// Round robin's position by virtual-server id. Written by XDP, shared by all CPUs so that the turns are exact.
+#[map]
+pub static CURSORS: Array<Cursor> = Array::with_max_entries(MAX_VIRTUAL_SERVERS, 0);
+
+/// New connections in the current tick by virtual-server id. Written by XDP, per CPU.
+#[map]
+pub static FLOOD: PerCpuArray<FloodWindow> = PerCpuArray::with_max_entries(MAX_VIRTUAL_SERVERS, 0);
+
+/// Names by virtual-server id: for people and for a restarted daemon. Written by the daemon alone.
+#[map]
+pub static VIRTUAL_SERVER_NAMES: Array<Name> = Array::with_max_entries(MAX_VIRTUAL_SERVERS, 0);
+
+/// Nodes by slot. Written by the daemon alone, whole aligned words at a time.
+#[map]
+pub static NODES: Array<Node> = Array::with_max_entries(MAX_NODES, MMAPABLE);
+
+/// Connections of each node slot. Added to atomically by XDP, subtracted from by both.
+#[map]
+pub static NODE_LOADS: Array<NodeLoad> = Array::with_max_entries(MAX_NODES, MMAPABLE);
+
+/// Traffic of each node slot. Written by XDP, per CPU.
+#[map]
+pub static NODE_STATS: PerCpuArray<NodeStats> = PerCpuArray::with_max_entries(MAX_NODES, 0);
+
+/// Whose slot it is. Written by the daemon alone.
+#[map]
+pub static NODE_NAMES: Array<NodeNames> = Array::with_max_entries(MAX_NODES, 0);
+
+/// Maglev rings, sequences and member lists, as regions of elements that `VIRTUAL_SERVERS` names. Written by the daemon
+/// alone, before they are named. Element 0 is unused.
+#[map]
+pub static RINGS: Array<RingChunk> = Array::with_max_entries(RING_ELEMENTS, 0);
+
+/// Two Bloom filters of addresses (`vip::filter`). Written by the daemon alone.
+#[map]
+pub static FILTER: Array<u64> = Array::with_max_entries(2 * filter::WORDS, 0);
+
+/// Served VLAN ids: a bitmap per interface slot. Written by the daemon alone.
+#[map]
+pub static VLANS: Array<u64> = Array::with_max_entries(MAX_INTERFACES * VLAN_WORDS, 0);
+
+/// Interfaces by slot. Written by the daemon alone.
+#[map]
+pub static INTERFACES: Array<Interface> = Array::with_max_entries(MAX_INTERFACES, 0);
+
+/// Packets by interface slot and reason. Written by XDP, per CPU.
+#[map]
+pub static REASONS: PerCpuArray<Counter> = PerCpuArray::with_max_entries(MAX_INTERFACES * REASON_SLOTS, 0);
+
+/// ifindex → the device itself: where redirected packets may leave. Written by the daemon alone.
+#[map]
+pub static DEVICES: DevMapHash = DevMapHash::with_max_entries(256, 0);
+
+/// The path of the packet that `lbctl trace` asked about. Written by the explaining twin alone.
+#[map]
+pub static EXPLANATION: Array<Explanation> = Array::with_max_entries(1, 0);
+
+/// Working memory of the slow path. Written by XDP, per CPU; means nothing between two packets.
+#[map]
+pub static SCRATCH: PerCpuArray<crate::scratch::Scratch> = PerCpuArray::with_max_entries(1, 0);
+
+/// Layout version and secrets, for the next daemon. Written once by the daemon; never read by XDP.
+#[map]
+pub static META: Array<Meta> = Array::with_max_entries(1, 0);

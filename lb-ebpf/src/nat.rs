@@ -1,0 +1,153 @@
+//! NAT's second half: the record that recognises a node's answers, and the port that makes it unique.
+//!
+//! The answering record is put in first and looked for afterwards: two CPUs that claim the same tuple at the same time see
+//! each other and both try the next port. A tuple in use is never taken (THREATS D5).
+
+use aya_ebpf::bindings::xdp_md;
+use lb_common::{
+    flow::{Control, FlowKey, FlowRecord, flag},
+    node::Node,
+    reason::Reason,
+    vip::VirtualServer,
+};
+
+use crate::{
+    forward::frame_of,
+    globals::explaining,
+    maps::NODES,
+    scratch::scratch,
+    table::{self, Flows, Full, Pending, Slot, Table, find_key},
+    track::{self, set_client_hop},
+    verdict::Verdict,
+};
+
+/// Ports tried before "exhausted": more than a small range has, a bound for a large one.
+const PROBES: u32 = 24;
+
+/// Finds a source port for the connection in `scratch.record` and notes both its halves in `PENDING`. Returns 0, or the
+/// verdict that ends the path.
+#[inline(always)]
+pub fn allocate(ctx: *mut xdp_md, record: &FlowRecord, server: &VirtualServer) -> u32 {
+    let source_nat = record.control.flags & flag::SOURCE_NAT != 0;
+    let count = u32::from(server.nat_port_count);
+    let first = u32::from(server.nat_port_first);
+    let own = u32::from(record.key.source_port());
+    let start = (table::hash_key(&record.key) >> 40) as u32;
+    let keeps = !source_nat || (own >= first && own < first + count);
+    let mut probe = 0;
+    while probe < PROBES {
+        let port = if probe == 0 && keeps {
+            own
+        } else {
+            if count == 0 || probe > count {
+                break;
+            }
+            first + (start + probe) % count
+        };
+        probe += 1;
+        match nat_try_port(ctx, port) {
+            TAKEN => {}
+            other => return other,
+        }
+    }
+    Verdict::end(Reason::PortsExhausted).to_register()
+}
+
+const TAKEN: u32 = u32::MAX;
+
+/// One attempt for the connection in `scratch.record`: 0, `TAKEN`, or the verdict that ends the path.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn nat_try_port(ctx: *mut xdp_md, port: u32) -> u32 {
+    let race = Verdict::end(Reason::InsertRace).to_register();
+    let Some(scratch) = scratch() else { return race };
+    let (record, half) = (&mut scratch.record, &mut scratch.half);
+    let Some(node) = NODES.get(u32::from(record.node)) else { return race };
+    half.key = answer_key(record, node, port as u16);
+    if is_taken::<Pending>(&half.key) || is_taken::<Flows>(&half.key) {
+        return TAKEN;
+    }
+    record.nat_port = (port as u16).to_be();
+    if explaining() {
+        return 0;
+    }
+    let now = track::now();
+    half.control = Control { seen: now, flags: flag::NAT | flag::REPLY, ..record.control };
+    half.peer = 0;
+    half.created = now;
+    let hash = table::hash_key(&half.key);
+    let Some(answer) = table::claim::<Pending>(hash, now, Full::EvictOldest) else { return race };
+    table::publish(&answer, half);
+    // Published: whoever publishes the same key after us sees it. Whoever did before, we see.
+    if table::has_twin::<Pending>(&half.key, answer.index) || find_key::<Flows>(&half.key).is_some() {
+        table::free(&answer);
+        return TAKEN;
+    }
+    if let Some(frame) = frame_of(ctx) {
+        set_client_hop(answer.record, frame);
+    }
+    let Some(home) = table::claim::<Pending>(table::hash_key(&record.key), now, Full::EvictOldest) else {
+        table::free(&answer);
+        return race;
+    };
+    if home.index == answer.index {
+        table::release(&home);
+        return race;
+    }
+    record.peer = answer.index + 1;
+    table::publish(&home, record);
+    set_peer(&answer, home.index);
+    0
+}
+
+/// What a node's answer looks like when it sees this connection from `port`.
+#[inline(always)]
+fn answer_key(record: &FlowRecord, node: &Node, port: u16) -> FlowKey {
+    let key = &record.key;
+    let towards = if record.control.flags & flag::SOURCE_NAT != 0 { node.source_address } else { key.source() };
+    let from_port = if node.port == 0 { key.destination_port() } else { u16::from_be(node.port) };
+    FlowKey::from_parts(key.family(), node.address, towards, from_port, port, key.protocol())
+}
+
+#[inline(always)]
+fn set_peer(slot: &Slot, index: u32) {
+    // SAFETY: an aligned word of a record that we made and that nobody follows before it is set.
+    unsafe { (&raw mut (*slot.record).peer).write_volatile(index + 1) };
+}
+
+/// Whether a connection answers to this key. An orphan, whose connection is gone, is swept on the way.
+#[inline(always)]
+fn is_taken<T: Table>(key: &FlowKey) -> bool {
+    let Some(slot) = find_key::<T>(key) else { return false };
+    if slot.control().flags & flag::REPLY == 0 {
+        return true;
+    }
+    if let Some(connection) = table::at::<T>(slot.get().peer) {
+        let alive = connection.get().peer == slot.index + 1
+            && connection.control().state > 1
+            && !connection.get().is_expired(track::now());
+        if alive {
+            return true;
+        }
+    }
+    if !explaining() {
+        table::free(&slot);
+    }
+    false
+}
+
+/// Makes the answering half in `FLOWS` of a connection that moves there, to `home`. Returns its index plus one.
+#[inline(always)]
+pub fn move_answer(pending: &Slot, home: u32, now: u32) -> Option<u32> {
+    let old = table::at::<Pending>(pending.get().peer)?;
+    if old.get().peer != pending.index + 1 {
+        return None;
+    }
+    let half = &mut scratch()?.half;
+    *half = *old.get();
+    half.peer = home + 1;
+    half.control.seen = now;
+    let place = table::claim::<Flows>(table::hash_key(&half.key), now, Full::Refuse)?;
+    table::publish(&place, half);
+    Some(place.index + 1)
+}

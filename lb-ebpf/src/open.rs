@@ -1,0 +1,170 @@
+//! Packets to a virtual server that no record knows: new connections, and TCP segments without a connection.
+
+use aya_ebpf::bindings::xdp_md;
+use lb_common::{
+    conntrack::{State, tcp_flag},
+    explain::step,
+    flow::{Control, FlowRecord, flag},
+    node::{Node, node_flag},
+    packet::{Fragment, Packet, protocol},
+    reason::Reason,
+    vip::{VirtualServer, vs_flag},
+};
+
+use crate::{
+    count, explain,
+    forward::{self, Hop, frame_of},
+    fragment,
+    globals::explaining,
+    maps::NODES,
+    nat, schedule,
+    scratch::scratch,
+    service,
+    slow::{ip_len, layout_of},
+    table::{self, Full, Pending},
+    track::{self, timeout_of},
+    verdict::Verdict,
+};
+
+/// Places the packet.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn open_run(ctx: *mut xdp_md) -> u32 {
+    let Some(scratch) = scratch() else { return Verdict::end(Reason::Internal).to_register() };
+    let packet = &scratch.packet;
+    let Some(server) = service::find(&packet.key) else {
+        return Verdict::end(Reason::NoVirtualServer).to_register();
+    };
+    let tcp = packet.key.protocol() == protocol::TCP;
+    let opens = !tcp || packet.tcp_flags & (tcp_flag::SYN | tcp_flag::ACK) == tcp_flag::SYN;
+    if !opens && scratch.moved == 0 {
+        return stateless(ctx, packet, server);
+    }
+    let now = track::now();
+    let chosen = schedule::pick(packet, server, now);
+    if chosen == 0 {
+        return refuse(packet, server, Reason::NoNode).to_register();
+    }
+    let Some(node) = NODES.get(u32::from(chosen)) else { return Verdict::end(Reason::Internal).to_register() };
+    let hop = Hop::of(node);
+    if hop.flags() & node_flag::RESOLVED == 0 {
+        return Verdict::end(Reason::NextHopUnresolved).to_register();
+    }
+    let state = match (tcp, opens) {
+        (true, true) => State::SynSent,
+        // Moved in mid-stream: proven once, its next ACK brings it back to `FLOWS`.
+        (true, false) => State::SynReceived,
+        (false, _) => State::UdpNew,
+    };
+    let draft = Draft { node: chosen, generation: hop.generation(), state, now };
+    fill(&mut scratch.record, packet, server, &draft);
+    let verdict = note(ctx, &scratch.record, server);
+    if verdict != 0 {
+        return verdict;
+    }
+    count::connection(chosen, scratch.moved != 0);
+    if packet.fragment == Fragment::First {
+        fragment::remember(packet, &scratch.record, 0);
+    }
+    send(ctx, packet, &scratch.record, node)
+}
+
+struct Draft {
+    node: u16,
+    generation: u16,
+    state: State,
+    now: u32,
+}
+
+#[inline(always)]
+fn fill(record: &mut FlowRecord, packet: &Packet, server: &VirtualServer, draft: &Draft) {
+    let mut flags = 0;
+    if server.flags & vs_flag::NAT != 0 {
+        flags |= flag::NAT;
+    }
+    if server.flags & vs_flag::SOURCE_NAT != 0 {
+        flags |= flag::SOURCE_NAT;
+    }
+    if server.flags & vs_flag::COUNT_PENDING != 0 {
+        flags |= flag::PENDING;
+    }
+    record.key = packet.key;
+    record.control = Control { seen: draft.now, state: draft.state as u8, flags, generation: draft.generation };
+    record.node = draft.node;
+    record.virtual_server = server.id;
+    record.nat_port = u16::from_ne_bytes([packet.key.ports[0], packet.key.ports[1]]);
+    record.timeout = timeout_of(server.id, draft.state as u8);
+    record.peer = 0;
+    record.created = draft.now;
+}
+
+/// Notes the connection as half-open. Returns 0, or the verdict that ends the path.
+#[inline(always)]
+fn note(ctx: *mut xdp_md, record: &FlowRecord, server: &VirtualServer) -> u32 {
+    if record.control.flags & flag::NAT != 0 {
+        let verdict = nat::allocate(ctx, record, server);
+        if verdict != 0 {
+            return verdict;
+        }
+    } else {
+        insert(record);
+    }
+    if record.control.flags & flag::PENDING != 0 {
+        count::pending(record.node, 1);
+    }
+    0
+}
+
+/// Sends the first packet of a connection.
+#[inline(never)]
+fn send(ctx: *mut xdp_md, packet: &Packet, record: &FlowRecord, node: &Node) -> u32 {
+    let control = record.control;
+    explain::connection(record.virtual_server, record.node, control.flags, control.state);
+    let Some(frame) = frame_of(ctx) else { return Verdict::end(Reason::Internal).to_register() };
+    count::forward(record.node, frame.linear_len());
+    if control.flags & flag::NAT != 0 {
+        forward::nat(frame, layout_of(packet), record, control.flags, node, ip_len(packet)).to_register()
+    } else {
+        forward::dsr(frame, Hop::of(node), ip_len(packet)).to_register()
+    }
+}
+
+/// Notes a DSR connection as half-open. Without a place it goes on by the ring.
+#[inline(always)]
+fn insert(record: &FlowRecord) {
+    if explaining() {
+        return;
+    }
+    let hash = table::hash_key(&record.key);
+    if let Some(place) = table::claim::<Pending>(hash, record.control.seen, Full::EvictOldest) {
+        table::publish(&place, record);
+    }
+}
+
+/// A TCP segment that opens nothing and is known to nobody: after an eviction, a failover or a scan. DSR sends it where the
+/// ring says, without a trace (the node resets what it does not know); NAT cannot.
+#[inline(never)]
+fn stateless(ctx: *mut xdp_md, packet: &Packet, server: &VirtualServer) -> u32 {
+    if server.flags & vs_flag::NAT != 0 {
+        return refuse(packet, server, Reason::UnknownFlow).to_register();
+    }
+    explain::step(step::STATELESS);
+    let chosen = schedule::by_ring(&packet.key, packet.fragment, server);
+    if chosen == 0 {
+        return refuse(packet, server, Reason::NoNode).to_register();
+    }
+    let Some(node) = NODES.get(u32::from(chosen)) else { return Verdict::end(Reason::Internal).to_register() };
+    explain::connection(server.id, chosen, 0, 0);
+    let Some(frame) = frame_of(ctx) else { return Verdict::end(Reason::Internal).to_register() };
+    count::forward(chosen, frame.linear_len());
+    forward::dsr(frame, Hop::of(node), ip_len(packet)).to_register()
+}
+
+/// Answers a TCP segment with a reset when the pool says so, else drops it.
+#[inline(always)]
+fn refuse(packet: &Packet, server: &VirtualServer, reason: Reason) -> Verdict {
+    if packet.key.protocol() == protocol::TCP && server.flags & vs_flag::RESET_UNKNOWN != 0 {
+        return Verdict::RESET;
+    }
+    Verdict::end(reason)
+}

@@ -1,0 +1,55 @@
+//! Working memory of the slow path: a BPF stack has 512 bytes for all functions of a call chain.
+
+use lb_common::{
+    flow::{FlowKey, FlowRecord},
+    packet::Packet,
+};
+
+use crate::{forward::Endpoints, maps::SCRATCH};
+
+/// Per CPU; XDP does not nest, so there is one user at a time. Nothing in it survives a packet.
+#[repr(C, align(8))]
+pub struct Scratch {
+    /// The packet as parsed.
+    pub packet: Packet,
+    /// The connection being made.
+    pub record: FlowRecord,
+    /// Its answering half, or a copy on its way to another table.
+    pub half: FlowRecord,
+    /// The packet that an ICMP error quotes.
+    pub quote: Quote,
+    /// What addresses and ports become.
+    pub to: Endpoints,
+    /// 1: the packet is addressed to a VIP.
+    pub to_vip: u32,
+    /// 1: it belongs to a connection whose node failed.
+    pub moved: u32,
+    /// ICMP errors. 1: the node speaks, as the VIP; 0: a router does, as itself.
+    pub outer_source: u32,
+    /// ICMP errors. 1: towards the client; 0: towards the node of `record`.
+    pub answer: u32,
+    /// The client's next hop.
+    pub client_mac: [u8; 6],
+    /// Interface slot towards it.
+    pub client_egress: u16,
+}
+
+/// A packet quoted in an ICMP error.
+#[repr(C)]
+pub struct Quote {
+    /// As quoted: the source is who sent the packet that the error is about.
+    pub key: FlowKey,
+    /// The same, seen from the other end: the flow that the error concerns.
+    pub flow: FlowKey,
+    /// Offset of its IP header in the frame.
+    pub ip: u32,
+    /// Offset of its transport header in the frame.
+    pub l4: u32,
+}
+
+/// This CPU's.
+#[inline(always)]
+pub fn scratch() -> Option<&'static mut Scratch> {
+    // SAFETY: a live per-CPU map value with one user at a time. Callers borrow distinct fields.
+    SCRATCH.get_ptr_mut(0).map(|s| unsafe { &mut *s })
+}

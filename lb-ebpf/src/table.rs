@@ -1,0 +1,308 @@
+//! The flow tables: find, insert, remove. Four ways per bucket, two candidate buckets per key; ownership of a record is
+//! its control word (`lb_common::flow::Control`), taken and given up by compare-and-exchange.
+//!
+//! Everything here is generic over the table: each table is a zero-sized type whose methods inline,
+//! so that every map has its own call sites and the kernel inlines the lookup.
+
+use aya_ebpf::maps::Array;
+use lb_common::{
+    conntrack::State,
+    flow::{Bucket, Control, FAMILY_V4, FlowKey, FlowRecord, WAYS, candidates, flag, hash},
+};
+
+use crate::{atomic::Word, count, globals, maps};
+
+/// A flow table. `find_index` and `claim_index` are BPF functions of their own, verified once.
+pub trait Table {
+    fn map() -> &'static Array<Bucket>;
+    fn mask() -> u32;
+    /// Index plus one of a key's live record; 0: not there.
+    fn find_index(key: &FlowKey) -> u32;
+    /// Index plus one of a claimed place; 0: there is none.
+    fn claim_index(hash: u64, now: u32, full: Full) -> u32;
+}
+
+macro_rules! tables {
+    ($($(#[$doc:meta])* $name:ident, $map:ident, $mask:ident, $find:ident, $claim:ident;)+) => { $(
+        $(#[$doc])*
+        pub struct $name;
+        impl Table for $name {
+            #[inline(always)]
+            fn map() -> &'static Array<Bucket> { &maps::$map }
+            #[inline(always)]
+            fn mask() -> u32 { globals::$mask() }
+            #[inline(always)]
+            fn find_index(key: &FlowKey) -> u32 { $find(key) }
+            #[inline(always)]
+            fn claim_index(hash: u64, now: u32, full: Full) -> u32 { $claim(hash, now, full as u32) }
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $find(key: *const FlowKey) -> u32 {
+            if key.is_null() {
+                return 0;
+            }
+            // SAFETY: not null, and the verifier has seen to it that callers pass a whole key.
+            index_of::<$name>(unsafe { &*key })
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $claim(hash: u64, now: u32, full: u32) -> u32 {
+            claim_in::<$name>(hash, now, full)
+        }
+    )+ };
+}
+
+tables! {
+    /// Tracked connections.
+    Flows, FLOWS, flow_mask, flows_find, flows_claim;
+    /// Half-open connections.
+    Pending, PENDING, pending_mask, pending_find, pending_claim;
+    /// Clients' nodes.
+    Affinity, AFFINITY, affinity_mask, affinity_find, affinity_claim;
+    /// Fragmented datagrams.
+    Fragments, FRAGMENTS, fragment_mask, fragments_find, fragments_claim;
+}
+
+/// A live record: a pointer into a map value, and its index (bucket × 4 + way).
+#[derive(Clone, Copy)]
+pub struct Slot {
+    pub record: *mut FlowRecord,
+    pub index: u32,
+}
+
+impl Slot {
+    /// The record. It may change under us between two reads, field by field; every field is valid at any time.
+    #[inline(always)]
+    pub fn get(&self) -> &FlowRecord {
+        // SAFETY: points into a map value, which lives as long as the program.
+        unsafe { &*self.record }
+    }
+
+    /// The control word, read once.
+    #[inline(always)]
+    pub fn control(&self) -> Control {
+        Control::from_word(self.word().load())
+    }
+
+    #[inline(always)]
+    pub fn word(&self) -> Word {
+        // SAFETY: `control` is 8 bytes, aligned to 8, at a fixed offset of a live map value.
+        unsafe { Word::new((&raw mut (*self.record).control).cast()) }
+    }
+
+    /// Exchanges the control word if it still is what was read.
+    #[inline(always)]
+    pub fn exchange(&self, old: Control, new: Control) -> bool {
+        self.word().exchange(old.to_word(), new.to_word())
+    }
+}
+
+/// Hash of a key for all flow tables.
+#[inline(always)]
+pub fn hash_key(key: &FlowKey) -> u64 {
+    hash(key.words(), key.family(), &globals::table_keys())
+}
+
+#[inline(always)]
+fn record_of(bucket: *mut Bucket, way: u32) -> *mut FlowRecord {
+    // SAFETY: `way` is masked to 0..4, the ways of a bucket.
+    unsafe { (&raw mut (*bucket).records).cast::<FlowRecord>().add((way & (WAYS as u32 - 1)) as usize) }
+}
+
+/// Whether the record holds this key. IPv4 keys differ in two words only; the family is in the first.
+#[inline(always)]
+fn holds(record: *mut FlowRecord, words: &[u64; 5], family: u8) -> bool {
+    // SAFETY: a live map value; the five words of the key are its first 40 bytes.
+    let stored = unsafe { &*record.cast::<[u64; 5]>() };
+    stored[0] == words[0]
+        && stored[1] == words[1]
+        && (family == FAMILY_V4 || (stored[2] == words[2] && stored[3] == words[3] && stored[4] == words[4]))
+}
+
+/// The live record of a key.
+#[inline(always)]
+pub fn find<T: Table>(words: &[u64; 5], family: u8, hash: u64) -> Option<Slot> {
+    let (first, second, way) = candidates(hash, T::mask());
+    if let Some(slot) = find_in::<T>(first, way, words, family) {
+        return Some(slot);
+    }
+    find_in::<T>(second, way, words, family)
+}
+
+#[inline(always)]
+fn find_in<T: Table>(bucket_index: u32, way: u32, words: &[u64; 5], family: u8) -> Option<Slot> {
+    let bucket = T::map().get_ptr_mut(bucket_index)?;
+    let mut step = 0;
+    while step < WAYS as u32 {
+        let record = record_of(bucket, way + step);
+        if holds(record, words, family) {
+            let slot = Slot { record, index: bucket_index * WAYS as u32 + ((way + step) & 3) };
+            if slot.control().state > State::Claimed as u8 {
+                return Some(slot);
+            }
+        }
+        step += 1;
+    }
+    None
+}
+
+/// The live record of a key, for the slow path.
+#[inline(always)]
+pub fn find_key<T: Table>(key: &FlowKey) -> Option<Slot> {
+    at::<T>(T::find_index(key))
+}
+
+#[inline(always)]
+fn index_of<T: Table>(key: &FlowKey) -> u32 {
+    find::<T>(&key.words(), key.family(), hash_key(key)).map_or(0, |slot| slot.index + 1)
+}
+
+/// The record at an index, as stored in `FlowRecord::peer` (index plus one).
+#[inline(always)]
+pub fn at<T: Table>(peer: u32) -> Option<Slot> {
+    if peer == 0 {
+        return None;
+    }
+    let index = peer - 1;
+    let bucket = T::map().get_ptr_mut(index / WAYS as u32)?;
+    Some(Slot { record: record_of(bucket, index), index })
+}
+
+/// What to do when all places of a key are taken.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Full {
+    /// Refuse: nothing live is given up.
+    Refuse = 0,
+    /// Take the place of the oldest record of the first bucket.
+    EvictOldest = 1,
+}
+
+/// Claims a place for a key: a free or expired one, or the oldest. The record is then `Claimed`: fill it and `publish`.
+#[inline(always)]
+pub fn claim<T: Table>(hash: u64, now: u32, full: Full) -> Option<Slot> {
+    at::<T>(T::claim_index(hash, now, full))
+}
+
+#[inline(always)]
+fn claim_in<T: Table>(hash: u64, now: u32, full: u32) -> u32 {
+    let (first, second, way) = candidates(hash, T::mask());
+    let slot = claim_dead::<T>(first, way, now)
+        .or_else(|| claim_dead::<T>(second, way, now))
+        .or_else(|| if full == Full::Refuse as u32 { None } else { claim_oldest::<T>(first, way, now) });
+    slot.map_or(0, |slot| slot.index + 1)
+}
+
+#[inline(always)]
+fn claim_dead<T: Table>(bucket_index: u32, way: u32, now: u32) -> Option<Slot> {
+    let bucket = T::map().get_ptr_mut(bucket_index)?;
+    let mut step = 0;
+    while step < WAYS as u32 {
+        let slot = Slot { record: record_of(bucket, way + step), index: bucket_index * 4 + ((way + step) & 3) };
+        let control = slot.control();
+        let dead = control.state == State::Free as u8
+            || (control.state > State::Claimed as u8 && control.flags & KEPT == 0 && slot.get().is_expired(now));
+        if dead && slot.exchange(control, claimed(now)) {
+            return Some(slot);
+        }
+        step += 1;
+    }
+    None
+}
+
+/// Not taken here even when silent for too long: records that count in `NODE_LOADS` (whoever removes them subtracts), and
+/// answering halves, which live as long as their connection.
+const KEPT: u8 = flag::ACTIVE | flag::PENDING | flag::REPLY;
+
+#[inline(always)]
+fn claim_oldest<T: Table>(bucket_index: u32, way: u32, now: u32) -> Option<Slot> {
+    let bucket = T::map().get_ptr_mut(bucket_index)?;
+    let mut oldest = way;
+    let mut age = 0;
+    let mut step = 0;
+    while step < WAYS as u32 {
+        let slot = Slot { record: record_of(bucket, way + step), index: 0 };
+        let this = now.wrapping_sub(slot.control().seen);
+        // Ages are whole ticks: of equals the way that the hash names goes, which spreads eviction.
+        if this > age && this < 1 << 31 {
+            age = this;
+            oldest = way + step;
+        }
+        step += 1;
+    }
+    let slot = Slot { record: record_of(bucket, oldest), index: bucket_index * 4 + (oldest & 3) };
+    let control = slot.control();
+    if control.state == State::Claimed as u8 {
+        return None;
+    }
+    let evicted_node = slot.get().node;
+    if !slot.exchange(control, claimed(now)) {
+        return None;
+    }
+    // An answering half has no node of its own and counts nowhere.
+    if control.flags & flag::REPLY == 0 {
+        count::forget(evicted_node, control);
+    }
+    Some(slot)
+}
+
+#[inline(always)]
+fn claimed(now: u32) -> Control {
+    Control { seen: now, state: State::Claimed as u8, flags: 0, generation: 0 }
+}
+
+/// Fills a claimed place and makes it live.
+#[inline(always)]
+pub fn publish(slot: &Slot, record: &FlowRecord) {
+    // SAFETY: the place is claimed: nobody else writes it, and readers ignore it until the control word says otherwise.
+    unsafe {
+        let to = slot.record;
+        (*to).key = record.key;
+        (*to).node = record.node;
+        (*to).virtual_server = record.virtual_server;
+        (*to).nat_port = record.nat_port;
+        (*to).timeout = record.timeout;
+        (*to).peer = record.peer;
+        (*to).created = record.created;
+    }
+    slot.word().publish(record.control.to_word());
+}
+
+/// Frees a record, whoever owns it; what it was when this call freed it, state 0 when someone else did.
+#[inline(always)]
+pub fn free(slot: &Slot) -> Control {
+    let control = slot.control();
+    let nothing = Control { seen: 0, state: 0, flags: 0, generation: 0 };
+    if control.state > State::Claimed as u8 && slot.exchange(control, nothing) { control } else { nothing }
+}
+
+/// Whether another live record than the one at `index` has this key.
+#[inline(never)]
+pub fn has_twin<T: Table>(key: &FlowKey, index: u32) -> bool {
+    let (words, family) = (key.words(), key.family());
+    let (first, second, _) = candidates(hash_key(key), T::mask());
+    twin_in::<T>(first, &words, family, index) || twin_in::<T>(second, &words, family, index)
+}
+
+#[inline(always)]
+fn twin_in<T: Table>(bucket_index: u32, words: &[u64; 5], family: u8, index: u32) -> bool {
+    let Some(bucket) = T::map().get_ptr_mut(bucket_index) else { return false };
+    let mut way = 0;
+    while way < WAYS as u32 {
+        let slot = Slot { record: record_of(bucket, way), index: bucket_index * WAYS as u32 + way };
+        if slot.index != index && holds(slot.record, words, family) && slot.control().state > State::Claimed as u8 {
+            return true;
+        }
+        way += 1;
+    }
+    false
+}
+
+/// Gives a claimed place back.
+#[inline(always)]
+pub fn release(slot: &Slot) {
+    slot.word().publish(0);
+}

@@ -1,0 +1,275 @@
+//! Packets of connections that are known: checks that the record may still be believed, moves its state, keeps it alive,
+//! and forwards. The same code serves `FLOWS` (fast path) and `PENDING` (slow path).
+
+use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
+use lb_common::{
+    conntrack::{Direction, State, on_segment, tcp_flag},
+    explain::step,
+    flow::{Control, FlowRecord, flag, ticks},
+    node::node_flag,
+    packet::Frame,
+};
+
+use crate::{
+    count, explain,
+    forward::{self, Hop, Layout},
+    frame::XdpFrame,
+    globals::{explaining, interface},
+    maps::{NODES, TIMEOUTS},
+    scratch::scratch,
+    table::{self, Flows, Slot, Table},
+    verdict::Verdict,
+};
+
+/// What the parser found out about the packet beyond its key.
+#[derive(Clone, Copy)]
+pub struct Arrival {
+    pub tcp_flags: u8,
+    /// Bytes of the IP packet.
+    pub ip_len: usize,
+}
+
+/// Now, in ticks. The coarse clock (Linux 5.11) is a plain load; its 4 ms do not matter here.
+#[inline(always)]
+pub fn now() -> u32 {
+    // SAFETY: no arguments.
+    ticks(unsafe { bpf_ktime_get_coarse_ns() })
+}
+
+/// Forwards a packet of the connection in `slot`, or says `STALE`: expired, or its node may not be used.
+#[inline(always)]
+pub fn forward<T: Table>(frame: XdpFrame, layout: Layout, slot: Slot, arrival: Arrival) -> Verdict {
+    let now = now();
+    let control = slot.control();
+    if control.flags & flag::REPLY != 0 {
+        return reply::<T>(frame, layout, slot, arrival, now);
+    }
+    let record = slot.get();
+    if record.is_expired(now) {
+        return Verdict::STALE;
+    }
+    let Some(node) = NODES.get(u32::from(record.node)) else { return Verdict::STALE };
+    let hop = Hop::of(node);
+    if hop.flags() & node_flag::USABLE == 0 || hop.generation() != control.generation {
+        return Verdict::STALE;
+    }
+    if needs_attention(control, arrival.tcp_flags)
+        && !segment(slot.record, Direction::FromClient as u32, arrival.tcp_flags, now)
+    {
+        return Verdict::STALE;
+    }
+    explain::connection(record.virtual_server, record.node, control.flags, control.state);
+    if control.seen != now {
+        refresh::<T>(frame, slot, control, now);
+    }
+    count::forward(record.node, frame.linear_len());
+    if control.flags & flag::NAT == 0 {
+        return forward::dsr(frame, hop, arrival.ip_len);
+    }
+    forward::nat(frame, layout, record, control.flags, node, arrival.ip_len)
+}
+
+/// Node → client: the record found points to the connection's own.
+#[inline(always)]
+fn reply<T: Table>(frame: XdpFrame, layout: Layout, slot: Slot, arrival: Arrival, now: u32) -> Verdict {
+    let answer = slot.get();
+    let Some(connection) = table::at::<T>(answer.peer) else { return Verdict::STALE };
+    let control = connection.control();
+    let record = connection.get();
+    // One half may have been evicted and its place taken: the two must name each other.
+    if record.peer != slot.index + 1 || control.state <= State::Claimed as u8 || record.is_expired(now) {
+        return Verdict::STALE;
+    }
+    let (mac, egress) = answer.client_hop();
+    if needs_attention(control, arrival.tcp_flags)
+        && !segment(connection.record, Direction::FromNode as u32, arrival.tcp_flags, now)
+    {
+        return Verdict::STALE;
+    }
+    explain::step(step::REPLY);
+    explain::connection(record.virtual_server, record.node, control.flags, control.state);
+    if control.seen != now {
+        touch(connection, now);
+    }
+    count::reply(record.node, frame.linear_len());
+    forward::reply(frame, layout, record, mac, egress)
+}
+
+/// Whether the state may change: never for UDP and plain segments of established connections.
+#[inline(always)]
+fn needs_attention(control: Control, tcp_flags: u8) -> bool {
+    let steady = control.state == State::Established as u8 || control.state == State::Udp as u8;
+    !steady || tcp_flags & (tcp_flag::SYN | tcp_flag::FIN | tcp_flag::RST) != 0
+}
+
+/// The daemon and other CPUs compare the whole word; a refresh between their load and exchange makes them look again.
+#[inline(always)]
+fn touch(slot: Slot, now: u32) {
+    if explaining() {
+        return;
+    }
+    // SAFETY: an aligned word of a live map value.
+    unsafe { (&raw mut (*slot.record).control.seen).write_volatile(now) };
+}
+
+/// Once a tick: the connection lives, and its client may be behind another router by now.
+#[inline(always)]
+fn refresh<T: Table>(frame: XdpFrame, slot: Slot, control: Control, now: u32) {
+    touch(slot, now);
+    if control.flags & flag::NAT == 0 || explaining() {
+        return;
+    }
+    if let Some(answer) = table::at::<T>(slot.get().peer) {
+        if answer.control().flags & flag::REPLY != 0 && answer.get().peer == slot.index + 1 {
+            set_client_hop(answer.record, frame);
+        }
+    }
+}
+
+/// Notes where a client's packets come from: source MAC and interface slot, as `FlowRecord::client_hop` reads them.
+#[inline(always)]
+pub fn set_client_hop(record: *mut FlowRecord, frame: XdpFrame) {
+    let Some(ethernet) = frame.view::<14>(0) else { return };
+    // SAFETY: fields of a record that the caller owns or that changes by whole fields.
+    unsafe {
+        (*record).node = ethernet.load16(6);
+        (*record).virtual_server = ethernet.load16(8);
+        (*record).nat_port = ethernet.load16(10);
+        (*record).timeout = interface() as u16;
+    }
+}
+
+/// Seconds that a state may be silent, by the virtual server's settings.
+#[inline(always)]
+pub fn timeout_of(virtual_server: u16, state: u8) -> u16 {
+    TIMEOUTS.get(u32::from(virtual_server)).map_or(60, |t| t.0[usize::from(state & 15)])
+}
+
+/// Moves the state of a connection in `FLOWS` or `PENDING`. False: the packet opens a new connection in the old one's place.
+///
+/// A function of its own: it runs a few times in a connection's life.
+#[inline(never)]
+fn segment(record: *mut FlowRecord, direction: u32, tcp_flags: u8, now: u32) -> bool {
+    let slot = Slot { record, index: 0 };
+    let control = slot.control();
+    let state = State::from_number(control.state);
+    let from_client = direction == Direction::FromClient as u32;
+    let (next, fins) = match state {
+        State::Established | State::FinWait | State::TimeWait | State::Closed => {
+            if tcp_flags & tcp_flag::SYN != 0 {
+                // From the node: a SYN-ACK sent again. From the client: a new connection where the old one is closing.
+                return !(from_client && state.is_closing());
+            }
+            let direction = if from_client { Direction::FromClient } else { Direction::FromNode };
+            on_segment(state, control.flags & (flag::FIN_CLIENT | flag::FIN_NODE), direction, tcp_flags)
+        }
+        State::SynSent if !from_client && tcp_flags & tcp_flag::SYN != 0 => (State::SynReceived, 0),
+        State::Free | State::Claimed => return false,
+        State::SynSent | State::SynReceived | State::UdpNew | State::Udp | State::Affinity | State::Fragment => {
+            return true;
+        }
+    };
+    let mut flags = control.flags & !(flag::FIN_CLIENT | flag::FIN_NODE | flag::ACTIVE) | fins;
+    if next.is_active() {
+        flags |= flag::ACTIVE;
+    }
+    if (next as u8 == control.state && flags == control.flags) || explaining() {
+        return true;
+    }
+    let changed = Control { seen: now, state: next as u8, flags, generation: control.generation };
+    if slot.exchange(control, changed) {
+        let gained = flags & !control.flags & flag::ACTIVE != 0;
+        let lost = control.flags & !flags & flag::ACTIVE != 0;
+        // SAFETY: a live map value.
+        let (node, virtual_server) = unsafe { ((*record).node, (*record).virtual_server) };
+        if gained {
+            count::active(node, 1);
+        }
+        if lost {
+            count::active(node, u64::MAX);
+        }
+        // SAFETY: as above; a 16-bit field that only the connection's own packets write.
+        unsafe { (*record).timeout = timeout_of(virtual_server, next as u8) };
+    }
+    true
+}
+
+/// Takes a connection and its answering half out of `FLOWS`.
+#[inline(always)]
+pub fn remove<T: Table>(slot: Slot) {
+    if explaining() {
+        return;
+    }
+    let (node, peer) = (slot.get().node, slot.get().peer);
+    if slot.control().flags & flag::NAT != 0 {
+        if let Some(answer) = table::at::<T>(peer) {
+            if answer.get().peer == slot.index + 1 && answer.control().flags & flag::REPLY != 0 {
+                table::free(&answer);
+            }
+        }
+    }
+    count::forget(node, table::free(&slot));
+}
+
+/// Moves a connection from `PENDING` to `FLOWS`: both ways are proven. Without room it stays where it is, kept alive by its
+/// packets.
+#[inline(never)]
+pub fn promote(record: *mut FlowRecord, index: u32) {
+    if explaining() {
+        return;
+    }
+    let (pending, now) = (Slot { record, index }, now());
+    let control = pending.control();
+    if control.flags & PROMOTING != 0 || control.state <= State::Claimed as u8 {
+        return;
+    }
+    // One CPU does it; the record stays readable in `PENDING` until it is in `FLOWS`.
+    if !pending.exchange(control, Control { flags: control.flags | PROMOTING, ..control }) {
+        return;
+    }
+    if move_to_flows(pending, control, now) {
+        let node = pending.get().node;
+        if control.flags & flag::PENDING != 0 {
+            count::pending(node, u64::MAX);
+        }
+        if let Some(answer) = table::at::<crate::table::Pending>(pending.get().peer) {
+            if control.flags & flag::NAT != 0 && answer.get().peer == pending.index + 1 {
+                table::free(&answer);
+            }
+        }
+        table::free(&pending);
+    } else {
+        let held = pending.control();
+        pending.exchange(held, Control { flags: held.flags & !PROMOTING, ..held });
+    }
+}
+
+/// Bit of `Control::flags`, in `PENDING` only: a CPU is moving the record.
+const PROMOTING: u8 = 128;
+
+#[inline(always)]
+fn move_to_flows(pending: Slot, control: Control, now: u32) -> bool {
+    let record = pending.get();
+    let state = if control.state == State::UdpNew as u8 { State::Udp } else { State::Established };
+    let Some(scratch) = scratch() else { return false };
+    let moved = &mut scratch.record;
+    *moved = *record;
+    moved.timeout = timeout_of(record.virtual_server, state as u8);
+    moved.control = Control {
+        seen: now,
+        state: state as u8,
+        flags: control.flags & !(flag::PENDING | PROMOTING) | flag::ACTIVE,
+        generation: control.generation,
+    };
+    let Some(home) = table::claim::<Flows>(table::hash_key(&moved.key), now, table::Full::Refuse) else { return false };
+    if control.flags & flag::NAT != 0 {
+        let Some(peer) = crate::nat::move_answer(&pending, home.index, now) else {
+            table::release(&home);
+            return false;
+        };
+        moved.peer = peer;
+    }
+    table::publish(&home, moved);
+    count::active(moved.node, 1);
+    true
+}

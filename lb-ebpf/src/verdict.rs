@@ -1,0 +1,67 @@
+//! What a path ends with: a [`Reason`] and, when the packet is sent, the XDP action that sends it. Fits a register, because
+//! BPF functions return no more.
+
+use aya_ebpf::bindings::xdp_action;
+use lb_common::reason::{Action, Reason};
+
+/// Low byte: the reason; next byte: the XDP action.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct Verdict(u32);
+
+impl Verdict {
+    /// "Not by this way": the common case does not apply, or the record found cannot be used as it is. Never the end.
+    pub const STALE: Verdict = Verdict(0xffff);
+
+    /// Where the slow path goes on, between its steps.
+    pub const TRACKED: Verdict = Verdict(0xfffe);
+    /// The same, for ICMP.
+    pub const ICMP: Verdict = Verdict(0xfffd);
+    /// The same, for later fragments.
+    pub const FRAGMENT: Verdict = Verdict(0xfffc);
+    /// The same, for packets that no record knows.
+    pub const OPEN: Verdict = Verdict(0xfffb);
+    /// The same, for segments that are answered by a reset.
+    pub const RESET: Verdict = Verdict(0xfffa);
+
+    /// The path ends here, by the reason's own action.
+    #[inline(always)]
+    pub fn end(reason: Reason) -> Self {
+        let action = match reason.action() {
+            Action::Send => xdp_action::XDP_TX,
+            Action::Pass => xdp_action::XDP_PASS,
+            Action::Drop => xdp_action::XDP_DROP,
+        };
+        Self(reason as u32 | action << 8)
+    }
+
+    /// The packet was handed to a device by redirection.
+    #[inline(always)]
+    pub fn redirected(reason: Reason) -> Self {
+        Self(reason as u32 | xdp_action::XDP_REDIRECT << 8)
+    }
+
+    /// Number of the reason.
+    #[inline(always)]
+    pub fn reason(self) -> u32 {
+        self.0 & 0xff
+    }
+
+    /// XDP action.
+    #[inline(always)]
+    pub fn action(self) -> u32 {
+        self.0 >> 8 & 0xff
+    }
+
+    /// As a function of its own returns it.
+    #[inline(always)]
+    pub fn to_register(self) -> u32 {
+        self.0
+    }
+
+    /// From that.
+    #[inline(always)]
+    pub fn from_register(value: u32) -> Self {
+        Self(value)
+    }
+}

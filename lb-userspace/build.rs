@@ -1,0 +1,59 @@
+//! Builds the XDP programs of `lb-ebpf` from source and leaves the object as `$OUT_DIR/lb.bpf`, for `dataplane::load`.
+//!
+//! The nested cargo uses the stable toolchain with `RUSTC_BOOTSTRAP=1` (core has to be built for the BPF target) and the
+//! bpf-linker that `cargo xtask setup` installs into `target/tools`. Its target directory is its own: cargo locks them.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+const TARGET: &str = "bpfel-unknown-none";
+/// Debug information gives BTF: names in the verifier's log, and functions that are verified once. v3 has the atomics.
+const RUSTFLAGS: [&str; 4] = ["-Cdebuginfo=2", "-Clink-arg=--btf", "-Cpanic=abort", "-Ctarget-cpu=v3"];
+
+#[expect(clippy::print_stdout, reason = "how a build script talks to cargo")]
+fn main() {
+    let here = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it"));
+    let root = here.parent().expect("the crate is a member of the workspace");
+    for path in ["lb-ebpf/src", "lb-ebpf/Cargo.toml", "lb-common/src", "lb-common/Cargo.toml"] {
+        println!("cargo:rerun-if-changed={}", root.join(path).display());
+    }
+    let linker = root.join("target/tools/bin/bpf-linker");
+    println!("cargo:rerun-if-changed={}", linker.display());
+    println!("cargo:rerun-if-env-changed=LB_BPF_TARGET_DIR");
+    assert!(linker.exists(), "{} is missing: run `cargo xtask setup` first", linker.display());
+
+    let object = build(root, &linker);
+    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it")).join("lb.bpf");
+    std::fs::copy(&object, &out)
+        .unwrap_or_else(|error| panic!("copying {} to {}: {error}", object.display(), out.display()));
+}
+
+fn build(root: &Path, linker: &Path) -> PathBuf {
+    let target_dir = env::var_os("LB_BPF_TARGET_DIR").map_or_else(|| root.join("target/bpf"), PathBuf::from);
+    let mut path = vec![linker.parent().expect("a file has a folder").to_path_buf()];
+    path.extend(env::split_paths(&env::var_os("PATH").unwrap_or_default()));
+    let mut cargo = Command::new(env::var_os("CARGO").expect("cargo sets it"));
+    // What the outer build set for its own compiler must not reach the nested one.
+    for (name, _) in env::vars_os() {
+        let name = name.to_string_lossy();
+        let outer = name.starts_with("CARGO") && name != "CARGO_HOME" || name.starts_with("RUSTC") || name == "RUSTFLAGS";
+        if outer {
+            cargo.env_remove(name.as_ref());
+        }
+    }
+    let status = cargo
+        .current_dir(root.join("lb-ebpf"))
+        .args(["build", "--release", "--locked", "--package", "lb-ebpf", "-Zbuild-std=core", "--target", TARGET])
+        .arg("--target-dir")
+        .arg(&target_dir)
+        .env("PATH", env::join_paths(path).expect("folders of PATH have no colons"))
+        .env("RUSTC_BOOTSTRAP", "1")
+        .env("CARGO_ENCODED_RUSTFLAGS", RUSTFLAGS.join("\u{1f}"))
+        .status()
+        .expect("cargo runs");
+    assert!(status.success(), "building lb-ebpf failed: see the messages above (`cargo xtask setup` installs the tools)");
+    target_dir.join(TARGET).join("release/lb")
+}
