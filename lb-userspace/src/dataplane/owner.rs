@@ -1,6 +1,10 @@
 //! [`Dataplane`]: the one owner of programs, pins and maps. Plain blocking calls; `task` runs it beside the rest of the
 //! daemon.
 
+mod hops;
+mod interfaces;
+mod publish;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
@@ -9,25 +13,22 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lb_common::{
-    maps::{MAX_INTERFACES, Meta, VLAN_WORDS},
-    node::{Interface, Node, node_flag},
-    reason::REASON_SLOTS,
-};
+use lb_common::maps::Meta;
 
 use super::{
-    apply::{Applied, ApplyError, PlannedNode, Tables, failed, zeros},
+    apply::{Applied, ApplyError, PlannedNode, Tables},
     attach::{AttachError, Interfaces, pin_program},
     load::{self, LoadError, Program, Purpose, TableSizes},
     maps::{Maps, MapsError, Writer},
-    names::{InterfaceInfo, Names, SharedNames, SlotInfo},
+    names::SharedNames,
     netlink::{Netlink, NetlinkError},
-    network::{Event, Mode, Network, Unresolved},
-    nodes,
+    network::{Event, Network, Unresolved},
     pins::{PinDirectory, PinsError},
-    slots::Slots,
 };
-use crate::control::plan::{Admission, Plan};
+use crate::control::plan::Plan;
+pub use hops::mac;
+use hops::{Losses, refresh};
+use interfaces::interface_slots;
 
 /// How often next hops that do not answer are asked for again.
 const PROBE_SILENT: Duration = Duration::from_secs(1);
@@ -369,103 +370,6 @@ impl Dataplane {
         changed
     }
 
-    /// Writes what the maps say of interfaces: MAC address, index, VLANs; new slots begin with zero counters.
-    fn write_interfaces(&mut self, plan: &Plan) -> Result<(), DataplaneError> {
-        for (name, attached) in self.interfaces.iter() {
-            let link = self.network.link(attached.ifindex);
-            let interface = Interface {
-                mac: link.and_then(|link| link.mac).unwrap_or_default(),
-                ifindex: attached.ifindex,
-                ..Interface::default()
-            };
-            if self.maps.interfaces.get(&attached.slot, 0).map_err(failed("INTERFACES"))? != interface {
-                self.writer.interfaces.set(attached.slot, interface, 0).map_err(failed("INTERFACES"))?;
-            }
-            let vlans = plan.interfaces.get(name).map_or(&[][..], |interface| &interface.vlans);
-            write_vlans(&self.maps, &mut self.writer, attached.slot, vlans)?;
-            if attached.ifindex != 0 {
-                add_device(&mut self.writer, &mut self.devices, attached.ifindex);
-            }
-        }
-        Ok(())
-    }
-
-    /// The slot of an interface that has no program any more.
-    fn clear_interface(&mut self, slot: u32) -> Result<(), DataplaneError> {
-        self.writer.interfaces.set(slot, Interface::default(), 0).map_err(failed("INTERFACES"))?;
-        write_vlans(&self.maps, &mut self.writer, slot, &[])?;
-        for reason in 0..REASON_SLOTS {
-            let zero = zeros("REASONS")?;
-            self.writer.reasons.set(slot * REASON_SLOTS + reason, zero, 0).map_err(failed("REASONS"))?;
-        }
-        Ok(())
-    }
-
-    /// Lets readers know.
-    fn publish(&self) {
-        let admissions: HashMap<u16, Admission> = self.nodes.iter().map(|node| (node.slot, node.admission)).collect();
-        let slots = self.tables.slots().iter().map(|(number, slot)| {
-            let info = SlotInfo {
-                virtual_server: slot.key.virtual_server.clone(),
-                pool: slot.key.pool.clone(),
-                node: slot.key.node.clone(),
-                address: slot.key.address,
-                source: slot.source,
-                generation: slot.generation,
-                admission: admissions.get(&number).copied().unwrap_or(Admission::Nothing),
-                unresolved: self.unresolved.get(&number).map(ToString::to_string),
-            };
-            (number, info)
-        });
-        let interfaces = self.interfaces.iter().map(|(name, attached)| InterfaceInfo {
-            name: name.to_owned(),
-            ifindex: attached.ifindex,
-            slot: attached.slot,
-            mode: attached.mode,
-        });
-        let link = |ifindex: &u32| self.network.link(*ifindex).map(|link| (*ifindex, link.name.clone()));
-        self.names.replace(Names {
-            slots: slots.collect(),
-            virtual_servers: self.tables.ids().iter().map(|(name, id)| (id, name.to_owned())).collect(),
-            interfaces: interfaces.collect(),
-            links: self.devices.iter().filter_map(link).collect(),
-            plan: Arc::clone(&self.plan),
-            warnings: self.warnings(),
-            adopted: self.adopted,
-            sizes: self.options.sizes,
-        });
-    }
-
-    fn warnings(&self) -> Vec<String> {
-        let mut warnings = Vec::new();
-        let asked = load::new_meta(self.options.sizes, lb_common::flow::HashKeys(self.meta.table_keys));
-        if asked != self.meta {
-            warnings.push(format!(
-                "the flow tables in use have other sizes than the configuration asks for (max_flows, max_half_open): they \
-                 are kept so that no connection is lost; to change them, stop forwarding: stop lbd, rm -r {}, start it",
-                self.pins.path().display()
-            ));
-        }
-        warnings.extend(self.interface_error.clone());
-        for (name, attached) in self.interfaces.iter() {
-            match attached.mode {
-                None => warnings.push(format!("interface {name} does not exist: nothing is forwarded from it")),
-                Some(Mode::Generic) if attached.fell_back() => warnings
-                    .push(format!("interface {name}: its driver does not take XDP, the slow generic mode is in use")),
-                Some(Mode::Generic | Mode::Native) => {}
-            }
-        }
-        for node in self.nodes.iter().filter(|node| node.admission != Admission::Nothing) {
-            if let (Some(why), Some(slot)) = (self.unresolved.get(&node.slot), self.tables.slots().slot(node.slot)) {
-                let (pool, name, address) = (&slot.key.pool, &slot.key.node, node.address);
-                warnings.push(format!("pool {pool:?}: node {name:?} ({address}) gets no packets: {why}"));
-            }
-        }
-        warnings.sort();
-        warnings.dedup();
-        warnings
-    }
-
     /// Takes everything down: programs detached, maps and pins gone. (Dropping a `Dataplane` instead leaves all as it is,
     /// forwarding.)
     ///
@@ -514,110 +418,4 @@ fn create(pins: &PinDirectory, sizes: TableSizes) -> Result<Meta, DataplaneError
         return Err(error);
     }
     Ok(meta)
-}
-
-fn interface_slots(maps: &Maps) -> Result<BTreeMap<u32, u32>, DataplaneError> {
-    let mut slots = BTreeMap::new();
-    for slot in 0..MAX_INTERFACES {
-        let interface = maps.interfaces.get(&slot, 0).map_err(failed("INTERFACES"))?;
-        if interface.ifindex != 0 {
-            slots.insert(interface.ifindex, slot);
-        }
-    }
-    Ok(slots)
-}
-
-/// Whether nodes that may take less than before lose it now, or in a later call.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Losses {
-    Now,
-    Later,
-}
-
-/// Writes the slots of `nodes`. Says whether anything changed, and which nodes have no next hop.
-fn refresh(
-    maps: &Maps,
-    writer: &mut Writer,
-    devices: &mut BTreeSet<u32>,
-    network: &Network,
-    slots: &Slots,
-    nodes: &[PlannedNode],
-    losses: Losses,
-) -> (bool, BTreeMap<u16, Unresolved>) {
-    let mut changed = false;
-    let mut unresolved = BTreeMap::new();
-    for node in nodes {
-        let Some(slot) = slots.slot(node.slot) else { continue };
-        let hop = network.next_hop(node.address, node.on_link_only);
-        match hop {
-            Ok(hop) => add_device(writer, devices, hop.ifindex),
-            Err(why) => {
-                unresolved.insert(node.slot, why);
-            }
-        }
-        let index = u32::from(node.slot);
-        let before = maps.nodes.read(index);
-        let mut after = nodes::image(&before, slot, node, hop);
-        if losses == Losses::Later && before.generation == after.generation {
-            after.flags |= before.flags & node_flag::USABLE;
-        }
-        if before == after {
-            continue;
-        }
-        changed = true;
-        log_change(&before, &after, node);
-        nodes::write(&maps.nodes, index, &after);
-    }
-    (changed, unresolved)
-}
-
-fn log_change(before: &Node, after: &Node, node: &PlannedNode) {
-    let resolved = |node: &Node| node.flags & node_flag::RESOLVED != 0;
-    let (slot, address) = (node.slot, node.address);
-    match (resolved(before), resolved(after)) {
-        (true, true) if before.mac != after.mac => {
-            tracing::info!(slot, %address, before = %mac(before.mac), after = %mac(after.mac), "next hop's MAC address changed");
-        }
-        (false, true) => {
-            tracing::info!(slot, %address, mac = %mac(after.mac), ifindex = after.ifindex, "next hop resolved");
-        }
-        (true, false) if before.generation == after.generation => {
-            tracing::warn!(slot, %address, "next hop lost");
-        }
-        _ => {}
-    }
-}
-
-/// A MAC address as people write it.
-#[must_use]
-pub fn mac(bytes: [u8; 6]) -> String {
-    bytes.map(|byte| format!("{byte:02x}")).join(":")
-}
-
-/// Lets the data path redirect to an interface.
-fn add_device(writer: &mut Writer, devices: &mut BTreeSet<u32>, ifindex: u32) {
-    if devices.contains(&ifindex) {
-        return;
-    }
-    match writer.devices.insert(ifindex, ifindex, None, 0) {
-        Ok(()) => {
-            devices.insert(ifindex);
-        }
-        Err(error) => tracing::warn!(ifindex, %error, "cannot redirect to this interface"),
-    }
-}
-
-fn write_vlans(maps: &Maps, writer: &mut Writer, slot: u32, vlans: &[u16]) -> Result<(), ApplyError> {
-    let mut words = [0u64; VLAN_WORDS as usize];
-    for vlan in vlans {
-        if let Some(word) = words.get_mut(usize::from(vlan / 64)) {
-            *word |= 1 << (vlan % 64);
-        }
-    }
-    for (index, word) in (slot * VLAN_WORDS..).zip(words) {
-        if maps.vlans.get(&index, 0).map_err(failed("VLANS"))? != word {
-            writer.vlans.set(index, word, 0).map_err(failed("VLANS"))?;
-        }
-    }
-    Ok(())
 }
