@@ -31,7 +31,7 @@ use lb_common::conntrack::Timeouts;
 
 pub use self::{
     error::{ConfigError, ConfigErrors, Place},
-    rules::DsrObstacle,
+    rules::{DsrObstacle, Users, common_port},
 };
 pub use crate::control::plan::Interface;
 use crate::control::{

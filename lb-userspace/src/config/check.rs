@@ -10,7 +10,7 @@ mod references;
 use serde::Deserialize;
 
 use super::{
-    Config, ConfigErrors, build,
+    Config, ConfigErrors, Users, VirtualServer, build,
     document::Document,
     error::{Problem, Problems},
     read, schema,
@@ -45,7 +45,7 @@ pub(super) fn check(sources: &Sources) -> Result<Config, ConfigErrors> {
 }
 
 fn check_references(document: &Document, config: &Config, pruned: bool, problems: &mut Problems) {
-    let mut checker = Checker { document, config, pruned, problems };
+    let mut checker = Checker { document, config, users: config.users(), pruned, problems };
     checker.references();
     checker.addresses();
     checker.ports();
@@ -57,12 +57,18 @@ fn check_references(document: &Document, config: &Config, pruned: bool, problems
 struct Checker<'c> {
     document: &'c Document,
     config: &'c Config,
+    users: Users<'c>,
     /// Whether something wrong was taken out of the document: then nothing is concluded from what is not there.
     pruned: bool,
     problems: &'c mut Problems,
 }
 
-impl Checker<'_> {
+impl<'c> Checker<'c> {
+    /// The virtual servers that a pool may serve.
+    fn users_of(&self, pool: &str) -> Vec<(&'c str, &'c VirtualServer)> {
+        self.users.get(pool).cloned().unwrap_or_default()
+    }
+
     fn report(&mut self, problem: Problem) {
         self.problems.push(problem);
     }

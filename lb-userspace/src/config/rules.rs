@@ -1,8 +1,8 @@
 //! Questions about a valid configuration that several subsystems ask. Pure.
 
-use std::{fmt, net::IpAddr};
+use std::{collections::BTreeMap, fmt, net::IpAddr};
 
-use super::{Config, Node, Pool, VirtualServer};
+use super::{Config, Pool, VirtualServer};
 use crate::control::plan::Protocol;
 
 /// Why a pool cannot forward by DSR: a node's port that is not the port packets come with.
@@ -56,31 +56,49 @@ impl Config {
         servers.filter(move |(_, server)| self.pool_chain(&server.pool).iter().any(|(name, _)| *name == pool))
     }
 
+    /// [`Config::users_of`] for all pools at once; pools without a user are left out.
+    #[must_use]
+    pub fn users(&self) -> Users<'_> {
+        let mut users = Users::new();
+        for (name, server) in &self.virtual_servers {
+            for (pool, _) in self.pool_chain(&server.pool) {
+                users.entry(pool).or_default().push((name.as_str(), server));
+            }
+        }
+        users
+    }
+
     /// What keeps a pool from forwarding by DSR: nothing when it can.
     #[must_use]
     pub fn dsr_obstacles(&self, pool: &str) -> Vec<DsrObstacle> {
-        let nodes = self.pools.get(pool).into_iter().flat_map(|p| &p.nodes);
-        let ported: Vec<_> = nodes.filter_map(|(name, node)| node.port.map(|port| (name, port))).collect();
-        let obstacles = self.users_of(pool).flat_map(|(server_name, server)| {
-            let expected = server.single_port();
-            ported.iter().filter(move |(_, port)| expected != Some(*port)).map(move |(node, port)| DsrObstacle {
-                node: (*node).clone(),
-                port: *port,
-                virtual_server: server_name.to_owned(),
-                expected,
-            })
-        });
-        obstacles.collect()
+        let users: Vec<_> = self.users_of(pool).collect();
+        self.pools.get(pool).map(|pool| dsr_obstacles(pool, &users)).unwrap_or_default()
     }
+}
 
-    /// The port that a TCP monitor connects to: its own, the node's, or that of the TCP virtual servers the pool serves
-    /// when they all have the same one.
-    #[must_use]
-    pub fn monitored_port(&self, own: Option<u16>, pool: &str, node: &Node) -> Option<u16> {
-        own.or(node.port).or_else(|| {
-            let mut ports = self.users_of(pool).map(|(_, s)| s.single_port().filter(|_| s.protocol == Protocol::Tcp));
-            let first = ports.next()??;
-            ports.all(|port| port == Some(first)).then_some(first)
+/// Virtual servers that a pool may serve, by pool.
+pub type Users<'c> = BTreeMap<&'c str, Vec<(&'c str, &'c VirtualServer)>>;
+
+/// What keeps a pool of these users from forwarding by DSR.
+pub(super) fn dsr_obstacles(pool: &Pool, users: &[(&str, &VirtualServer)]) -> Vec<DsrObstacle> {
+    let ported: Vec<_> = pool.nodes.iter().filter_map(|(name, node)| node.port.map(|port| (name, port))).collect();
+    let obstacles = users.iter().flat_map(|(server_name, server)| {
+        let expected = server.single_port();
+        ported.iter().filter(move |(_, port)| expected != Some(*port)).map(move |(node, port)| DsrObstacle {
+            node: (*node).clone(),
+            port: *port,
+            virtual_server: (*server_name).to_owned(),
+            expected,
         })
-    }
+    });
+    obstacles.collect()
+}
+
+/// The port that a TCP monitor connects to when neither it nor the node says one: that of the TCP virtual servers that the
+/// pool serves, when they all have the same one.
+#[must_use]
+pub fn common_port(users: &[(&str, &VirtualServer)]) -> Option<u16> {
+    let mut ports = users.iter().map(|(_, s)| s.single_port().filter(|_| s.protocol == Protocol::Tcp));
+    let first = ports.next()??;
+    ports.all(|port| port == Some(first)).then_some(first)
 }

@@ -203,21 +203,18 @@ impl State {
     }
 
     fn replace_config(&mut self, config: Config) {
-        let before = self.monitors();
+        let before = probes(self.monitors());
         self.config = config;
         self.generation += 1;
         self.config_error = None;
         self.overrides.retain_valid(&self.config);
-        let after = self.monitors();
-        let same = |id: &CheckId| {
-            let probe = |checks: &[Check]| checks.iter().find(|check| check.is(id)).map(|check| check.probe);
-            probe(&before).is_some() && probe(&before) == probe(&after)
-        };
-        self.findings.retain(|id, _| same(id));
+        let after = probes(self.monitors());
+        self.findings.retain(|id, _| after.contains_key(id) && before.get(id) == after.get(id));
     }
 
     fn find(&mut self, id: CheckId, finding: Finding) {
-        if self.monitors().iter().any(|check| check.is(&id)) {
+        let (pool, node, monitor) = &id;
+        if self.config.pools.get(pool).is_some_and(|p| p.nodes.contains_key(node) && p.monitors.contains(monitor)) {
             self.findings.insert(id, finding);
         }
     }
@@ -257,8 +254,6 @@ impl State {
     }
 }
 
-impl Check {
-    fn is(&self, id: &CheckId) -> bool {
-        (&self.pool, &self.node, &self.monitor) == (&id.0, &id.1, &id.2)
-    }
+fn probes(checks: Vec<Check>) -> BTreeMap<CheckId, Probe> {
+    checks.into_iter().map(|check| ((check.pool, check.node, check.monitor), check.probe)).collect()
 }

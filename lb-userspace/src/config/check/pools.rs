@@ -5,9 +5,10 @@ use std::net::IpAddr;
 
 use super::Checker;
 use crate::config::{
-    MonitorKind, VirtualServer,
+    MonitorKind, VirtualServer, common_port,
     document::{ForwardingWord, Pool},
     error::Problem,
+    rules::dsr_obstacles,
     source::Span,
 };
 
@@ -44,7 +45,9 @@ impl Checker<'_> {
 
     /// A port mapping cannot be had with DSR.
     fn dsr_ports(&mut self, pool: &str) {
-        for obstacle in self.config.dsr_obstacles(pool) {
+        let users = self.users_of(pool);
+        let obstacles = self.config.pools.get(pool).map(|p| dsr_obstacles(p, &users)).unwrap_or_default();
+        for obstacle in obstacles {
             let Some(span) = self.node_address(pool, &obstacle.node) else { continue };
             let instead = match obstacle.expected {
                 Some(port) => format!("let the node listen on port {port} and remove the port here"),
@@ -59,7 +62,8 @@ impl Checker<'_> {
 
     /// With NAT, several ports cannot become one: answers could not be told apart.
     fn nat_ports(&mut self, name: &str, pool: &Pool) {
-        let users: Vec<_> = self.config.users_of(name).filter(|(_, server)| server.single_port().is_none()).collect();
+        let mut users = self.users_of(name);
+        users.retain(|(_, server)| server.single_port().is_none());
         for (node_name, node) in &pool.node {
             let Some((address, port)) = node.address.as_ref().and_then(|a| Some((a, a.value.port?))) else { continue };
             for (server, _) in &users {
@@ -107,7 +111,8 @@ impl Checker<'_> {
 
     /// A node of a family that no VIP has would never be used.
     fn unused_families(&mut self, name: &str, pool: &Pool) {
-        let vips: Vec<_> = self.config.users_of(name).flat_map(|(_, server)| self.config.addresses(server)).collect();
+        let users = self.users_of(name);
+        let vips: Vec<_> = users.iter().flat_map(|(_, server)| self.config.addresses(server)).collect();
         if vips.is_empty() || self.pruned {
             return;
         }
@@ -128,15 +133,17 @@ impl Checker<'_> {
 
     /// A TCP monitor must know a port for every node it checks.
     fn monitored_ports(&mut self, name: &str, pool: &Pool) {
-        if self.config.users_of(name).next().is_none() {
+        let users = self.users_of(name);
+        if users.is_empty() {
             return;
         }
+        let common = common_port(&users);
         let Some(nodes) = self.config.pools.get(name).map(|pool| &pool.nodes) else { return };
         for monitor in &pool.monitors {
             let Some(MonitorKind::Tcp { port }) = self.config.monitors.get(&monitor.value).map(|m| m.kind) else {
                 continue;
             };
-            let lost = nodes.iter().find(|(_, node)| self.config.monitored_port(port, name, node).is_none());
+            let lost = nodes.iter().find(|(_, node)| port.or(node.port).or(common).is_none());
             if let Some((node, _)) = lost {
                 let message =
                     format!("monitor {:?} does not know which port of node {node:?} to connect to", monitor.value);

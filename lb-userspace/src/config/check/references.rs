@@ -41,7 +41,7 @@ impl Checker<'_> {
         }
     }
 
-    /// Reports names that do not exist, and names that were said before.
+    /// Reports names that are not `there` (sorted), and names that were said before.
     fn exist<'a>(
         &mut self,
         who: &str,
@@ -52,7 +52,7 @@ impl Checker<'_> {
     ) {
         let mut seen = BTreeSet::new();
         for name in said {
-            if !there.contains(&name.value.as_str()) {
+            if there.binary_search(&name.value.as_str()).is_err() {
                 let mut help = words::advice(&name.value, &format!("there are [{section}] sections for"), there);
                 if there.is_empty() {
                     help = format!("there is no [{section}.NAME] section at all: add [{section}.{}]", name.value);

@@ -48,7 +48,7 @@ pub(super) fn virtual_server(state: &State, server: &config::VirtualServer) -> V
 }
 
 /// The first pool of the chain with a node that takes new connections; the own pool when none has one.
-fn pool_in_use<'a>(state: &'a State, own: &'a str) -> (&'a str, &'a Pool) {
+pub(super) fn pool_in_use<'a>(state: &'a State, own: &'a str) -> (&'a str, &'a Pool) {
     let chain = state.config.pool_chain(own);
     let takes_new = |name: &str, pool: &Pool| {
         pool.nodes.iter().any(|(node, n)| state.node_admission(name, node, n) == Admission::All)
@@ -63,14 +63,19 @@ fn nodes(state: &State, pool_name: &str, in_use: bool) -> Vec<Node> {
         name: name.clone(),
         address: SocketAddr::new(node.address, node.port.unwrap_or(0)),
         weight: state.node_weight(pool_name, name, node),
-        admission: match state.node_admission(pool_name, name, node) {
-            Admission::All if !in_use => Admission::Tracked,
-            admission @ (Admission::All | Admission::Tracked | Admission::Nothing) => admission,
-        },
+        admission: admission(state, pool_name, name, node, in_use),
         source_address: match node.address {
             IpAddr::V4(_) => pool.source_address4.map(IpAddr::V4),
             IpAddr::V6(_) => pool.source_address6.map(IpAddr::V6),
         },
     };
     pool.nodes.iter().map(node).collect()
+}
+
+/// What a node takes from a virtual server that its pool serves, or could serve.
+pub(super) fn admission(state: &State, pool: &str, name: &str, node: &config::Node, in_use: bool) -> Admission {
+    match state.node_admission(pool, name, node) {
+        Admission::All if !in_use => Admission::Tracked,
+        admission @ (Admission::All | Admission::Tracked | Admission::Nothing) => admission,
+    }
 }

@@ -1,10 +1,12 @@
 //! The control state as the admin API shows it, merged with the data path's counters. Pure.
 
+use std::collections::BTreeMap;
+
 use super::{State, derive};
 use crate::{
-    config::Node,
+    config::{Node, Pool},
     control::{
-        plan::{Admission, Forwarding, Plan, VirtualServer},
+        plan::{Admission, Forwarding, VirtualServer},
         query::{Counters, NodeCounters},
         view::{Health, InterfaceView, NodeView, PoolView, Status, Traffic, VirtualServerView},
     },
@@ -12,6 +14,15 @@ use crate::{
 
 /// Fill of a flow table, in percent, at which operators should look at it (THREATS D4).
 const TABLE_ALARM_PERCENT: u64 = 70;
+
+/// What virtual servers do with a node.
+#[derive(Default)]
+struct Use<'s> {
+    /// The most that one of them gives it.
+    admission: Option<Admission>,
+    /// Its counters in each of them.
+    counters: Vec<&'s NodeCounters>,
+}
 
 impl State {
     /// All virtual servers, by name.
@@ -42,22 +53,51 @@ impl State {
     /// All pools, by name.
     #[must_use]
     pub fn pools(&self, counters: &Counters) -> Vec<PoolView> {
-        let plan = self.plan();
-        let pools = self.config.pools.iter();
-        pools
-            .map(|(name, pool)| PoolView {
-                name: name.clone(),
-                forwarding: self.forwarding(name).unwrap_or(pool.forwarding),
-                forwarding_overridden: self.overrides.pools.contains_key(name),
-                scheduler: pool.scheduler,
-                on_node_failure: pool.on_node_failure,
-                refusal: pool.refusal,
-                failure_pool: pool.failure_pool.clone(),
-                monitors: pool.monitors.clone(),
-                virtual_servers: self.config.users_of(name).map(|(server, _)| server.to_owned()).collect(),
-                nodes: pool.nodes.iter().map(|(node, n)| self.pool_node_view(&plan, name, node, n, counters)).collect(),
-            })
-            .collect()
+        let users = self.config.users();
+        let uses = self.uses(counters);
+        let node_view = |pool: &String, name: &String, node: &Node| {
+            let used = uses.get(&(pool.as_str(), name.as_str()));
+            let admission = used.and_then(|used| used.admission);
+            let admission = admission.unwrap_or_else(|| self.node_admission(pool, name, node));
+            self.node_view(pool, name, node, admission, used.iter().flat_map(|used| used.counters.iter().copied()))
+        };
+        let view = |(name, pool): (&String, &Pool)| PoolView {
+            name: name.clone(),
+            forwarding: self.forwarding(name).unwrap_or(pool.forwarding),
+            forwarding_overridden: self.overrides.pools.contains_key(name),
+            scheduler: pool.scheduler,
+            on_node_failure: pool.on_node_failure,
+            refusal: pool.refusal,
+            failure_pool: pool.failure_pool.clone(),
+            monitors: pool.monitors.clone(),
+            virtual_servers: users
+                .get(name.as_str())
+                .into_iter()
+                .flatten()
+                .map(|(name, _)| (*name).to_owned())
+                .collect(),
+            nodes: pool.nodes.iter().map(|(node_name, node)| node_view(name, node_name, node)).collect(),
+        };
+        self.config.pools.iter().map(view).collect()
+    }
+
+    /// What virtual servers do with each node, together.
+    fn uses<'s>(&'s self, counters: &'s Counters) -> BTreeMap<(&'s str, &'s str), Use<'s>> {
+        let mut uses: BTreeMap<_, Use<'_>> = BTreeMap::new();
+        for ((_, pool, node), counted) in &counters.nodes {
+            uses.entry((pool.as_str(), node.as_str())).or_default().counters.push(counted);
+        }
+        for server in self.config.virtual_servers.values() {
+            let (in_use, _) = derive::pool_in_use(self, &server.pool);
+            for (pool_name, pool) in self.config.pool_chain(&server.pool) {
+                for (name, node) in &pool.nodes {
+                    let admission = derive::admission(self, pool_name, name, node, pool_name == in_use);
+                    let used = uses.entry((pool_name, name)).or_default();
+                    used.admission = used.admission.into_iter().chain([admission]).min_by_key(openness);
+                }
+            }
+        }
+        uses
     }
 
     /// What the control state knows of the daemon; version, process, uptime, file and data path are left to the caller.
@@ -123,14 +163,6 @@ impl State {
         warnings
     }
 
-    fn pool_node_view(&self, plan: &Plan, pool: &str, name: &str, node: &Node, counters: &Counters) -> NodeView {
-        let planned = plan.virtual_servers.values().flat_map(|server| &server.nodes);
-        let admissions = planned.filter(|n| n.pool == pool && n.name == name).map(|n| n.admission);
-        let admission = admissions.min_by_key(|a| *a as u8).unwrap_or_else(|| self.node_admission(pool, name, node));
-        let own = counters.nodes.iter().filter(|((_, p, n), _)| p == pool && n == name).map(|(_, counters)| counters);
-        self.node_view(pool, name, node, admission, own)
-    }
-
     fn node_view<'a>(
         &self,
         pool: &str,
@@ -174,6 +206,15 @@ fn forwarding_name(forwarding: Forwarding) -> &'static str {
         Forwarding::Dsr => "dsr",
         Forwarding::Nat => "nat",
         Forwarding::NatSource => "nat_source",
+    }
+}
+
+/// Smaller is more.
+fn openness(admission: &Admission) -> u8 {
+    match admission {
+        Admission::All => 0,
+        Admission::Tracked => 1,
+        Admission::Nothing => 2,
     }
 }
 
