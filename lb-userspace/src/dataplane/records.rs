@@ -8,10 +8,7 @@ use std::{
     time::Instant,
 };
 
-use lb_common::{
-    maps::{MAX_VIRTUAL_SERVERS, Name},
-    vip::VirtualServer,
-};
+use lb_common::{maps::Name, vip::VirtualServer};
 
 use super::{
     apply::{Applied, ApplyError, PlannedNode, failed},
@@ -63,7 +60,7 @@ impl Records {
     pub(super) fn adopt(maps: Arc<Maps>, keys: &Keys, names: &[Name]) -> Result<Self, ApplyError> {
         let mut records = Self {
             current: BTreeMap::new(),
-            indexes: Regions::new(MAX_VIRTUAL_SERVERS),
+            indexes: Regions::new(maps.virtual_servers.len()),
             regions: Regions::new(maps.rings.len()),
             orphans: Leftover::default(),
             maps,
@@ -103,7 +100,7 @@ impl Records {
         let all: Vec<u64> = services::record_keys(plan).filter_map(chunks).collect();
         let needed = all.iter().sum::<u64>() + all.iter().max().unwrap_or(&0);
         let capacity = self.regions.capacity();
-        if all.len() >= MAX_VIRTUAL_SERVERS as usize - 1 {
+        if all.len() + 1 >= self.indexes.capacity() as usize {
             return Err(SlotsError::VirtualServers { wanted: all.len() }.into());
         }
         if needed >= u64::from(capacity) {

@@ -92,7 +92,7 @@ pub fn record_keys(plan: &Plan) -> impl Iterator<Item = RecordKey> + '_ {
 /// The keys that a plan needs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Keys {
-    /// `SERVICES` without the VIPs themselves.
+    /// `SERVICES` without the VIPs themselves; port 0 with a protocol: the owner of fragments without ports.
     pub services: HashMap<ServiceKey, u32>,
     /// `PORT_RANGES`.
     pub ranges: HashMap<ServiceKey, PortRanges>,
@@ -153,12 +153,28 @@ pub fn keys(plan: &Plan, index: &BTreeMap<RecordKey, u32>) -> Result<Keys, Servi
             }
         }
     }
+    keys.services.extend(fragment_owners(plan, index));
     for (key, (address, list)) in ranges {
         keys.ranges.insert(key, sorted(list).ok_or(ServicesError::Ranges { address })?);
     }
     check_size(keys.services.len() + keys.vips.len(), MAX_SERVICES)?;
     check_size(keys.ranges.len(), MAX_RANGED_VIPS)?;
     Ok(keys)
+}
+
+/// Fragments without ports, out of order, can be given to a virtual server only when it is the only one of its VIP and
+/// protocol, and forwards by DSR: its key has port 0.
+fn fragment_owners(plan: &Plan, index: &BTreeMap<RecordKey, u32>) -> HashMap<ServiceKey, u32> {
+    let mut owners: HashMap<ServiceKey, Option<u32>> = HashMap::new();
+    for (name, server) in &plan.virtual_servers {
+        for address in &server.addresses {
+            let record = index.get(&(name.clone(), Family::of(*address))).copied().unwrap_or(0);
+            let alone = (server.forwarding == Forwarding::Dsr).then_some(record);
+            let key = service_key(*address, 0, server.protocol.number());
+            owners.entry(key).and_modify(|owner| *owner = None).or_insert(alone);
+        }
+    }
+    owners.into_iter().filter_map(|(key, owner)| Some((key, owner?))).collect()
 }
 
 fn check_size(wanted: usize, most: u32) -> Result<(), ServicesError> {
@@ -297,6 +313,24 @@ pub(super) mod tests {
         assert_eq!(ranges[0], PortRange { first: 8000, last: 8100, config: 2 });
         assert_eq!(ranges[1], PortRange { first: 1, last: 65535, config: 1 });
         assert_eq!(ranges[2], PortRange::default());
+    }
+
+    #[test]
+    fn fragments_without_ports_belong_to_the_only_dsr_server_of_a_vip_and_protocol() {
+        let dsr = |vip: &str, port| plan::VirtualServer {
+            forwarding: Forwarding::Dsr,
+            ..server(&[vip], &[(port, port)], &[])
+        };
+        let plan = plan(vec![
+            ("alone", dsr("192.0.2.1", 80)),
+            ("nat", server(&["192.0.2.2"], &[(80, 80)], &[])),
+            ("one", dsr("192.0.2.3", 80)),
+            ("two", dsr("192.0.2.3", 81)),
+        ]);
+        let index: BTreeMap<RecordKey, u32> = record_keys(&plan).zip(1..).collect();
+        let keys = keys(&plan, &index).unwrap();
+        let owner = |vip: &str| keys.services.get(&service_key(vip.parse().unwrap(), 0, 6)).copied();
+        assert_eq!([owner("192.0.2.1"), owner("192.0.2.2"), owner("192.0.2.3")], [Some(1), None, None]);
     }
 
     #[test]
