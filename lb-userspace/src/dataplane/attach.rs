@@ -1,29 +1,28 @@
 //! The XDP programs on interfaces: one instance each, attached by a pinned link, replaced through that link and never
 //! detached for a replacement. Everything that can be refused is looked at before anything is changed.
 
+mod step;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 
 use aya::{
     pin::PinError,
-    programs::{
-        ProgramError, XdpMode,
-        links::{FdLink, LinkError, PinnedLink},
-        loaded_programs,
-        xdp::XdpLink,
-    },
+    programs::{ProgramError, links::LinkError},
 };
 use lb_common::maps::{MAX_INTERFACES, Meta};
 
 use super::{
-    load::{self, LoadError, Program, Purpose},
+    load::{self, LoadError, Purpose},
     network::{Link, Mode, Network},
     pins::{PinDirectory, PinsError},
 };
 use crate::control::plan::{AttachMode, Interface};
+use step::{Situation, Step, driver, fits, inspect, remove_pin};
+pub use step::{build_mark, pin_program};
 
 /// Why a program could not be attached. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
@@ -130,27 +129,6 @@ pub struct Interfaces {
     inherited: BTreeMap<u32, u32>,
 }
 
-/// What was found on an interface before anything is changed.
-#[derive(Clone, Copy)]
-enum Situation {
-    Absent,
-    /// No program; a pinned link there may be is stale.
-    Free,
-    /// Our program, by our pinned link.
-    Ours(Mode),
-}
-
-/// A program ready to be put on an interface.
-struct Step {
-    interface: String,
-    ifindex: u32,
-    slot: u32,
-    situation: Situation,
-    wanted: AttachMode,
-    driver: String,
-    program: Program,
-}
-
 impl Interfaces {
     /// With the slots that the map has, by ifindex.
     #[must_use]
@@ -180,6 +158,7 @@ impl Interfaces {
             return Err(AttachError::TooMany { wanted: wanted.len() });
         }
         let mut steps = Vec::new();
+        let mut adopted = Vec::new();
         let mut slots: BTreeSet<u32> = self.attached.values().map(|attached| attached.slot).collect();
         for (name, interface) in wanted {
             let link = network.link_named(name);
@@ -190,6 +169,20 @@ impl Interfaces {
             slots.insert(slot);
             match (inspect(pins, name, link)?, link) {
                 (Situation::Absent, _) | (_, None) => self.set_absent(name, slot, interface.mode),
+                (Situation::Ours(xdp), Some(link))
+                    if fits(interface.mode, xdp.mode)
+                        && pins.build(&pins.program(name)) == Some(build_mark(link.ifindex, slot, xdp.program)) =>
+                {
+                    tracing::info!(
+                        interface = name,
+                        ifindex = link.ifindex,
+                        mode = xdp.mode.name(),
+                        "XDP program adopted"
+                    );
+                    let (ifindex, mode, wanted) = (link.ifindex, Some(xdp.mode), interface.mode);
+                    self.attached.insert(name.clone(), Attached { ifindex, slot, mode, wanted });
+                    adopted.push(name.clone());
+                }
                 (situation, Some(link)) => {
                     let purpose = Purpose { ifindex: link.ifindex, slot, explain: false };
                     let program = load::load(&pins.maps(), meta, purpose)
@@ -206,7 +199,9 @@ impl Interfaces {
                 }
             }
         }
-        self.carry_out(pins, steps)
+        let mut changed = self.carry_out(pins, steps)?;
+        changed.append(&mut adopted);
+        Ok(changed)
     }
 
     /// Whether the interface has what it should have.
@@ -259,7 +254,7 @@ impl Interfaces {
         Ok(names)
     }
 
-    /// Takes the program off interfaces that are not in the plan. Answers their slots.
+    /// Takes the program off interfaces that are not in the plan. Answers the slots that this leaves without an owner.
     ///
     /// # Errors
     /// When a pin cannot be removed.
@@ -274,9 +269,13 @@ impl Interfaces {
         for name in names.into_iter().filter(|name| !wanted.contains_key(name)) {
             remove_pin(&pins.link(&name))?;
             remove_pin(&pins.program(&name))?;
+            pins.forget_build(&pins.program(&name))?;
             slots.extend(self.attached.remove(&name).map(|attached| attached.slot));
             tracing::info!(interface = name, "XDP program detached");
         }
+        // Slots that an earlier daemon gave to interfaces that are not in this plan.
+        let inherited = std::mem::take(&mut self.inherited).into_values();
+        slots.extend(inherited.filter(|slot| self.attached.values().all(|attached| attached.slot != *slot)));
         Ok(slots)
     }
 
@@ -293,180 +292,5 @@ impl Interfaces {
         attached.ifindex = 0;
         attached.mode = None;
         true
-    }
-}
-
-impl Step {
-    /// Puts the program on the interface and pins it. New links are added to `fresh`.
-    fn carry_out(&mut self, pins: &PinDirectory, fresh: &mut Vec<PathBuf>) -> Result<Mode, AttachError> {
-        let link_pin = pins.link(&self.interface);
-        let mode = match self.situation {
-            Situation::Ours(mode) if fits(self.wanted, mode) => {
-                self.replace(&link_pin)?;
-                mode
-            }
-            // Another mode was configured: the kernel cannot change it in place.
-            Situation::Ours(mode) => self.attach_anew(&link_pin, mode)?,
-            Situation::Free | Situation::Absent => {
-                remove_pin(&link_pin)?;
-                let (link, mode) = self.attach()?;
-                pin_link(link, &link_pin)?;
-                fresh.push(link_pin);
-                mode
-            }
-        };
-        self.pin_program(pins)?;
-        tracing::info!(
-            interface = self.interface,
-            ifindex = self.ifindex,
-            mode = mode.name(),
-            replaced = matches!(self.situation, Situation::Ours(_)),
-            "XDP program attached"
-        );
-        Ok(mode)
-    }
-
-    /// Exchanges the program behind the pinned link in one step: no packet sees the interface without one.
-    fn replace(&mut self, pin: &Path) -> Result<(), AttachError> {
-        let failed = |source| AttachError::Link { path: pin.to_owned(), source };
-        let link = FdLink::from(PinnedLink::from_pin(pin).map_err(failed)?);
-        let link = XdpLink::try_from(link).map_err(failed)?;
-        let interface = self.interface.clone();
-        let xdp = self.program.xdp().map_err(|source| AttachError::Load { interface: interface.clone(), source })?;
-        xdp.attach_to_link(link).map_err(|source| AttachError::Refused { interface, source })?;
-        Ok(())
-    }
-
-    /// Detaches and attaches in the wanted mode; in the mode there was, when that fails.
-    fn attach_anew(&mut self, pin: &Path, before: Mode) -> Result<Mode, AttachError> {
-        remove_pin(pin)?;
-        match self.attach() {
-            Ok((link, mode)) => pin_link(link, pin).map(|()| mode),
-            Err(error) => {
-                let mode = if before == Mode::Native { XdpMode::Driver } else { XdpMode::Skb };
-                let link = self.attach_in(mode).map_err(|error| self.refused(error))?;
-                pin_link(link, pin)?;
-                Err(error)
-            }
-        }
-    }
-
-    fn attach(&mut self) -> Result<(FdLink, Mode), AttachError> {
-        if self.wanted != AttachMode::Generic {
-            match self.attach_in(XdpMode::Driver) {
-                Ok(link) => return Ok((link, Mode::Native)),
-                Err(error) => self.native_refused(error)?,
-            }
-        }
-        let link = self.attach_in(XdpMode::Skb).map_err(|error| self.refused(error))?;
-        Ok((link, Mode::Generic))
-    }
-
-    /// With `auto`, a warning; otherwise an error.
-    fn native_refused(&self, error: ProgramError) -> Result<(), AttachError> {
-        let ProgramError::SyscallError(error) = error else { return Err(self.refused(error)) };
-        if is_busy(&error.io_error) {
-            return Err(self.refused(error.into()));
-        }
-        let (interface, driver) = (self.interface.clone(), self.driver.clone());
-        if self.wanted == AttachMode::Native {
-            return Err(AttachError::Native { interface, driver, source: error.io_error });
-        }
-        tracing::warn!(
-            interface,
-            driver,
-            error = %error.io_error,
-            "the driver refuses XDP; falling back to the slow generic mode"
-        );
-        Ok(())
-    }
-
-    fn refused(&self, error: ProgramError) -> AttachError {
-        let interface = self.interface.clone();
-        if let ProgramError::SyscallError(error) = &error
-            && is_busy(&error.io_error)
-        {
-            return AttachError::Busy { interface, program: "attached a moment ago".to_owned() };
-        }
-        AttachError::Refused { interface, source: error }
-    }
-
-    fn attach_in(&mut self, mode: XdpMode) -> Result<FdLink, ProgramError> {
-        // `carry_out` has the program only when `xdp` succeeded before (`load` checks it).
-        let xdp = self.program.xdp().map_err(|_| ProgramError::NotLoaded)?;
-        let id = xdp.attach_to_if_index(self.ifindex, mode)?;
-        FdLink::try_from(xdp.take_link(id)?).map_err(|_| ProgramError::UnexpectedProgramType)
-    }
-
-    /// The pin is exchanged by renaming, so that it always leads to a program.
-    fn pin_program(&mut self, pins: &PinDirectory) -> Result<(), AttachError> {
-        let interface = self.interface.clone();
-        let path = pins.program(&interface);
-        let xdp = self.program.xdp().map_err(|source| AttachError::Load { interface, source })?;
-        pin_program(xdp, &path)
-    }
-}
-
-/// Pins a program at `path`, in the place of an older one.
-///
-/// # Errors
-/// What the BPF file system says.
-pub fn pin_program(program: &mut aya::programs::Xdp, path: &Path) -> Result<(), AttachError> {
-    let new = path.with_file_name("new-program");
-    remove_pin(&new)?;
-    program.pin(&new).map_err(|source| AttachError::Pin { path: new.clone(), source })?;
-    fs::rename(&new, path).map_err(|source| AttachError::Io { path: path.to_owned(), source })
-}
-
-fn pin_link(link: FdLink, path: &Path) -> Result<(), AttachError> {
-    link.pin(path).map(|_| ()).map_err(|source| AttachError::Pin { path: path.to_owned(), source })
-}
-
-fn fits(wanted: AttachMode, mode: Mode) -> bool {
-    match wanted {
-        AttachMode::Auto => true,
-        AttachMode::Native => mode == Mode::Native,
-        AttachMode::Generic => mode == Mode::Generic,
-    }
-}
-
-fn inspect(pins: &PinDirectory, name: &str, link: Option<&Link>) -> Result<Situation, AttachError> {
-    let Some(link) = link else { return Ok(Situation::Absent) };
-    let Some(xdp) = link.xdp else { return Ok(Situation::Free) };
-    let pin = pins.link(name);
-    if pin.exists() {
-        let failed = |source| AttachError::Link { path: pin.clone(), source };
-        let pinned = FdLink::from(PinnedLink::from_pin(&pin).map_err(failed)?);
-        if pinned.info().map_err(failed)?.program_id() == xdp.program {
-            return Ok(Situation::Ours(xdp.mode));
-        }
-    }
-    Err(AttachError::Busy { interface: name.to_owned(), program: program_name(xdp.program) })
-}
-
-fn program_name(id: u32) -> String {
-    let info = loaded_programs().filter_map(Result::ok).find(|info| info.id() == id);
-    match info.as_ref().and_then(|info| info.name_as_str()) {
-        Some(name) => format!("id {id}, named {name:?}"),
-        None => format!("id {id}"),
-    }
-}
-
-fn driver(link: &Link) -> String {
-    let path = Path::new("/sys/class/net").join(&link.name).join("device/driver");
-    let driver = fs::read_link(path).ok().and_then(|target| Some(target.file_name()?.to_string_lossy().into_owned()));
-    driver.or_else(|| link.kind.clone()).unwrap_or_else(|| "unknown".to_owned())
-}
-
-fn is_busy(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EEXIST))
-}
-
-fn remove_pin(path: &Path) -> Result<(), AttachError> {
-    match fs::remove_file(path) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => {
-            Err(AttachError::Io { path: path.to_owned(), source })
-        }
-        _ => Ok(()),
     }
 }

@@ -1,7 +1,7 @@
 //! The XDP object: what it declares, and loading it into the kernel with its read-only globals set. One instance per
 //! interface, and one that explains packets; all share the pinned maps. Called by `pins` and `attach`.
 
-use std::{collections::BTreeMap, io, path::Path};
+use std::{collections::BTreeMap, io, path::Path, sync::OnceLock};
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader, VerifierLogLevel,
@@ -9,7 +9,7 @@ use aya::{
     programs::{ProgramError, Xdp},
 };
 use lb_common::{
-    flow::{HashKeys, WAYS},
+    flow::{HashKeys, WAYS, mix64},
     maps::{LAYOUT_VERSION, META_MAGIC, Meta, global},
 };
 
@@ -26,6 +26,15 @@ const LOG_LINES: usize = 12;
 
 /// The object that `build.rs` made of `lb-ebpf`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lb.bpf"));
+
+/// Identifies the object, as long as nobody means to deceive: daemons of the same build need not load it again.
+pub fn build() -> u64 {
+    static BUILD: OnceLock<u64> = OnceLock::new();
+    *BUILD.get_or_init(|| {
+        let mix = |hash: u64, word: &[u8]| mix64(hash ^ word.iter().fold(0, |word, byte| word << 8 | u64::from(*byte)));
+        OBJECT.chunks(8).fold(OBJECT.len() as u64, mix)
+    })
+}
 
 /// Why the programs could not be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -178,6 +187,11 @@ pub struct Purpose {
     pub slot: u32,
     /// Whether it is the explaining twin.
     pub explain: bool,
+}
+
+impl Purpose {
+    /// The explaining twin: of no interface.
+    pub const EXPLAIN: Purpose = Purpose { ifindex: 0, slot: 0, explain: true };
 }
 
 /// A program in the kernel.

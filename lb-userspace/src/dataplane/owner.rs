@@ -13,11 +13,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use aya::programs::{ProgramInfo, Xdp};
 use lb_common::maps::Meta;
 
 use super::{
     apply::{Applied, ApplyError, PlannedNode, Tables},
-    attach::{AttachError, Interfaces, pin_program},
+    attach::{AttachError, Interfaces, build_mark, pin_program},
     load::{self, LoadError, Program, Purpose, TableSizes},
     maps::{Maps, MapsError, Writer},
     names::SharedNames,
@@ -86,8 +87,6 @@ pub struct Dataplane {
     tables: Tables,
     writer: Writer,
     interfaces: Interfaces,
-    /// Kept loaded for its pin.
-    _explain: Program,
     netlink: Netlink,
     network: Network,
     plan: Arc<Plan>,
@@ -115,11 +114,11 @@ impl Dataplane {
         let pins = PinDirectory::open(&options.pin_dir)?;
         let found = pins.adoptable()?;
         let adopted = found.is_some();
-        let meta = match found {
-            Some(meta) => meta,
-            None => create(&pins, options.sizes)?,
+        let (meta, twin) = match found {
+            Some(meta) => (meta, None),
+            None => create(&pins, options.sizes).map(|(meta, twin)| (meta, Some(twin)))?,
         };
-        let parts = match Parts::open(&pins, &meta) {
+        let parts = match Parts::open(&pins, &meta, twin) {
             Err(error) if !adopted => {
                 pins.remove()?;
                 return Err(error);
@@ -134,7 +133,6 @@ impl Dataplane {
             tables: parts.tables,
             writer: parts.writer,
             interfaces: parts.interfaces,
-            _explain: parts.explain,
             netlink: parts.netlink,
             network: Network::default(),
             plan: Arc::new(Plan::default()),
@@ -384,7 +382,6 @@ impl Dataplane {
 
 /// What is opened once the maps are there.
 struct Parts {
-    explain: Program,
     maps: Arc<Maps>,
     writer: Writer,
     tables: Tables,
@@ -393,29 +390,48 @@ struct Parts {
 }
 
 impl Parts {
-    fn open(pins: &PinDirectory, meta: &Meta) -> Result<Self, DataplaneError> {
+    /// `explain`: the twin, when the maps were made with it.
+    fn open(pins: &PinDirectory, meta: &Meta, explain: Option<Program>) -> Result<Self, DataplaneError> {
         let directory = pins.maps();
-        let mut explain = load::load(&directory, meta, Purpose { ifindex: 0, slot: 0, explain: true })?;
+        let explain = match explain {
+            None if has_twin(pins) => None,
+            None => Some(load::load(&directory, meta, Purpose::EXPLAIN)?),
+            made => made,
+        };
         let maps = Arc::new(Maps::open(&directory)?);
         let tables = Tables::adopt(Arc::clone(&maps), Writer::open(&directory)?)?;
         let interfaces = Interfaces::new(interface_slots(&maps)?);
         let (writer, netlink) = (Writer::open(&directory)?, Netlink::open()?);
         pins.make_directories()?;
-        pin_program(explain.xdp()?, &pins.explain())?;
-        Ok(Self { explain, maps, writer, tables, interfaces, netlink })
+        if let Some(mut explain) = explain {
+            pin_twin(pins, explain.xdp()?)?;
+        }
+        Ok(Self { maps, writer, tables, interfaces, netlink })
     }
 }
 
-/// Makes the maps, by loading the program once with them.
-fn create(pins: &PinDirectory, sizes: TableSizes) -> Result<Meta, DataplaneError> {
+/// Whether the pinned twin is of this build.
+fn has_twin(pins: &PinDirectory) -> bool {
+    let pin = pins.explain();
+    let pinned = ProgramInfo::from_pin(&pin).map(|info| build_mark(0, 0, info.id())).ok();
+    pinned.is_some() && pins.build(&pin) == pinned
+}
+
+fn pin_twin(pins: &PinDirectory, twin: &mut Xdp) -> Result<(), DataplaneError> {
+    let pin = pins.explain();
+    pin_program(twin, &pin)?;
+    let refused = |source| AttachError::Refused { interface: "none (explaining twin)".to_owned(), source };
+    let info = twin.info().map_err(refused)?;
+    Ok(pins.set_build(&pin, &build_mark(0, 0, info.id()))?)
+}
+
+/// Makes the maps, by loading the explaining twin with them.
+fn create(pins: &PinDirectory, sizes: TableSizes) -> Result<(Meta, Program), DataplaneError> {
     let meta = load::new_meta(sizes, load::random_keys().map_err(DataplaneError::Random)?);
-    let made = pins.create_maps(&meta, |directory| {
-        load::load(directory, &meta, Purpose { ifindex: 0, slot: 0, explain: true })?;
-        Ok::<(), DataplaneError>(())
-    });
-    if let Err(error) = made {
+    let made = pins
+        .create_maps(&meta, |directory| load::load(directory, &meta, Purpose::EXPLAIN).map_err(DataplaneError::from));
+    if made.is_err() {
         pins.remove()?;
-        return Err(error);
     }
-    Ok(meta)
+    Ok((meta, made?))
 }

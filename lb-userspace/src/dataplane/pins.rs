@@ -1,5 +1,5 @@
 //! The directory in the BPF file system that outlives the daemon: `maps/NAME`, `programs/IFNAME`, `programs/explain`,
-//! `links/IFNAME`. Finds out whether it is empty, ours to adopt, or somebody else's, and never changes what it refuses.
+//! `links/IFNAME`, and in `builds` a note about each program. Finds out whether it is empty, ours to adopt, or somebody else's, and never changes what it refuses.
 //!
 //! Two daemons never share it: the directory itself is locked (`flock`) as long as [`PinDirectory`] lives.
 
@@ -170,6 +170,40 @@ impl PinDirectory {
         self.path.join("links").join(pin_name(interface))
     }
 
+    /// What was noted about the program pinned at `program` ([`PinDirectory::set_build`]).
+    #[must_use]
+    pub fn build(&self, program: &Path) -> Option<String> {
+        let note = fs::read_link(self.note(program)?).ok()?;
+        Some(note.to_string_lossy().into_owned())
+    }
+
+    /// Notes where a pinned program came from: as the target of a symbolic link, which is all the text that a BPF file
+    /// system holds.
+    ///
+    /// # Errors
+    /// A file operation.
+    pub fn set_build(&self, program: &Path, text: &str) -> Result<(), PinsError> {
+        self.forget_build(program)?;
+        let Some(note) = self.note(program) else { return Ok(()) };
+        std::os::unix::fs::symlink(text, &note).map_err(io_error(&note, "make the symbolic link"))
+    }
+
+    /// Removes that note.
+    ///
+    /// # Errors
+    /// A file operation.
+    pub fn forget_build(&self, program: &Path) -> Result<(), PinsError> {
+        let Some(note) = self.note(program) else { return Ok(()) };
+        match fs::remove_file(&note) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error(&note, "remove")(error)),
+            _ => Ok(()),
+        }
+    }
+
+    fn note(&self, program: &Path) -> Option<PathBuf> {
+        Some(self.path.join("builds").join(program.file_name()?))
+    }
+
     /// Interfaces that have a pinned link.
     ///
     /// # Errors
@@ -188,11 +222,11 @@ impl PinDirectory {
     /// `Foreign` or `Owner` for the first thing that is not as it should be.
     pub fn adoptable(&self) -> Result<Option<Meta>, PinsError> {
         for name in entries(&self.path)? {
-            if !["maps", "programs", "links", "new"].contains(&name.as_str()) {
+            if !["maps", "programs", "builds", "links", "new"].contains(&name.as_str()) {
                 return Err(self.foreign(self.path.join(name), "pins of lbd only".into(), "an unknown name".into()));
             }
         }
-        for directory in ["programs", "links"].map(|name| self.path.join(name)) {
+        for directory in ["programs", "builds", "links"].map(|name| self.path.join(name)) {
             if directory.exists() {
                 check_owner(&directory)?;
                 for name in entries(&directory)? {
@@ -278,17 +312,19 @@ impl PinDirectory {
     ///
     /// # Errors
     /// What `make` says, or a file operation.
-    pub fn create_maps<E: From<PinsError>>(
+    pub fn create_maps<T, E: From<PinsError>>(
         &self,
         meta: &Meta,
-        make: impl FnOnce(&Path) -> Result<(), E>,
-    ) -> Result<(), E> {
+        make: impl FnOnce(&Path) -> Result<T, E>,
+    ) -> Result<T, E> {
         let new = self.new_maps();
         remove_all(&new)?;
         make_directory(&new)?;
-        let made = make(&new)
-            .and_then(|()| write_meta(&new.join("META"), meta).map_err(E::from))
-            .and_then(|()| fs::rename(&new, self.maps()).map_err(io_error(&new, "rename")).map_err(E::from));
+        let made = make(&new).and_then(|made| {
+            write_meta(&new.join("META"), meta)?;
+            fs::rename(&new, self.maps()).map_err(io_error(&new, "rename"))?;
+            Ok(made)
+        });
         if made.is_err() {
             remove_all(&new)?;
         }
@@ -300,7 +336,7 @@ impl PinDirectory {
     /// # Errors
     /// A file operation.
     pub fn make_directories(&self) -> Result<(), PinsError> {
-        for directory in ["programs", "links"].map(|name| self.path.join(name)) {
+        for directory in ["programs", "builds", "links"].map(|name| self.path.join(name)) {
             if !directory.exists() {
                 make_directory(&directory)?;
             }
@@ -313,7 +349,7 @@ impl PinDirectory {
     /// # Errors
     /// A file operation.
     pub fn remove(&self) -> Result<(), PinsError> {
-        for name in ["links", "programs", "new", "maps"] {
+        for name in ["links", "programs", "builds", "new", "maps"] {
             remove_all(&self.path.join(name))?;
         }
         fs::remove_dir(&self.path).map_err(io_error(&self.path, "remove"))
@@ -374,7 +410,9 @@ fn remove_all(directory: &Path) -> Result<(), PinsError> {
 /// Refuses what root does not own or others may write (THREATS O2).
 fn check_owner(path: &Path) -> Result<(), PinsError> {
     let metadata = fs::symlink_metadata(path).map_err(io_error(path, "look at"))?;
-    if metadata.uid() != 0 || metadata.mode() & 0o022 != 0 {
+    // A symbolic link's mode means nothing.
+    let others_write = !metadata.is_symlink() && metadata.mode() & 0o022 != 0;
+    if metadata.uid() != 0 || others_write {
         return Err(PinsError::Owner { path: path.to_owned(), uid: metadata.uid() });
     }
     Ok(())
