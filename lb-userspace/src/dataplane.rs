@@ -1,5 +1,9 @@
-//! The data plane in user space: loads, pins and adopts the XDP programs and their maps, applies a [`crate::control::plan::Plan`],
-//! keeps next hops resolved, and reads the maps for everyone else.
+//! The data plane in user space: loads, pins and adopts the XDP programs and their maps, applies a
+//! [`Plan`](crate::control::plan::Plan), keeps next hops resolved, and reads the maps for everyone else.
+//!
+//! The writing half is owned by one thread: [`owner::Dataplane`], run by [`task`]. What it knows reaches readers as
+//! snapshots ([`names`]); the maps themselves are read through shared handles ([`maps`]). It must never wait for anything
+//! but the kernel, and never detach a program that forwards. Called by `daemon` alone.
 
 pub mod apply;
 pub mod attach;
