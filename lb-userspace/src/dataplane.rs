@@ -7,7 +7,9 @@
 
 pub mod apply;
 pub mod attach;
+pub mod collect;
 pub mod filter;
+pub mod inspect;
 pub mod load;
 pub mod maps;
 pub mod names;

@@ -1,0 +1,80 @@
+//! The data plane's reading half: answers [`DataPath`]'s questions from the maps, and never writes one. Called by the admin
+//! API's threads, through the trait; every answer is its own look at the maps, so two of them may differ by the packets in
+//! between.
+
+use std::{path::PathBuf, sync::Arc};
+
+use super::{collect::Collected, maps::Maps, names::SharedNames, owner::Dataplane};
+use crate::control::{
+    query::{ConnectionFilter, Connections, Counters, DataPath, QueryError},
+    view::{Finding, MapDump, MapView, RingShare, TraceRequest, TraceView},
+};
+
+/// What every question is answered from.
+#[derive(Clone, Debug)]
+pub struct Context {
+    /// All maps.
+    pub maps: Arc<Maps>,
+    /// What the numbers in them mean; also the interfaces and the plan in force.
+    pub names: SharedNames,
+    /// The pin of the explaining twin.
+    pub explain_pin: PathBuf,
+    /// What the collector found last.
+    pub collected: Collected,
+}
+
+impl Context {
+    /// Of this data plane. `collected` is shared with its [`Collector`](super::collect::Collector).
+    #[must_use]
+    pub fn new(dataplane: &Dataplane, collected: Collected) -> Self {
+        Self { maps: dataplane.maps(), names: dataplane.names(), explain_pin: dataplane.explain_pin(), collected }
+    }
+}
+
+/// Answers questions about the data path.
+#[derive(Clone, Debug)]
+pub struct Inspector {
+    context: Context,
+}
+
+impl Inspector {
+    /// Over these maps.
+    #[must_use]
+    pub fn new(context: Context) -> Self {
+        Self { context }
+    }
+}
+
+fn unread<T>(what: &str) -> Result<T, QueryError> {
+    Err(QueryError::Failed(format!("this lbd cannot answer {what}")))
+}
+
+impl DataPath for Inspector {
+    fn counters(&self) -> Result<Counters, QueryError> {
+        Ok(Counters { tables: self.context.collected.tables(), ..Counters::default() })
+    }
+
+    fn connections(&self, _: &ConnectionFilter) -> Result<Connections, QueryError> {
+        unread("connections")
+    }
+
+    fn maps(&self) -> Result<Vec<MapView>, QueryError> {
+        unread("maps")
+    }
+
+    fn dump_map(&self, _: &str, _: usize) -> Result<MapDump, QueryError> {
+        unread("map dumps")
+    }
+
+    fn ring(&self, _: &str) -> Result<Vec<RingShare>, QueryError> {
+        unread("rings")
+    }
+
+    fn trace(&self, _: &TraceRequest) -> Result<TraceView, QueryError> {
+        unread("traces")
+    }
+
+    fn doctor(&self) -> Result<Vec<Finding>, QueryError> {
+        unread("checks")
+    }
+}
