@@ -78,6 +78,19 @@ pub struct PlannedNode {
     pub admission: plan::Admission,
     /// Whether it must be on a directly connected network (DSR).
     pub on_link_only: bool,
+    /// Source NAT: where our address towards it comes from.
+    pub source: Source,
+}
+
+/// Where the source address of source NAT comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// There is none: the node sees the client.
+    Client,
+    /// The plan names it.
+    Plan,
+    /// The route to the node.
+    Route,
 }
 
 /// What an application did.
@@ -223,6 +236,11 @@ impl Tables {
                 address: node.address.ip(),
                 admission: node.admission,
                 on_link_only: forwarding == Forwarding::Dsr,
+                source: match (forwarding, node.source_address) {
+                    (Forwarding::Dsr | Forwarding::Nat, _) => Source::Client,
+                    (Forwarding::NatSource, Some(_)) => Source::Plan,
+                    (Forwarding::NatSource, None) => Source::Route,
+                },
             })
             .collect()
     }

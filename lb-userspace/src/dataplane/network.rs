@@ -144,6 +144,8 @@ pub enum Unresolved {
     Interface(u32),
     /// DSR needs the node on the link: a router would send the VIP's packets back.
     BehindRouter(IpAddr),
+    /// Source NAT has no address of ours to use towards it.
+    NoSource,
     /// The next hop did not answer yet.
     Asking(IpAddr),
     /// The next hop does not answer.
@@ -159,6 +161,7 @@ impl fmt::Display for Unresolved {
             Unresolved::BehindRouter(router) => {
                 write!(f, "it is behind router {router}: DSR needs nodes on a directly connected network; use nat")
             }
+            Unresolved::NoSource => f.write_str("this machine has no address towards it that source NAT could use"),
             Unresolved::Asking(hop) => write!(f, "{hop} has not answered ARP or neighbour discovery yet"),
             Unresolved::Silent(hop) => write!(f, "{hop} does not answer ARP or neighbour discovery"),
         }

@@ -4,12 +4,21 @@
 use lb_common::node::{Node, node_flag};
 
 use super::{
-    apply::PlannedNode,
-    network::{NextHop, Unresolved},
+    apply::{PlannedNode, Source},
+    network::{Network, NextHop, Unresolved},
     slots::{Slot, address_bytes},
     table::{Table, to_words},
 };
 use crate::control::plan::Admission;
+
+/// The next hop of `node`, unless source NAT lacks an address of ours: such a node gets no packets.
+///
+/// # Errors
+/// Why there is none.
+pub fn next_hop(network: &Network, slot: &Slot, node: &PlannedNode) -> Result<NextHop, Unresolved> {
+    let hop = network.next_hop(node.address, node.on_link_only)?;
+    if node.source != Source::Client && slot.source.is_none() { Err(Unresolved::NoSource) } else { Ok(hop) }
+}
 
 /// What the slot of `node` should hold, after `before`. A next hop that is being asked for anew stays as it was until the
 /// kernel gives up, so that neither a restart nor a flushed neighbour table loses a packet.
@@ -80,7 +89,7 @@ mod tests {
 
     fn planned(admission: Admission) -> PlannedNode {
         let address = "10.0.0.1".parse().unwrap();
-        PlannedNode { slot: 1, virtual_server: 9, address, admission, on_link_only: false }
+        PlannedNode { slot: 1, virtual_server: 9, address, admission, on_link_only: false, source: Source::Client }
     }
 
     #[test]
@@ -98,6 +107,23 @@ mod tests {
             assert_eq!(node.flags, flags, "{name}");
             assert_eq!((node.generation, node.virtual_server, node.port), (4, 9, 8080u16.to_be()), "{name}");
         }
+    }
+
+    #[test]
+    fn source_nat_without_an_address_of_ours_sends_nothing() {
+        use crate::dataplane::network::{Link, Neighbour, Reachability, Route};
+        let node = PlannedNode { source: Source::Route, ..planned(Admission::All) };
+        let mut network = Network::default();
+        let link =
+            Link { ifindex: 3, name: "eth0".into(), mac: Some(HOP.source_mac), mtu: 1500, up: true, ..Link::default() };
+        network.set_links(vec![link]);
+        network.set_routes([(node.address, Some(Route { ifindex: 3, ..Route::default() }))].into());
+        let (address, reachability) = (node.address, Reachability::Confirmed);
+        network.set_neighbours(vec![Neighbour { ifindex: 3, address, mac: Some(HOP.mac), reachability }]);
+        assert_eq!(next_hop(&network, &slot(), &node), Err(Unresolved::NoSource));
+        assert_eq!(next_hop(&network, &slot(), &planned(Admission::All)), Ok(HOP));
+        let with = Slot { source: Some("10.0.0.254".parse().unwrap()), ..slot() };
+        assert_eq!(next_hop(&network, &with, &node), Ok(HOP));
     }
 
     #[test]

@@ -17,7 +17,7 @@ use aya::programs::{ProgramInfo, Xdp};
 use lb_common::maps::Meta;
 
 use super::{
-    apply::{Applied, ApplyError, PlannedNode, Tables},
+    apply::{Applied, ApplyError, PlannedNode, Source, Tables},
     attach::{AttachError, Interfaces, build_mark, pin_program},
     load::{self, LoadError, Program, Purpose, TableSizes},
     maps::{Maps, MapsError, Writer},
@@ -343,7 +343,20 @@ impl Dataplane {
             return Ok(false);
         }
         self.read_routes(self.nodes.iter().map(|node| node.address).collect())?;
+        if self.has_new_sources() {
+            let plan = Arc::clone(&self.plan);
+            self.apply(&plan)?;
+        }
         Ok(true)
+    }
+
+    /// Whether a route now says another source address for source NAT than a slot has.
+    fn has_new_sources(&self) -> bool {
+        self.nodes.iter().filter(|node| node.source == Source::Route).any(|node| {
+            let has = self.tables.slots().slot(node.slot).and_then(|slot| slot.source);
+            let says = self.network.source(node.address);
+            says.is_some() && says != has
+        })
     }
 
     fn probe(&mut self, now: Instant, all: bool) {

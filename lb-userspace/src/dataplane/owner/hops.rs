@@ -33,7 +33,7 @@ pub(super) fn refresh(
     let mut unresolved = BTreeMap::new();
     for node in nodes {
         let Some(slot) = slots.slot(node.slot) else { continue };
-        let hop = network.next_hop(node.address, node.on_link_only);
+        let hop = nodes::next_hop(network, slot, node);
         match hop {
             Ok(hop) => add_device(writer, devices, hop.ifindex),
             Err(why) => {
