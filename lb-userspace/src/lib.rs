@@ -7,6 +7,7 @@ pub mod admin;
 pub mod config;
 pub mod control;
 pub mod ctl;
+pub mod daemon;
 pub mod dataplane;
 pub mod failover;
 pub mod health;

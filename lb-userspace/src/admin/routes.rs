@@ -264,8 +264,8 @@ fn order(backend: &Backend, peer: Peer, order: Order) -> Result<(), QueryError> 
     let told = format!("{order:?}");
     let outcome = backend.control.order(order);
     match &outcome {
-        Ok(()) => tracing::info!(uid = ?peer.uid, pid = ?peer.pid, order = told, "order carried out"),
-        Err(error) => tracing::info!(uid = ?peer.uid, pid = ?peer.pid, order = told, %error, "order refused"),
+        Ok(()) => tracing::info!(uid = peer.uid, pid = peer.pid, order = told, "order carried out"),
+        Err(error) => tracing::info!(uid = peer.uid, pid = peer.pid, order = told, %error, "order refused"),
     }
     outcome
 }

@@ -1,1 +1,88 @@
-fn main(){}
+//! `lbd`: parses its arguments and hands over to `lb::daemon`.
+
+use std::{
+    env,
+    io::{self, IsTerminal, Write},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use clap::Parser;
+use lb::{
+    config::Config,
+    daemon::{self, StartError},
+    telemetry::{self, LogFormat},
+};
+
+/// The lb load balancer.
+#[derive(Debug, Parser)]
+#[command(
+    name = "lbd",
+    version,
+    before_help = "Examples:
+  lbd                                run with /etc/lb/lb.toml
+  lbd --check --config new.toml      are there mistakes in it?
+  LB_LOG=debug lbd --log-format json
+",
+    after_help = "Signals: TERM or INT stop it as daemon.on_stop says (a second one at once), HUP reads the configuration again.
+Exit codes: 0 stopped as asked, 1 failed, 2 wrong usage, 3 configuration invalid.
+Operate it with lbctl.",
+    help_template = "{about-with-newline}\n{before-help}{usage-heading} {usage}\n\n{all-args}{after-help}"
+)]
+struct Arguments {
+    /// The configuration
+    #[arg(long, env = "LB_CONFIG", default_value = "/etc/lb/lb.toml", value_name = "PATH")]
+    config: PathBuf,
+    /// Check the configuration, print every mistake, change nothing
+    #[arg(long)]
+    check: bool,
+    /// How to log, to standard error; LB_LOG filters (debug, lb::health=trace, …)
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
+    log_format: LogFormat,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    if arguments.check {
+        return check(&arguments.config);
+    }
+    if let Err(error) = telemetry::start(arguments.log_format) {
+        tell(&format!("lbd: {error}"));
+        return ExitCode::from(2);
+    }
+    match daemon::run(&arguments.config) {
+        Ok(code) => code,
+        Err(error) => {
+            if let StartError::Config(errors) = &error {
+                tell(errors.report(in_colour()).trim_end());
+                tell("lbd did not start; lbd --check tells whether a configuration is valid");
+            } else {
+                tell(&format!("lbd did not start: {error}"));
+            }
+            error.exit_code()
+        }
+    }
+}
+
+fn check(path: &Path) -> ExitCode {
+    match Config::load(path) {
+        Ok(_) => {
+            // Who closed standard output reads the exit code.
+            let _ = writeln!(io::stdout(), "{}: configuration ok", path.display());
+            ExitCode::SUCCESS
+        }
+        Err(errors) => {
+            tell(errors.report(in_colour()).trim_end());
+            ExitCode::from(3)
+        }
+    }
+}
+
+fn in_colour() -> bool {
+    io::stderr().is_terminal() && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+fn tell(text: &str) {
+    // There is nowhere else to say it.
+    let _ = writeln!(io::stderr(), "{text}");
+}

@@ -35,8 +35,10 @@ pub(super) fn execute(client: &Client, output: &Output, command: Command) -> Res
                 views::virtual_servers(list, look)
             }),
         Command::Vs(Named::Show { name }) => {
-            let path = format!("virtual_servers/{}", encode(&name));
-            output.answer(&client.get::<VirtualServerView>(&path)?, views::virtual_server)
+            let answer = client.get::<VirtualServerView>(&format!("virtual_servers/{}", encode(&name)))?;
+            output.answer(&answer, views::virtual_server)?;
+            explain_mark(output, is_set(&answer.value.nodes));
+            Ok(())
         }
         Command::Pool(verb) => pool(client, output, verb),
         Command::Node(verb) => node(client, output, verb),
@@ -71,9 +73,17 @@ pub(super) fn execute(client: &Client, output: &Output, command: Command) -> Res
 
 fn pool(client: &Client, output: &Output, verb: Pool) -> Result<(), Failure> {
     match verb {
-        Pool::Ls => output.answer(&client.get::<Vec<PoolView>>("pools")?, |list, look| views::pools(list, look)),
+        Pool::Ls => {
+            let answer = client.get::<Vec<PoolView>>("pools")?;
+            output.answer(&answer, |list, look| views::pools(list, look))?;
+            explain_mark(output, answer.value.iter().any(|pool| pool.forwarding_overridden));
+            Ok(())
+        }
         Pool::Show { name } => {
-            output.answer(&client.get::<PoolView>(&format!("pools/{}", encode(&name)))?, views::pool)
+            let answer = client.get::<PoolView>(&format!("pools/{}", encode(&name)))?;
+            output.answer(&answer, views::pool)?;
+            explain_mark(output, is_set(&answer.value.nodes));
+            Ok(())
         }
         Pool::Set { name, forwarding } => {
             let patch = PoolPatch { forwarding: Some(forwarding) };
@@ -96,7 +106,10 @@ fn node(client: &Client, output: &Output, verb: Node) -> Result<(), Failure> {
     let state = |state| NodePatch { state: Some(state), weight: None };
     let (name, patch) = match verb {
         Node::Ls => {
-            return output.answer(&client.get::<Vec<NodeView>>("nodes")?, |list, look| views::nodes(list, look));
+            let answer = client.get::<Vec<NodeView>>("nodes")?;
+            output.answer(&answer, |list, look| views::nodes(list, look))?;
+            explain_mark(output, is_set(&answer.value));
+            return Ok(());
         }
         Node::Show(name) => {
             return output.answer(&client.get::<NodeView>(&node_path(&name.node))?, views::node);
@@ -112,6 +125,17 @@ fn node(client: &Client, output: &Output, verb: Node) -> Result<(), Failure> {
     }
     output.note(&changed(&answer.value, &patch));
     Ok(())
+}
+
+fn is_set(nodes: &[NodeView]) -> bool {
+    nodes.iter().any(|node| node.state_overridden)
+}
+
+/// Says what the asterisk in a table means, when there is one.
+fn explain_mark(output: &Output, there: bool) {
+    if there && !output.is_json() {
+        output.note("* set at run time by lbctl; the configuration says otherwise");
+    }
 }
 
 /// What a change of a node means for its connections.

@@ -51,6 +51,12 @@ impl Failure {
         })
     }
 
+    /// Whether it is a report of mistakes in a configuration, which brings its own words.
+    pub(super) fn is_report(&self) -> bool {
+        let refused = |problem: &Problem| problem.kind == problem_type::CONFIG_INVALID;
+        matches!(self, Failure::ConfigInvalid(_)) || matches!(self, Failure::Refused(problem) if refused(problem))
+    }
+
     /// Of a connection to the socket that did not come about.
     pub(super) fn unreachable(socket: PathBuf, source: io::Error) -> Self {
         let advice = if source.kind() == io::ErrorKind::NotFound {

@@ -5,7 +5,9 @@ use std::{
     io::{self, IsTerminal, Write},
 };
 
-use comfy_table::{Attribute, Cell as Drawn, CellAlignment, Color, ContentArrangement, modifiers, presets};
+use comfy_table::{
+    Attribute, Cell as Drawn, CellAlignment, Color, ColumnConstraint, ContentArrangement, modifiers, presets,
+};
 use serde::Serialize;
 
 use super::{args::Format, client::Answer, failure::Failure};
@@ -91,9 +93,8 @@ impl Output {
 
     pub(super) fn error(&self, failure: &Failure) {
         let word = if self.colours_messages() { "\x1b[1;31merror:\x1b[0m" } else { "error:" };
-        // A report of mistakes brings its own words and colours.
-        if let Failure::ConfigInvalid(report) = failure {
-            return self.note(report.trim_end());
+        if failure.is_report() {
+            return self.note(failure.to_string().trim_end());
         }
         self.note(&format!("{word} {failure}"));
     }
@@ -140,6 +141,7 @@ pub(super) struct Column<T> {
     head: String,
     right: bool,
     wide: bool,
+    wraps: bool,
     cell: Box<dyn Fn(&T) -> Cell>,
 }
 
@@ -149,16 +151,22 @@ impl<T> Column<T> {
         self.wide = true;
         self
     }
+
+    /// Sentences: broken into lines on a narrow terminal. All else stays in one piece, and can be copied.
+    pub(super) fn wraps(mut self) -> Self {
+        self.wraps = true;
+        self
+    }
 }
 
 /// A column of words.
 pub(super) fn left<T>(head: &str, cell: impl Fn(&T) -> Cell + 'static) -> Column<T> {
-    Column { head: head.to_owned(), right: false, wide: false, cell: Box::new(cell) }
+    Column { head: head.to_owned(), right: false, wide: false, wraps: false, cell: Box::new(cell) }
 }
 
 /// A column of numbers.
 pub(super) fn right<T>(head: &str, cell: impl Fn(&T) -> Cell + 'static) -> Column<T> {
-    Column { head: head.to_owned(), right: true, wide: false, cell: Box::new(cell) }
+    Column { head: head.to_owned(), right: true, wide: false, wraps: false, cell: Box::new(cell) }
 }
 
 /// Lays a table out; ends with a line break.
@@ -182,8 +190,12 @@ fn drawn<T>(columns: &[Column<T>], rows: Vec<Vec<Cell>>, colour: bool) -> String
     }
     table.set_header(columns.iter().map(|column| Drawn::new(&column.head).add_attribute(Attribute::Bold)));
     for (index, column) in columns.iter().enumerate() {
-        if let Some(drawn) = table.column_mut(index).filter(|_| column.right) {
+        let Some(drawn) = table.column_mut(index) else { continue };
+        if column.right {
             drawn.set_cell_alignment(CellAlignment::Right);
+        }
+        if !column.wraps {
+            drawn.set_constraint(ColumnConstraint::ContentWidth);
         }
     }
     for row in rows {

@@ -38,7 +38,7 @@ pub(in crate::ctl) fn maps(list: &[MapView], look: Look) -> String {
         right("VALUE", |map: &MapView| Cell::new(map.value_size)),
         right("ELEMENTS", |map: &MapView| Cell::new(map.max_entries)),
         right("MEMORY", |map: &MapView| Cell::new(bytes(map.memory))),
-        left("PURPOSE", |map: &MapView| Cell::new(&map.purpose)),
+        left("PURPOSE", |map: &MapView| Cell::new(&map.purpose)).wraps(),
     ];
     table(columns, list, look)
 }

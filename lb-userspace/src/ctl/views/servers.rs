@@ -117,7 +117,7 @@ fn node_columns() -> Vec<Column<NodeView>> {
         right("RESCHEDULED", |n: &Node| Cell::new(n.rescheduled)).wide(),
         right("TO NODE", |n: &Node| Cell::new(traffic(n.forward))).wide(),
         right("FROM NODE", |n: &Node| Cell::new(traffic(n.reply))).wide(),
-        left("REASON", |n: &Node| Cell::optional(n.health_reason.as_ref())).wide(),
+        left("REASON", |n: &Node| Cell::optional(n.health_reason.as_ref())).wide().wraps(),
     ]
 }
 

@@ -25,14 +25,12 @@ pub(in crate::ctl) fn status(status: &Status, look: Look) -> String {
     // Writing to a String cannot fail.
     let _ = writeln!(text, "configuration  {} (accepted: {})", status.config_file, status.config_generation);
     let _ = writeln!(text, "data path      {}", status.data_path);
-    if let Some(error) = &status.config_error {
-        let _ = writeln!(text, "\n{} the last reload was refused, the configuration before it is in force:", {
-            paint("problem:", Tone::Bad, look)
-        });
-        let _ = writeln!(text, "{}", error.trim_end());
-    }
     for warning in &status.warnings {
         let _ = writeln!(text, "{} {warning}", paint("warning:", Tone::Attention, look));
+    }
+    if let Some(error) = &status.config_error {
+        let _ =
+            writeln!(text, "\n{}\n{}", paint("why the last reload was refused:", Tone::Bad, look), error.trim_end());
     }
     text.push('\n');
     text.push_str(&interfaces(&status.interfaces, look));

@@ -1,0 +1,342 @@
+//! The control task: takes one event at a time, changes the state by it, and makes the data path, the monitors and the
+//! VIPs follow. Nothing else writes the state; nothing in here waits for the network.
+
+use std::{
+    path::PathBuf,
+    process::{self, ExitCode},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    sync::mpsc,
+    time::{MissedTickBehavior, interval, timeout},
+};
+
+use super::{
+    handle::Request,
+    notify,
+    remembered::{Down, Remembered},
+    signals::{Signals, Wish},
+    subsystems::Subsystems,
+};
+use crate::{
+    admin,
+    config::{Config, OnStop},
+    control::{
+        plan::Plan,
+        query::{Counters, Order, QueryError},
+        state::{Check, Event, Overrides, RaisedVip, State},
+        view::{Health, Status},
+    },
+    health::Report,
+};
+
+/// How often what failed is tried again, and what has no event of its own is looked at.
+const TICK: Duration = Duration::from_secs(1);
+
+/// What the control task starts with, beside its state.
+#[derive(Debug)]
+pub(super) struct Parts<S> {
+    pub(super) config_path: PathBuf,
+    pub(super) subsystems: S,
+    /// Whether the data path was found, not made.
+    pub(super) adopted: bool,
+    pub(super) overrides: Remembered<Overrides>,
+    pub(super) down: Remembered<Vec<Down>>,
+}
+
+/// The control task.
+#[derive(Debug)]
+pub(super) struct Running<S> {
+    state: State,
+    parts: Parts<S>,
+    started: Instant,
+    /// The configuration that lbd started with: some of it is in force until the next start.
+    first: Config,
+    /// What the data path does.
+    applied: Arc<Plan>,
+    /// Why the data path does not do what the state says, until it does.
+    behind: Option<String>,
+    checks: Vec<Check>,
+    raised: Vec<RaisedVip>,
+    /// What monitors say is down.
+    down: Vec<Down>,
+    /// Why what is known now would not survive a restart.
+    unsaved: Option<String>,
+}
+
+impl<S: Subsystems> Running<S> {
+    /// Takes over once the data path does what `state` says; monitors and VIPs follow from here on.
+    pub(super) fn new(state: State, applied: Arc<Plan>, parts: Parts<S>) -> Self {
+        let (first, down) = (state.config().clone(), parts.down.value().clone());
+        let mut running = Self {
+            state,
+            parts,
+            started: Instant::now(),
+            first,
+            applied,
+            behind: None,
+            checks: Vec::new(),
+            raised: Vec::new(),
+            down,
+            unsaved: None,
+        };
+        running.follow();
+        running
+    }
+
+    /// Tells log and service manager that everything is in place.
+    pub(super) fn announce(&self) {
+        let config = self.state.config();
+        tracing::info!(
+            version = env!("CARGO_PKG_VERSION"),
+            config = %self.parts.config_path.display(),
+            socket = %self.first.daemon.socket.display(),
+            data_path = self.origin(),
+            virtual_servers = config.virtual_servers.len(),
+            pools = config.pools.len(),
+            "lbd is ready"
+        );
+        notify::ready(&self.summary());
+    }
+
+    /// Takes events until a signal says stop: which one.
+    pub(super) async fn run(
+        &mut self,
+        mut requests: mpsc::Receiver<Request>,
+        mut reports: mpsc::Receiver<Report>,
+        signals: &mut Signals,
+    ) -> &'static str {
+        let mut tick = interval(notify::watchdog_interval().map_or(TICK, |watchdog| watchdog.min(TICK)));
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                wish = signals.next() => match wish {
+                    Wish::Stop(signal) => return signal,
+                    // The outcome is in the log and in `lbctl status`.
+                    Wish::Reload => drop(self.reload().await),
+                },
+                Some(report) = reports.recv() => self.hear(report).await,
+                Some(request) = requests.recv() => self.answer(request).await,
+                _ = tick.tick() => self.tick().await,
+            }
+        }
+    }
+
+    /// Stops as the configuration says: forwarding is kept or withdrawn. A second signal, or the deadline, ends at once.
+    pub(super) async fn drain(self, signal: &'static str, api: admin::Server, signals: &mut Signals) -> ExitCode {
+        let daemon = self.state.config().daemon.clone();
+        tracing::info!(signal, on_stop = ?daemon.on_stop, "lbd is stopping");
+        notify::stopping("stopping");
+        let stop = async {
+            if tokio::task::spawn_blocking(move || api.stop()).await.is_err() {
+                tracing::error!("the admin API could not be stopped");
+            }
+            match daemon.on_stop {
+                OnStop::Keep => true,
+                OnStop::Withdraw => self.parts.subsystems.withdraw().await,
+            }
+        };
+        tokio::select! {
+            stopped = timeout(daemon.shutdown_timeout, stop) => match stopped {
+                Ok(true) => {
+                    tracing::info!("lbd has stopped");
+                    ExitCode::SUCCESS
+                }
+                Ok(false) => ExitCode::FAILURE,
+                Err(_) => {
+                    tracing::error!(timeout = ?daemon.shutdown_timeout, "stopping took too long and was cut short");
+                    ExitCode::FAILURE
+                }
+            },
+            () = signals.stop() => {
+                tracing::warn!("a second signal: stopped at once, as far as it had come");
+                ExitCode::FAILURE
+            }
+        }
+    }
+
+    async fn hear(&mut self, report: Report) {
+        let Report { pool, node, monitor, health, reason } = report;
+        tracing::debug!(pool, node, monitor, ?health, reason, "health changed");
+        self.down.retain(|down| (&down.pool, &down.node, &down.monitor) != (&pool, &node, &monitor));
+        if health == Health::Down {
+            let (pool, node, monitor) = (pool.clone(), node.clone(), monitor.clone());
+            self.down.push(Down { pool, node, monitor, reason: reason.clone() });
+        }
+        // Health events are never refused.
+        let _ = self.state.apply(Event::Health { pool, node, monitor, health, reason });
+        if let Err(error) = self.enact().await {
+            tracing::error!(error, "the data path does not follow a node's health; it is tried again");
+        }
+        self.remember();
+    }
+
+    async fn answer(&mut self, request: Request) {
+        // An asker that went away wants no answer.
+        match request {
+            Request::Status(counters, answer) => drop(answer.send(self.status(&counters))),
+            Request::VirtualServers(counters, answer) => drop(answer.send(self.state.virtual_servers(&counters))),
+            Request::Pools(counters, answer) => drop(answer.send(self.state.pools(&counters))),
+            Request::Order(Order::Reload, answer) => drop(answer.send(self.reload().await)),
+            Request::Order(order, answer) => drop(answer.send(self.change(Event::Order(order)).await)),
+        }
+    }
+
+    async fn tick(&mut self) {
+        notify::watchdog();
+        if self.behind.is_some() && self.enact().await.is_ok() {
+            tracing::info!("the data path follows again");
+        }
+        self.remember();
+    }
+
+    /// Reads the configuration again. On any error the one in force stays and the status says why.
+    async fn reload(&mut self) -> Result<(), QueryError> {
+        notify::reloading();
+        let outcome = match Config::load(&self.parts.config_path) {
+            Ok(config) => self.change(Event::NewConfig(Box::new(config))).await,
+            Err(errors) => {
+                for error in &errors.errors {
+                    let place = error.place.as_ref().map(ToString::to_string);
+                    tracing::error!(place, error = error.message, help = error.help, "configuration");
+                }
+                Err(QueryError::Invalid(errors.to_string()))
+            }
+        };
+        match &outcome {
+            Ok(()) => tracing::info!(generation = self.state.generation(), "the configuration was read again"),
+            Err(why) => {
+                // Mistakes in the file are in the log already, one by one.
+                let why = (!matches!(why, QueryError::Invalid(_))).then(|| why.to_string());
+                tracing::error!(why, "reload refused: the configuration before it stays in force");
+            }
+        }
+        if let Err(why) = &outcome {
+            // This event is never refused.
+            let _ = self.state.apply(Event::ConfigRefused(why.to_string()));
+        }
+        notify::ready(&self.summary());
+        outcome
+    }
+
+    /// Changes the state and makes everything follow; what the data path refuses is undone.
+    async fn change(&mut self, event: Event) -> Result<(), QueryError> {
+        let before = self.state.clone();
+        self.state.apply(event)?;
+        if let Err(error) = self.enact().await {
+            self.state = before;
+            return Err(match self.enact().await {
+                Ok(()) => QueryError::Failed(format!("{error}; nothing was changed")),
+                Err(undo) => QueryError::Failed(format!("{error}; going back failed too and is tried again: {undo}")),
+            });
+        }
+        self.follow();
+        self.remember();
+        Ok(())
+    }
+
+    /// Makes the data path do what the state says.
+    async fn enact(&mut self) -> Result<(), String> {
+        let plan = Arc::new(self.state.plan());
+        if self.behind.is_none() && plan == self.applied {
+            return Ok(());
+        }
+        match self.parts.subsystems.enact(Arc::clone(&plan)).await {
+            Ok(()) => {
+                self.applied = plan;
+                self.behind = None;
+                Ok(())
+            }
+            Err(error) => {
+                self.behind = Some(error.clone());
+                Err(error)
+            }
+        }
+    }
+
+    /// Gives monitors and VIPs their targets, when these have changed.
+    fn follow(&mut self) {
+        let checks = self.state.monitors();
+        if checks != self.checks {
+            self.parts.subsystems.check(&checks);
+            self.checks = checks;
+        }
+        let raised = self.state.vips();
+        // Also when there is none: an earlier lbd may have raised some.
+        if raised != self.raised || raised.is_empty() {
+            self.parts.subsystems.raise(&raised);
+            self.raised = raised;
+        }
+    }
+
+    fn remember(&mut self) {
+        let known = |down: &Down| {
+            let same =
+                |check: &Check| (&check.pool, &check.node, &check.monitor) == (&down.pool, &down.node, &down.monitor);
+            self.checks.iter().any(same)
+        };
+        self.down.retain(known);
+        let saved = self.parts.overrides.save(self.state.overrides()).and_then(|()| self.parts.down.save(&self.down));
+        if let Err(error) = &saved
+            && self.unsaved.is_none()
+        {
+            tracing::warn!(%error, "what is known now cannot be saved; it is tried again");
+        }
+        self.unsaved = saved.err().map(|error| error.to_string());
+    }
+
+    fn status(&self, counters: &Counters) -> Status {
+        let mut status = self.state.status(counters);
+        status.version = env!("CARGO_PKG_VERSION").to_owned();
+        status.pid = process::id();
+        status.uptime_s = self.started.elapsed().as_secs();
+        status.config_file = self.parts.config_path.display().to_string();
+        status.data_path = self.origin().to_owned();
+        if let Some(why) = &self.behind {
+            status.warnings.insert(0, format!("the data path does not do what it should, and is tried again: {why}"));
+        }
+        status.warnings.extend(self.parts.subsystems.problems());
+        status.warnings.extend(restart_needed(&self.first, self.state.config()));
+        if let Some(why) = &self.unsaved {
+            status.warnings.push(format!("what was set at run time would not survive a restart: {why}"));
+        }
+        status
+    }
+
+    /// How lbd found the data path.
+    fn origin(&self) -> &'static str {
+        if self.parts.adopted { "adopted" } else { "created" }
+    }
+
+    /// One line for the service manager.
+    fn summary(&self) -> String {
+        let config = self.state.config();
+        format!(
+            "{} virtual servers, {} pools, configuration {}",
+            config.virtual_servers.len(),
+            config.pools.len(),
+            self.state.generation()
+        )
+    }
+}
+
+/// Settings that are fixed at the start, or with the data path, and differ in the configuration in force.
+fn restart_needed(first: &Config, now: &Config) -> Vec<String> {
+    let started = "takes effect when lbd is started again";
+    let made = "takes effect when the data path is made anew: set on_stop = \"withdraw\", reload, then restart lbd";
+    let rows = [
+        ("daemon.socket", first.daemon.socket != now.daemon.socket, started),
+        ("daemon.state_dir", first.daemon.state_dir != now.daemon.state_dir, started),
+        ("dataplane.bpffs", first.dataplane.bpffs != now.dataplane.bpffs, started),
+        ("dataplane.pin_dir", first.dataplane.pin_dir != now.dataplane.pin_dir, started),
+        ("dataplane.max_flows", first.dataplane.max_flows != now.dataplane.max_flows, made),
+        ("dataplane.max_half_open", first.dataplane.max_half_open != now.dataplane.max_half_open, made),
+    ];
+    let changed = rows.into_iter().filter(|(_, changed, _)| *changed);
+    changed.map(|(name, _, when)| format!("{name} was changed: it {when}")).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,215 @@
+//! The control task's rules, with the subsystems played by a fake that can refuse.
+
+use std::{
+    cell::{Cell, RefCell},
+    fs,
+    path::Path,
+};
+
+use super::{
+    super::{
+        remembered::{DOWN, OVERRIDES},
+        resume,
+    },
+    *,
+};
+use crate::control::{
+    plan::{Admission, Forwarding},
+    view::NodeState,
+};
+
+const CONFIG: &str = r#"
+version = 1
+[interface.eth0]
+[vip.web]
+addresses = ["192.0.2.10"]
+interface = "eth0"
+raise = true
+[virtual_server.web]
+vips = ["web"]
+protocol = "tcp"
+ports = [80]
+pool = "web"
+[pool.web]
+forwarding = "nat"
+monitors = ["tcp"]
+[pool.web.node.n1]
+address = "10.0.0.11:80"
+[pool.web.node.n2]
+address = "10.0.0.12:80"
+[monitor.tcp]
+type = "tcp"
+"#;
+
+/// Remembers what it was told; refuses the next plans as often as it is told to.
+#[derive(Debug, Default)]
+struct Fake {
+    refusals: Cell<u32>,
+    plans: RefCell<Vec<Arc<Plan>>>,
+    checks: Cell<usize>,
+    raised: RefCell<Vec<RaisedVip>>,
+}
+
+impl Subsystems for Fake {
+    async fn enact(&self, plan: Arc<Plan>) -> Result<(), String> {
+        if let Some(left) = self.refusals.get().checked_sub(1) {
+            self.refusals.set(left);
+            return Err("the kernel says no".to_owned());
+        }
+        self.plans.borrow_mut().push(plan);
+        Ok(())
+    }
+
+    fn check(&self, checks: &[Check]) {
+        self.checks.set(checks.len());
+    }
+
+    fn raise(&self, vips: &[RaisedVip]) {
+        *self.raised.borrow_mut() = vips.to_vec();
+    }
+
+    fn problems(&self) -> Vec<String> {
+        vec!["a VIP is not up".to_owned()]
+    }
+
+    async fn withdraw(self) -> bool {
+        true
+    }
+}
+
+/// lbd as started with the configuration in `dir`.
+fn start(dir: &Path) -> Running<Fake> {
+    let config_path = dir.join("lb.toml");
+    let overrides = Remembered::<Overrides>::load(&dir.join("state"), OVERRIDES);
+    let down = Remembered::<Vec<Down>>::load(&dir.join("state"), DOWN);
+    let state = resume(Config::load(&config_path).unwrap(), overrides.value(), down.value());
+    let plan = Arc::new(state.plan());
+    Running::new(state, plan, Parts { config_path, subsystems: Fake::default(), adopted: true, overrides, down })
+}
+
+fn directory(config: &str) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("lb.toml"), config).unwrap();
+    dir
+}
+
+fn drain(node: &str) -> Event {
+    Event::Order(Order::SetNodeState { pool: None, node: node.to_owned(), state: NodeState::Draining })
+}
+
+fn down(node: &str) -> Report {
+    let (pool, monitor, reason) = ("web".to_owned(), "tcp".to_owned(), Some("connection refused".to_owned()));
+    Report { pool, node: node.to_owned(), monitor, health: Health::Down, reason }
+}
+
+fn admissions(plan: &Plan) -> Vec<Admission> {
+    plan.virtual_servers["web"].nodes.iter().map(|node| node.admission).collect()
+}
+
+impl Running<Fake> {
+    fn newest_plan(&self) -> Arc<Plan> {
+        self.parts.subsystems.plans.borrow().last().cloned().unwrap()
+    }
+}
+
+#[tokio::test]
+async fn subsystems_follow_an_order_and_what_changes_nothing_is_not_sent() {
+    let dir = directory(CONFIG);
+    let mut running = start(dir.path());
+    assert_eq!((running.parts.subsystems.checks.get(), running.parts.subsystems.raised.borrow().len()), (2, 1));
+    running.change(drain("n1")).await.unwrap();
+    assert_eq!(admissions(&running.newest_plan()), [Admission::Tracked, Admission::All]);
+    running.change(drain("n1")).await.unwrap();
+    assert_eq!(running.parts.subsystems.plans.borrow().len(), 1);
+}
+
+#[tokio::test]
+async fn an_order_that_the_data_path_refuses_is_undone() {
+    let dir = directory(CONFIG);
+    let mut running = start(dir.path());
+    let before = running.state.clone();
+    running.parts.subsystems.refusals.set(1);
+    let error = running.change(drain("n1")).await.unwrap_err();
+    assert_eq!(error, QueryError::Failed("the kernel says no; nothing was changed".to_owned()));
+    assert_eq!(running.state, before);
+    assert_eq!(admissions(&running.newest_plan()), [Admission::All, Admission::All], "the old plan is written again");
+
+    running.parts.subsystems.refusals.set(2);
+    running.change(drain("n1")).await.unwrap_err();
+    assert!(running.status(&Counters::default()).warnings[0].contains("the kernel says no"));
+    running.tick().await;
+    assert!(!running.status(&Counters::default()).warnings[0].contains("the kernel says no"), "tried again");
+}
+
+#[tokio::test]
+async fn an_invalid_configuration_changes_nothing_until_it_is_mended() {
+    let dir = directory(CONFIG);
+    let file = dir.path().join("lb.toml");
+    let mut running = start(dir.path());
+    fs::write(&file, CONFIG.replace("pool = \"web\"", "pool = \"wbe\"")).unwrap();
+    let QueryError::Invalid(why) = running.reload().await.unwrap_err() else { panic!("another kind") };
+    assert!(why.contains("wbe") && why.contains("lb.toml:"), "{why}");
+    let status = running.status(&Counters::default());
+    assert_eq!((status.config_generation, status.config_error), (1, Some(why)));
+    assert!(running.parts.subsystems.plans.borrow().is_empty());
+
+    fs::write(&file, CONFIG.replace("[pool.web.node.n2]\naddress = \"10.0.0.12:80\"", "")).unwrap();
+    running.reload().await.unwrap();
+    let status = running.status(&Counters::default());
+    assert_eq!((status.config_generation, status.config_error), (2, None));
+    assert_eq!(admissions(&running.newest_plan()), [Admission::All]);
+    assert_eq!(running.parts.subsystems.checks.get(), 1);
+}
+
+#[tokio::test]
+async fn a_reload_that_the_data_path_refuses_keeps_the_configuration_and_says_why() {
+    let dir = directory(CONFIG);
+    let mut running = start(dir.path());
+    fs::write(dir.path().join("lb.toml"), CONFIG.replace("[80]", "[81]")).unwrap();
+    running.parts.subsystems.refusals.set(1);
+    assert!(matches!(running.reload().await, Err(QueryError::Failed(_))));
+    let status = running.status(&Counters::default());
+    assert_eq!(status.config_generation, 1);
+    assert!(status.config_error.is_some_and(|why| why.contains("the kernel says no")));
+    assert_eq!(running.newest_plan().virtual_servers["web"].ports, [(80, 80)]);
+}
+
+#[tokio::test]
+async fn a_dead_node_gets_nothing_even_after_a_restart() {
+    let dir = directory(CONFIG);
+    let mut running = start(dir.path());
+    running.parts.subsystems.refusals.set(1);
+    running.hear(down("n2")).await;
+    running.tick().await;
+    assert_eq!(admissions(&running.newest_plan()), [Admission::All, Admission::Nothing], "tried again");
+
+    let mut restarted = start(dir.path());
+    assert_eq!(admissions(&restarted.applied), [Admission::All, Admission::Nothing]);
+    restarted.hear(Report { health: Health::Up, reason: None, ..down("n2") }).await;
+    assert_eq!(admissions(&restarted.newest_plan()), [Admission::All, Admission::All]);
+    assert_eq!(admissions(&start(dir.path()).applied), [Admission::All, Admission::All]);
+}
+
+#[tokio::test]
+async fn what_is_set_at_run_time_survives_a_restart() {
+    let dir = directory(CONFIG);
+    let mut running = start(dir.path());
+    running.change(drain("n1")).await.unwrap();
+    let order = Order::SetForwarding { pool: "web".to_owned(), forwarding: Forwarding::Dsr };
+    running.change(Event::Order(order)).await.unwrap();
+    let restarted = start(dir.path());
+    assert_eq!(restarted.applied, running.applied);
+    assert_eq!(restarted.applied.virtual_servers["web"].forwarding, Forwarding::Dsr);
+}
+
+#[tokio::test]
+async fn the_status_says_what_needs_a_restart_and_what_the_subsystems_say() {
+    let dir = directory(CONFIG);
+    let mut running = start(dir.path());
+    fs::write(dir.path().join("lb.toml"), format!("{CONFIG}\n[daemon]\nsocket = \"/run/lb/other.sock\"\n")).unwrap();
+    running.reload().await.unwrap();
+    let status = running.status(&Counters::default());
+    let says = |words: &str| status.warnings.iter().any(|warning| warning.contains(words));
+    assert!(says("daemon.socket was changed") && says("a VIP is not up"), "{:?}", status.warnings);
+    assert_eq!((status.data_path.as_str(), status.pid), ("adopted", process::id()));
+}

@@ -1,0 +1,90 @@
+//! What the control task drives: the data plane, the monitors and the static VIPs, behind a trait so that the task's rules
+//! are tested without a kernel.
+
+use std::{future::Future, sync::Arc};
+
+use crate::{
+    control::{
+        plan::Plan,
+        state::{Check, Probe, RaisedVip},
+    },
+    dataplane::{names::SharedNames, task},
+    failover::{self, StaticVips},
+    health::{Kind, Monitors, Settings, Target},
+};
+
+/// The outside, as the control task orders it about.
+pub(super) trait Subsystems {
+    /// Makes the data path do what the plan says. On error it does what it did before.
+    fn enact(&self, plan: Arc<Plan>) -> impl Future<Output = Result<(), String>>;
+    /// Replaces the health checks.
+    fn check(&self, checks: &[Check]);
+    /// Replaces the VIPs that are raised.
+    fn raise(&self, vips: &[RaisedVip]);
+    /// What an operator should know of them.
+    fn problems(&self) -> Vec<String>;
+    /// Takes forwarding and VIPs down; whether all of it worked.
+    fn withdraw(self) -> impl Future<Output = bool>;
+}
+
+/// The real ones.
+#[derive(Debug)]
+pub(super) struct Real {
+    pub(super) data_plane: task::Handle,
+    pub(super) names: SharedNames,
+    pub(super) monitors: Monitors,
+    pub(super) vips: StaticVips,
+}
+
+impl Subsystems for Real {
+    async fn enact(&self, plan: Arc<Plan>) -> Result<(), String> {
+        let applied = self.data_plane.apply(plan).await.map_err(|error| error.to_string())?;
+        tracing::debug!(?applied, "the data path follows");
+        Ok(())
+    }
+
+    fn check(&self, checks: &[Check]) {
+        self.monitors.set(checks.iter().map(target).collect());
+    }
+
+    fn raise(&self, vips: &[RaisedVip]) {
+        let raised = |vip: &RaisedVip| failover::RaisedVip { address: vip.address, interface: vip.interface.clone() };
+        self.vips.set(vips.iter().map(raised).collect());
+    }
+
+    fn problems(&self) -> Vec<String> {
+        // What it says of interfaces, the control state says as well.
+        let of_data_plane = |warning: &&String| !warning.starts_with("interface ");
+        let mut problems: Vec<String> = self.names.snapshot().warnings.iter().filter(of_data_plane).cloned().collect();
+        problems.extend(self.vips.problems());
+        problems
+    }
+
+    async fn withdraw(self) -> bool {
+        // The addresses first: the neighbours turn elsewhere before packets are not forwarded any more.
+        let vips = self.vips.withdraw().await;
+        let data_path = self.data_plane.withdraw().await;
+        if let Err(error) = &vips {
+            tracing::error!(%error, "VIPs could not be taken down");
+        }
+        if let Err(error) = &data_path {
+            tracing::error!(%error, "the data path could not be taken down");
+        }
+        vips.is_ok() && data_path.is_ok()
+    }
+}
+
+fn target(check: &Check) -> Target {
+    let (kind, address) = match check.probe {
+        Probe::Tcp(address) => (Kind::Tcp { port: None }, address),
+        Probe::Ping(address) => (Kind::Ping, (address, 0).into()),
+    };
+    let &Check { delay, timeout, failures, successes, .. } = check;
+    Target {
+        pool: check.pool.clone(),
+        node: check.node.clone(),
+        address,
+        monitor: check.monitor.clone(),
+        settings: Settings { kind, delay, timeout, failures, successes },
+    }
+}
