@@ -27,6 +27,12 @@ const LOG_LINES: usize = 12;
 /// The object that `build.rs` made of `lb-ebpf`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lb.bpf"));
 
+/// The object as it was built, for tests and benches that load it with maps of their own.
+#[must_use]
+pub fn object() -> &'static [u8] {
+    OBJECT
+}
+
 /// Identifies the object, as long as nobody means to deceive: daemons of the same build need not load it again.
 pub fn build() -> u64 {
     static BUILD: OnceLock<u64> = OnceLock::new();
