@@ -7,6 +7,7 @@
 
 pub mod apply;
 pub mod attach;
+pub mod clock;
 pub mod collect;
 pub mod filter;
 pub mod inspect;
@@ -24,3 +25,4 @@ pub mod services;
 pub mod slots;
 pub mod table;
 pub mod task;
+pub mod trace;

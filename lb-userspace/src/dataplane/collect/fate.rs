@@ -5,6 +5,8 @@ use lb_common::{
     flow::{Control, FlowRecord, flag},
 };
 
+use crate::dataplane::clock::age;
+
 /// Ticks that an answering half without a connection is left alone: the data path puts it in before the connection.
 pub const ORPHAN_TICKS: u32 = 3;
 
@@ -62,11 +64,6 @@ fn of_unpublished(control: Control, now: u32) -> Option<Fate> {
     }
     let abandoned = age(control.seen, now) > CLAIMED_TICKS;
     (control.state == State::Claimed as u8).then_some(if abandoned { Fate::Remove } else { Fate::Claimed })
-}
-
-/// Ticks since `seen`; 0 when that is ahead of our clock.
-fn age(seen: u32, now: u32) -> u32 {
-    u32::try_from(now.wrapping_sub(seen) as i32).unwrap_or(0)
 }
 
 #[cfg(test)]

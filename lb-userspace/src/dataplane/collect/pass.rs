@@ -1,0 +1,242 @@
+//! One walk over all flow tables, in slices: removes the dead, counts the living.
+//!
+//! Half-open connections come first: a connection moves from `PENDING` to `FLOWS` and never back, so one that exists all the
+//! time is seen.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use lb_common::{
+    conntrack::State,
+    flow::{Control, FlowRecord, flag},
+};
+
+use super::{
+    fate::{self, Fate, Named},
+    recount::{Load, Recount, connections},
+};
+use crate::{
+    control::view::TableUse,
+    dataplane::{maps::Maps, table::Table},
+};
+
+/// The tables in the order of the walk.
+const TABLES: [(&str, Kind); 4] = [
+    ("PENDING", Kind::Connections),
+    ("FLOWS", Kind::Connections),
+    ("AFFINITY", Kind::Entries),
+    ("FRAGMENTS", Kind::Entries),
+];
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Connections,
+    Entries,
+}
+
+fn table<'m>(maps: &'m Maps, name: &str) -> &'m Table<FlowRecord> {
+    match name {
+        "PENDING" => &maps.pending,
+        "AFFINITY" => &maps.affinity,
+        "FRAGMENTS" => &maps.fragments,
+        _ => &maps.flows,
+    }
+}
+
+/// What a pass found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Findings {
+    /// Live records and places, by table.
+    pub tables: BTreeMap<String, TableUse>,
+    /// Node slots with translated connections.
+    pub translated: BTreeSet<u16>,
+    /// Records that were removed.
+    pub removed: u64,
+}
+
+/// A walk under way.
+#[derive(Debug)]
+pub struct Pass {
+    maps: Arc<Maps>,
+    /// Which of [`TABLES`].
+    table: usize,
+    /// The next record in it.
+    index: u32,
+    findings: Findings,
+    recount: Recount,
+}
+
+impl Pass {
+    /// At the start.
+    #[must_use]
+    pub fn new(maps: Arc<Maps>) -> Self {
+        let mut pass = Self { maps, table: 0, index: 0, findings: Findings::default(), recount: Recount::default() };
+        pass.begin();
+        pass
+    }
+
+    fn begin(&mut self) {
+        (self.table, self.index) = (0, 0);
+        let capacity = |name| TableUse { used: 0, capacity: u64::from(table(&self.maps, name).len()) };
+        let tables = TABLES.iter().map(|(name, _)| ((*name).to_owned(), capacity(name))).collect();
+        self.findings = Findings { tables, ..Findings::default() };
+        self.recount.begin(loads(&self.maps));
+    }
+
+    /// All places of all tables.
+    #[must_use]
+    pub fn places(&self) -> u64 {
+        TABLES.iter().map(|(name, _)| u64::from(table(&self.maps, name).len())).sum()
+    }
+
+    /// Walks over the next places, at most so many. Says what was found once the walk is over; the next call begins anew.
+    pub fn advance(&mut self, places: u32, now: u32) -> Option<Findings> {
+        let mut left = places;
+        while left > 0 {
+            let Some((name, kind)) = TABLES.get(self.table) else { return Some(self.end()) };
+            let maps = Arc::clone(&self.maps);
+            let table = table(&maps, name);
+            let end = table.len().min(self.index.saturating_add(left));
+            let live = match kind {
+                Kind::Connections => self.connections(table, self.index..end, now),
+                Kind::Entries => self.entries(table, self.index..end, now),
+            };
+            if let Some(found) = self.findings.tables.get_mut(*name) {
+                found.used += live;
+            }
+            left -= end - self.index;
+            self.index = end;
+            if end == table.len() {
+                (self.table, self.index) = (self.table + 1, 0);
+            }
+        }
+        (self.table == TABLES.len()).then(|| self.end())
+    }
+
+    fn end(&mut self) -> Findings {
+        let stats = |slot: u16| Some(connections(&self.maps.node_stats.get(&slot.into(), 0).ok()?));
+        for correction in self.recount.end(loads(&self.maps), stats) {
+            tracing::info!(?correction, "the connections of a node slot were miscounted");
+            self.maps.node_loads.add_active(correction.slot.into(), correction.active);
+            self.maps.node_loads.add_pending(correction.slot.into(), correction.pending);
+        }
+        let findings = std::mem::take(&mut self.findings);
+        self.begin();
+        findings
+    }
+
+    /// In `FLOWS` and `PENDING`. How many are live.
+    fn connections(&mut self, table: &Table<FlowRecord>, range: std::ops::Range<u32>, now: u32) -> u64 {
+        let mut live = 0;
+        for index in range {
+            let control = table.control(index);
+            if control.state == State::Free as u8 {
+                continue;
+            }
+            // The control word first: when it is still the same at the exchange, the rest belongs to it.
+            let record = FlowRecord { control, ..table.read(index) };
+            let keep = match fate::of_connection(&record, index, now, |peer| named(table, peer)) {
+                Fate::Free | Fate::Claimed => false,
+                Fate::Keep => true,
+                Fate::Remove => !self.remove(table, index, &record),
+            };
+            // One that came back to life under our hands is looked at by the next pass.
+            if keep && record.control.state > State::Claimed as u8 {
+                live += 1;
+                self.note(&record);
+            }
+        }
+        live
+    }
+
+    /// In `AFFINITY` and `FRAGMENTS`. How many are live.
+    fn entries(&mut self, table: &Table<FlowRecord>, range: std::ops::Range<u32>, now: u32) -> u64 {
+        let mut live = 0;
+        for index in range {
+            let control = table.control(index);
+            if control.state == State::Free as u8 {
+                continue;
+            }
+            let record = FlowRecord { control, ..table.read(index) };
+            match fate::of_entry(&record, now) {
+                Fate::Free | Fate::Claimed => {}
+                Fate::Keep => live += 1,
+                Fate::Remove => {
+                    self.findings.removed += u64::from(table.exchange_control(index, control, Control::default()));
+                }
+            }
+        }
+        live
+    }
+
+    /// A live record.
+    fn note(&mut self, record: &FlowRecord) {
+        if record.control.flags & flag::REPLY != 0 || !self.is_current(record) {
+            return;
+        }
+        self.recount.found(record.node, Load::of_flags(record.control.flags));
+        if record.control.flags & flag::NAT != 0 {
+            self.findings.translated.insert(record.node);
+        }
+    }
+
+    /// Whether the record's node slot is still the node's that it was placed on.
+    fn is_current(&self, record: &FlowRecord) -> bool {
+        let slot = u32::from(record.node);
+        slot < self.maps.nodes.len() && self.maps.nodes.read(slot).generation == record.control.generation
+    }
+
+    /// Frees a record, and with a connection its answering half. Says whether it was still as it was read.
+    fn remove(&mut self, table: &Table<FlowRecord>, index: u32, record: &FlowRecord) -> bool {
+        // Looked at before the connection is freed: afterwards its place, and so the number, may be another one's.
+        let half = half(table, index, record);
+        if !table.exchange_control(index, record.control, Control::default()) {
+            return false;
+        }
+        self.findings.removed += 1;
+        let is_connection = record.control.flags & flag::REPLY == 0 && record.control.state > State::Claimed as u8;
+        if is_connection && self.is_current(record) {
+            self.forget(record);
+        }
+        if let Some((index, control)) = half {
+            // Fails when the data path was faster.
+            self.findings.removed += u64::from(table.exchange_control(index, control, Control::default()));
+        }
+        true
+    }
+
+    /// Takes a removed connection out of its node's loads. Those of a node that has left its slot were dropped with it.
+    fn forget(&mut self, record: &FlowRecord) {
+        let load = Load::of_flags(record.control.flags);
+        if load.active != 0 {
+            self.maps.node_loads.add_active(record.node.into(), -1);
+        }
+        if load.pending != 0 {
+            self.maps.node_loads.add_pending(record.node.into(), -1);
+        }
+        self.recount.removed(record.node, load);
+    }
+}
+
+fn loads(maps: &Maps) -> impl Iterator<Item = Load> + '_ {
+    (0..maps.node_loads.len()).map(|slot| maps.node_loads.read(slot).into())
+}
+
+/// The record that a `peer` names.
+fn named(table: &Table<FlowRecord>, peer: u32) -> Option<Named> {
+    let index = peer.checked_sub(1).filter(|index| *index < table.len())?;
+    let control = table.control(index);
+    Some(Named { control, peer: table.read(index).peer })
+}
+
+/// Where the answering half of a translated connection is, and its control word.
+fn half(table: &Table<FlowRecord>, index: u32, record: &FlowRecord) -> Option<(u32, Control)> {
+    if record.control.flags & (flag::NAT | flag::REPLY) != flag::NAT {
+        return None;
+    }
+    let half = named(table, record.peer)?;
+    let answers = half.control.flags & flag::REPLY != 0 && half.control.state > State::Claimed as u8;
+    (answers && half.peer == index + 1).then_some((record.peer - 1, half.control))
+}
