@@ -9,6 +9,8 @@ pub mod apply;
 pub mod attach;
 pub mod clock;
 pub mod collect;
+pub mod connections;
+pub mod counters;
 pub mod filter;
 pub mod inspect;
 pub mod load;

@@ -2,9 +2,13 @@
 //! API's threads, through the trait; every answer is its own look at the maps, so two of them may differ by the packets in
 //! between.
 
+pub mod words;
+
 use std::{path::PathBuf, sync::Arc};
 
-use super::{collect::Collected, maps::Maps, names::SharedNames, owner::Dataplane};
+use super::{
+    collect::Collected, connections::connections, counters::counters, maps::Maps, names::SharedNames, owner::Dataplane,
+};
 use crate::control::{
     query::{ConnectionFilter, Connections, Counters, DataPath, QueryError},
     view::{Finding, MapDump, MapView, RingShare, TraceRequest, TraceView},
@@ -51,11 +55,11 @@ fn unread<T>(what: &str) -> Result<T, QueryError> {
 
 impl DataPath for Inspector {
     fn counters(&self) -> Result<Counters, QueryError> {
-        Ok(Counters { tables: self.context.collected.tables(), ..Counters::default() })
+        counters(&self.context)
     }
 
-    fn connections(&self, _: &ConnectionFilter) -> Result<Connections, QueryError> {
-        unread("connections")
+    fn connections(&self, filter: &ConnectionFilter) -> Result<Connections, QueryError> {
+        connections(&self.context, filter)
     }
 
     fn maps(&self) -> Result<Vec<MapView>, QueryError> {
