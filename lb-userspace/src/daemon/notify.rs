@@ -1,6 +1,7 @@
-//! What the service manager is told (sd_notify(3)). Without one (`NOTIFY_SOCKET` unset) nothing happens.
+//! What the service manager is told (sd_notify(3)). Without one (`NOTIFY_SOCKET` unset) nothing happens. Never waits for
+//! it: the control task calls this, and a service manager that does not read must not stop it.
 
-use std::time::Duration;
+use std::{env, io, os::unix::net::UnixDatagram, path::Path, time::Duration};
 
 use sd_notify::NotifyState;
 
@@ -22,9 +23,11 @@ pub(super) fn stopping(status: &str) {
     send(&[NotifyState::Stopping, NotifyState::Status(status)]);
 }
 
-/// The control task is alive.
+/// The control task is alive, when the service manager wants to hear it.
 pub(super) fn watchdog() {
-    send(&[NotifyState::Watchdog]);
+    if watchdog_interval().is_some() {
+        send(&[NotifyState::Watchdog]);
+    }
 }
 
 /// How often the service manager wants to hear from the control task: half of what it allows.
@@ -33,7 +36,35 @@ pub(super) fn watchdog_interval() -> Option<Duration> {
 }
 
 fn send(states: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
+    let Some(socket) = env::var_os("NOTIFY_SOCKET") else { return };
+    if let Err(error) = send_to(Path::new(&socket), states) {
         tracing::warn!(%error, "the service manager cannot be told");
+    }
+}
+
+/// Sends without waiting: `WouldBlock` when the reader's queue is full. `sd_notify::notify` would wait.
+fn send_to(path: &Path, states: &[NotifyState<'_>]) -> io::Result<()> {
+    let message: String = states.iter().map(|state| format!("{state}\n")).collect();
+    let socket = UnixDatagram::unbound()?;
+    socket.set_nonblocking(true)?;
+    socket.send_to(message.as_bytes(), path)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_service_manager_that_does_not_read_is_not_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("notify");
+        let reader = UnixDatagram::bind(&path).unwrap();
+        let refused = (0..100_000).find_map(|_| send_to(&path, &[NotifyState::Watchdog]).err()).unwrap();
+        assert_eq!(refused.kind(), io::ErrorKind::WouldBlock);
+        let mut buffer = [0; 64];
+        let length = reader.recv(&mut buffer).unwrap();
+        assert_eq!(&buffer[..length], b"WATCHDOG=1\n");
+        send_to(&path, &[NotifyState::Ready, NotifyState::Status("up")]).unwrap();
     }
 }
