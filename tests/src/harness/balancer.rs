@@ -23,12 +23,7 @@ use nix::{
 use tempfile::TempDir;
 use toml::{Table, Value};
 
-use super::{
-    command::sh,
-    namespace::PREFIX,
-    topology::Net,
-    wait::{eventually, until},
-};
+use super::{command::sh, namespace::PREFIX, topology::Net, wait::until};
 
 /// Within this lbd must be ready, take a reload, or end.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -53,6 +48,7 @@ pub struct Lb<'n> {
     dir: TempDir,
     pins: PathBuf,
     child: Option<Child>,
+    notify: Option<UnixDatagram>,
     quiet: bool,
 }
 
@@ -79,7 +75,7 @@ impl<'n> Lb<'n> {
         }
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
         let pins = PathBuf::from(format!("/sys/fs/bpf/{PREFIX}{}-{number}", std::process::id()));
-        let lb = Self { net, dir, pins, child: None, quiet: false };
+        let lb = Self { net, dir, pins, child: None, notify: None, quiet: false };
         lb.write_config(config)?;
         Ok(lb)
     }
@@ -166,6 +162,8 @@ impl<'n> Lb<'n> {
             Ok::<_, std::io::Error>(None)
         });
         self.child = Some(child);
+        // Its watchdog messages go on.
+        self.notify = Some(notify);
         match ready {
             Ok((Ok(took), _)) => Ok(took),
             Ok((Err(status), _)) => {
@@ -330,10 +328,10 @@ impl<'n> Lb<'n> {
     /// # Errors
     /// When that takes too long.
     pub fn wait_for_next_hops(&self, pool: &str) -> Result<()> {
-        eventually(&format!("the next hops of pool {pool} are resolved"), DEADLINE, || {
-            self.pool(pool).is_ok_and(|pool| pool.nodes.iter().all(|node| node.mac.is_some()))
+        until(&format!("the next hops of pool {pool} are resolved"), DEADLINE, || {
+            let pool = self.pool(pool)?;
+            Ok::<_, anyhow::Error>(pool.nodes.iter().all(|node| node.mac.is_some()).then_some(()))
         })
-        .with_context(|| self.log())
         .map(drop)
     }
 }
