@@ -23,7 +23,7 @@ use crate::{
         view::Health,
     },
     dataplane::{
-        collect::Collected,
+        collect::{Collected, Collector},
         inspect::{Context, Inspector},
         load::TableSizes,
         owner::{Dataplane, DataplaneError, Options},
@@ -122,11 +122,13 @@ async fn serve(config_path: PathBuf, config: Config, socket: admin::Socket) -> R
     privileges::reduce()?;
 
     let (adopted, names) = (data_plane.is_adopted(), data_plane.names());
-    let collected = Collected::default();
-    let data_path: Arc<dyn DataPath> = Arc::new(Inspector::new(Context::new(&data_plane, collected.clone())));
+    let context = Context::new(&data_plane, Collected::default());
+    let data_path: Arc<dyn DataPath> = Arc::new(Inspector::new(context.clone()));
     let (data_plane, data_plane_thread) = task::start(data_plane).map_err(system("start the data plane's thread"))?;
     let plan = Arc::new(state.plan());
     enact_first(&data_plane, adopted, &plan).await?;
+    let collector =
+        Collector::spawn(context, data_plane.clone()).map_err(system("start the collector of flow records"))?;
 
     let (reports, reported) = mpsc::channel(REPORTS);
     let (handle, requests) = Handle::new(data_path.clone());
@@ -134,7 +136,7 @@ async fn serve(config_path: PathBuf, config: Config, socket: admin::Socket) -> R
     let backend = admin::Backend { control: Arc::new(handle), data_path };
     let api = admin::Server::start(socket, backend).map_err(system("start the admin API"))?;
 
-    let subsystems = Real { data_plane, names, monitors, vips };
+    let subsystems = Real { data_plane, names, collector, monitors, vips };
     let parts = Parts { config_path, subsystems, adopted, overrides, down };
     let mut running = Running::new(state, plan, parts);
     running.announce();
@@ -158,10 +160,7 @@ async fn enact_first(data_plane: &task::Handle, adopted: bool, plan: &Arc<Plan>)
 
 fn options(config: &Config) -> Options {
     let config::Dataplane { pin_dir, max_flows, max_half_open, .. } = &config.dataplane;
-    Options {
-        pin_dir: pin_dir.clone(),
-        sizes: TableSizes { max_flows: *max_flows, max_half_open: *max_half_open },
-    }
+    Options { pin_dir: pin_dir.clone(), sizes: TableSizes { max_flows: *max_flows, max_half_open: *max_half_open } }
 }
 
 fn system(doing: &'static str) -> impl Fn(io::Error) -> StartError {

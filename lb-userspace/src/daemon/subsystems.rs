@@ -8,7 +8,7 @@ use crate::{
         plan::Plan,
         state::{Check, Probe, RaisedVip},
     },
-    dataplane::{names::SharedNames, task},
+    dataplane::{collect::Collector, names::SharedNames, task},
     failover::{self, StaticVips},
     health::{Kind, Monitors, Settings, Target},
 };
@@ -32,6 +32,7 @@ pub(super) trait Subsystems {
 pub(super) struct Real {
     pub(super) data_plane: task::Handle,
     pub(super) names: SharedNames,
+    pub(super) collector: Collector,
     pub(super) monitors: Monitors,
     pub(super) vips: StaticVips,
 }
@@ -61,6 +62,7 @@ impl Subsystems for Real {
     }
 
     async fn withdraw(self) -> bool {
+        drop(self.collector);
         // The addresses first: the neighbours turn elsewhere before packets are not forwarded any more.
         let vips = self.vips.withdraw().await;
         let data_path = self.data_plane.withdraw().await;
