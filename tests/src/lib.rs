@@ -3,3 +3,5 @@
 //! [`harness`] builds networks out of namespaces and runs the real `lbd`, real servers and clients in them.
 
 pub mod harness;
+pub mod packet;
+pub mod rig;

@@ -1,0 +1,306 @@
+//! The XDP program in a bench vice: loaded with maps of its own, never attached, run packet by packet through
+//! `BPF_PROG_TEST_RUN`. Verdict tests depend on nothing but maps and program: no interface, no daemon.
+
+pub mod tables;
+pub mod world;
+mod write;
+
+use anyhow::{Context, Result, bail};
+use aya::{
+    Ebpf, EbpfLoader, TestRun, TestRunOptions, VerifierLogLevel,
+    maps::{Array, Map, MapData, PerCpuArray},
+    programs::Xdp,
+};
+use lb_common::{
+    flow::{FlowRecord, HashKeys},
+    maps::global,
+    node::{NodeLoad, NodeStats},
+    reason::{Counter, REASON_SLOTS, Reason},
+};
+
+use lb::dataplane::table::Table;
+use world::{IFINDEX, SLOT, World};
+
+/// XDP's answers.
+pub mod action {
+    /// Drop.
+    pub const DROP: u32 = 1;
+    /// To the host's stack.
+    pub const PASS: u32 = 2;
+    /// Back out of the interface.
+    pub const TX: u32 = 3;
+    /// Out of another interface.
+    pub const REDIRECT: u32 = 4;
+
+    /// As people say it.
+    #[must_use]
+    pub fn name(action: u32) -> &'static str {
+        match action {
+            DROP => "DROP",
+            PASS => "PASS",
+            TX => "TX",
+            REDIRECT => "REDIRECT",
+            _ => "?",
+        }
+    }
+}
+
+/// What became of a packet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// `action::*`.
+    pub action: u32,
+    /// The counter that went up.
+    pub reason: Reason,
+    /// The frame as the program left it.
+    pub bytes: Vec<u8>,
+}
+
+/// Sizes of the flow tables in buckets of four, powers of two.
+#[derive(Clone, Copy, Debug)]
+pub struct Sizes {
+    /// `FLOWS`.
+    pub flows: u32,
+    /// `PENDING`.
+    pub pending: u32,
+    /// `AFFINITY`.
+    pub affinity: u32,
+    /// `FRAGMENTS`.
+    pub fragments: u32,
+}
+
+impl Sizes {
+    /// All alike.
+    #[must_use]
+    pub fn all(buckets: u32) -> Self {
+        Self { flows: buckets, pending: buckets, affinity: buckets, fragments: buckets }
+    }
+}
+
+/// The hash secret of the rig's flow tables.
+pub const TABLE_KEYS: HashKeys = HashKeys([11, 22, 33, 44, 55, 66, 77, 88, 99, 1010]);
+
+/// The loaded program with its maps.
+pub struct Rig {
+    ebpf: Ebpf,
+    writer: write::Writer,
+    reasons: PerCpuArray<MapData, Counter>,
+    node_stats: PerCpuArray<MapData, NodeStats>,
+    /// Connections of node slots.
+    pub loads: Table<NodeLoad>,
+    /// Tracked connections.
+    pub flows: Table<FlowRecord>,
+    /// Half-open connections.
+    pub pending: Table<FlowRecord>,
+    /// Clients' nodes.
+    pub affinity: Table<FlowRecord>,
+    /// Fragmented datagrams.
+    pub fragments: Table<FlowRecord>,
+    /// What it is configured with.
+    pub world: World,
+}
+
+impl std::fmt::Debug for Rig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Rig").field("world", &self.world).finish_non_exhaustive()
+    }
+}
+
+impl Rig {
+    /// Loads the program with tables of 64 buckets and configures it.
+    ///
+    /// # Errors
+    /// What the kernel says: tests need root.
+    pub fn new(world: World) -> Result<Self> {
+        Self::with(world, Sizes::all(64))
+    }
+
+    /// The same with other table sizes.
+    ///
+    /// # Errors
+    /// As [`Rig::new`].
+    pub fn with(world: World, sizes: Sizes) -> Result<Self> {
+        let mut ebpf = load(sizes)?;
+        let mut rig = Self {
+            reasons: take(&mut ebpf, "REASONS")?.try_into()?,
+            node_stats: take(&mut ebpf, "NODE_STATS")?.try_into()?,
+            loads: map(&mut ebpf, "NODE_LOADS", size_of::<NodeLoad>())?,
+            flows: flow_table(&mut ebpf, "FLOWS")?,
+            pending: flow_table(&mut ebpf, "PENDING")?,
+            affinity: flow_table(&mut ebpf, "AFFINITY")?,
+            fragments: flow_table(&mut ebpf, "FRAGMENTS")?,
+            writer: write::Writer::new(&mut ebpf)?,
+            world: World::default(),
+            ebpf,
+        };
+        rig.configure(world)?;
+        Ok(rig)
+    }
+
+    /// Replaces the configuration; connections stay.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn configure(&mut self, world: World) -> Result<()> {
+        self.writer.write(&self.world, &world)?;
+        for (slot, node) in &world.nodes {
+            self.loads.set_weight(u32::from(*slot), u64::from(node.weight));
+        }
+        self.world = world;
+        Ok(())
+    }
+
+    /// Changes the configuration.
+    ///
+    /// # Errors
+    /// As [`Rig::configure`].
+    pub fn change(&mut self, edit: impl FnOnce(&mut World)) -> Result<()> {
+        let mut world = self.world.clone();
+        edit(&mut world);
+        self.configure(world)
+    }
+
+    /// The program.
+    ///
+    /// # Errors
+    /// Never: it was loaded.
+    pub fn program(&self) -> Result<&Xdp> {
+        Ok(self.ebpf.program(PROGRAM).context("the object has the program")?.try_into()?)
+    }
+
+    /// Runs the program on a frame, without looking at counters. Returns the action and fills `out` with the frame.
+    ///
+    /// # Errors
+    /// What the kernel says; `EINVAL` for frames below 14 bytes.
+    pub fn test_run(&self, frame: &[u8], out: &mut Vec<u8>) -> Result<u32> {
+        // A frame never grows.
+        out.clear();
+        out.resize(frame.len(), 0);
+        let options = TestRunOptions { data_in: Some(frame), data_out: Some(out), ..TestRunOptions::new() };
+        let result = self.program()?.test_run(options)?;
+        out.truncate(result.data_size_out as usize);
+        Ok(result.return_value)
+    }
+
+    /// Runs the program on a frame and says which counter went up.
+    ///
+    /// # Errors
+    /// When not exactly one counter went up by one packet with the bytes of the frame.
+    pub fn run(&mut self, frame: &[u8]) -> Result<Outcome> {
+        let before = self.counters()?;
+        let mut bytes = Vec::new();
+        let action = self.test_run(frame, &mut bytes)?;
+        let after = self.counters()?;
+        let raised: Vec<Reason> = Reason::ALL
+            .iter()
+            .copied()
+            .filter(|reason| before[*reason as usize] != after[*reason as usize])
+            .collect();
+        let [reason] = raised[..] else { bail!("not exactly one counter went up: {raised:?}") };
+        let (old, new) = (before[reason as usize], after[reason as usize]);
+        if new.packets != old.packets + 1 || new.bytes == old.bytes {
+            bail!("{} went from {old:?} to {new:?}", reason.name());
+        }
+        Ok(Outcome { action, reason, bytes })
+    }
+
+    /// The counter of a reason.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn counter(&self, reason: Reason) -> Result<Counter> {
+        let values = self.reasons.get(&(SLOT * REASON_SLOTS + reason as u32), 0)?;
+        Ok(values.iter().fold(Counter::default(), |sum, value| Counter {
+            packets: sum.packets + value.packets,
+            bytes: sum.bytes + value.bytes,
+        }))
+    }
+
+    /// All counters, by the reasons' numbers.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn counters(&self) -> Result<Vec<Counter>> {
+        Reason::ALL.iter().map(|reason| self.counter(*reason)).collect()
+    }
+
+    /// Traffic of a node slot.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn stats(&self, slot: u16) -> Result<NodeStats> {
+        let values = self.node_stats.get(&u32::from(slot), 0)?;
+        Ok(values.iter().fold(NodeStats::default(), |sum, value| NodeStats {
+            packets: sum.packets + value.packets,
+            bytes: sum.bytes + value.bytes,
+            reply_packets: sum.reply_packets + value.reply_packets,
+            reply_bytes: sum.reply_bytes + value.reply_bytes,
+            connections: sum.connections + value.connections,
+            rescheduled: sum.rescheduled + value.rescheduled,
+        }))
+    }
+
+    /// Forgets all connections.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn forget(&mut self) -> Result<()> {
+        for table in [&self.flows, &self.pending, &self.affinity, &self.fragments] {
+            tables::clear(table);
+        }
+        for slot in self.world.nodes.keys() {
+            self.loads.store(u32::from(*slot), 0, 0);
+            self.loads.store(u32::from(*slot), 1, 0);
+        }
+        self.writer.reset_cursors(&self.world)
+    }
+}
+
+const PROGRAM: &str = "lb_ingress";
+
+fn load(sizes: Sizes) -> Result<Ebpf> {
+    let mut loader = EbpfLoader::new();
+    loader.btf(None).verifier_log_level(VerifierLogLevel::DEBUG | VerifierLogLevel::STATS);
+    for (name, buckets) in [
+        ("FLOWS", sizes.flows),
+        ("PENDING", sizes.pending),
+        ("AFFINITY", sizes.affinity),
+        ("FRAGMENTS", sizes.fragments),
+    ] {
+        loader.map_max_entries(name, buckets);
+    }
+    // A million elements in the product; here a few rings.
+    loader.map_max_entries("RINGS", write::RING_ELEMENTS);
+    let masks = [sizes.flows - 1, sizes.pending - 1, sizes.affinity - 1, sizes.fragments - 1];
+    let names = [global::FLOW_MASK, global::PENDING_MASK, global::AFFINITY_MASK, global::FRAGMENT_MASK];
+    for (name, mask) in names.into_iter().zip(&masks) {
+        loader.override_global(name, mask, true);
+    }
+    loader.override_global(global::IFINDEX, &IFINDEX, true);
+    loader.override_global(global::INTERFACE, &SLOT, true);
+    loader.override_global(global::EXPLAIN, &0u32, true);
+    loader.override_global(global::TABLE_KEYS, &TABLE_KEYS.0, true);
+    let mut ebpf = loader.load(lb::dataplane::load::object()).context("creating the maps (root is needed)")?;
+    let program: &mut Xdp = ebpf.program_mut(PROGRAM).context("the object has the program")?.try_into()?;
+    program.load().context("loading the program")?;
+    Ok(ebpf)
+}
+
+fn take(ebpf: &mut Ebpf, name: &str) -> Result<Map> {
+    ebpf.take_map(name).with_context(|| format!("the object has no map {name}"))
+}
+
+fn flow_table(ebpf: &mut Ebpf, name: &str) -> Result<Table<FlowRecord>> {
+    map(ebpf, name, 4 * size_of::<FlowRecord>())
+}
+
+fn map<T: lb::dataplane::table::Words>(ebpf: &mut Ebpf, name: &str, value_size: usize) -> Result<Table<T>> {
+    let Map::Array(data) = take(ebpf, name)? else { bail!("{name} is no array") };
+    let entries = data.info()?.max_entries();
+    Table::map(data.fd(), value_size as u32, entries).with_context(|| format!("mapping {name}"))
+}
+
+/// An array by name.
+fn array<V: aya::Pod>(ebpf: &mut Ebpf, name: &str) -> Result<Array<MapData, V>> {
+    Ok(take(ebpf, name)?.try_into()?)
+}

@@ -1,0 +1,73 @@
+//! Reading and ageing the flow tables of a rig.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use lb::dataplane::table::Table;
+use lb_common::{
+    conntrack::State,
+    flow::{Control, FlowKey, FlowRecord},
+};
+
+use crate::packet::Packet;
+
+/// Live records with their index.
+pub fn records(table: &Table<FlowRecord>) -> impl Iterator<Item = (u32, FlowRecord)> + '_ {
+    (0..table.len())
+        .map(|index| (index, table.read(index)))
+        .filter(|(_, record)| record.control.state > State::Claimed as u8)
+}
+
+/// The record of a key.
+#[must_use]
+pub fn find(table: &Table<FlowRecord>, key: &FlowKey) -> Option<(u32, FlowRecord)> {
+    records(table).find(|(_, record)| record.key == *key)
+}
+
+/// The key of a built packet's flow.
+#[must_use]
+pub fn key_of(packet: &Packet) -> FlowKey {
+    let bytes = packet.bytes();
+    let protocol = match packet.transport {
+        crate::packet::Transport::Tcp { .. } => 6,
+        _ => 17,
+    };
+    let (source, destination) = packet.port_pair();
+    let l3 = packet.l3();
+    match packet.network.source {
+        Some(IpAddr::V4(_)) => {
+            let at = |from: usize| [bytes[from], bytes[from + 1], bytes[from + 2], bytes[from + 3]];
+            FlowKey::v4(at(l3 + 12), at(l3 + 16), source, destination, protocol)
+        }
+        _ => {
+            let at = |from: usize| <[u8; 16]>::try_from(&bytes[from..from + 16]).expect("sixteen bytes");
+            FlowKey::v6(at(l3 + 8), at(l3 + 24), source, destination, protocol)
+        }
+    }
+}
+
+/// An address as a key has it.
+#[must_use]
+pub fn address(family: u8, bytes: [u8; 16]) -> IpAddr {
+    if family == 4 {
+        Ipv4Addr::new(bytes[0], bytes[1], bytes[2], bytes[3]).into()
+    } else {
+        Ipv6Addr::from(bytes).into()
+    }
+}
+
+/// Makes a record look as if its last packet came so many seconds ago.
+pub fn age(table: &Table<FlowRecord>, index: u32, seconds: u32) {
+    let old = table.control(index);
+    let seen = old.seen.saturating_sub(seconds);
+    assert!(table.exchange_control(index, old, Control { seen, ..old }), "no packet runs meanwhile");
+}
+
+/// Empties a table.
+pub fn clear(table: &Table<FlowRecord>) {
+    let nothing = FlowRecord::default();
+    for index in 0..table.len() {
+        if table.control(index) != nothing.control {
+            table.write(index, &nothing);
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! Verdicts of the XDP program, packet by packet, through `BPF_PROG_TEST_RUN`: the acceptance families A–G of the data path,
+//! each in every forwarding mode. Needs root; no interface, no daemon.
+
+mod basic;
+mod support;
