@@ -194,15 +194,15 @@ fn node_columns(rates: bool) -> Vec<Column<NodeRow>> {
     ];
     if rates {
         columns.push(right("CONN/S", |row: &NodeRow| rate(row.connections_per_s)));
-        columns.push(right("TO NODE PKT/S", |row: &NodeRow| rate(row.forward.packets_per_s)));
-        columns.push(right("BITS/S", |row: &NodeRow| rate(row.forward.bits_per_s)));
-        columns.push(right("FROM NODE PKT/S", |row: &NodeRow| rate(row.reply.packets_per_s)));
-        columns.push(right("BITS/S", |row: &NodeRow| rate(row.reply.bits_per_s)));
+        columns.push(right("TO PACKETS/S", |row: &NodeRow| rate(row.forward.packets_per_s)));
+        columns.push(right("TO BITS/S", |row: &NodeRow| rate(row.forward.bits_per_s)));
+        columns.push(right("FROM PACKETS/S", |row: &NodeRow| rate(row.reply.packets_per_s)));
+        columns.push(right("FROM BITS/S", |row: &NodeRow| rate(row.reply.bits_per_s)));
     } else {
-        columns.push(right("TO NODE", |row: &NodeRow| Cell::new(row.forward.total.packets)));
-        columns.push(right("BYTES", |row: &NodeRow| Cell::new(bytes(row.forward.total.bytes))));
-        columns.push(right("FROM NODE", |row: &NodeRow| Cell::new(row.reply.total.packets)));
-        columns.push(right("BYTES", |row: &NodeRow| Cell::new(bytes(row.reply.total.bytes))));
+        columns.push(right("TO PACKETS", |row: &NodeRow| Cell::new(row.forward.total.packets)));
+        columns.push(right("TO BYTES", |row: &NodeRow| Cell::new(bytes(row.forward.total.bytes))));
+        columns.push(right("FROM PACKETS", |row: &NodeRow| Cell::new(row.reply.total.packets)));
+        columns.push(right("FROM BYTES", |row: &NodeRow| Cell::new(bytes(row.reply.total.bytes))));
     }
     columns
 }

@@ -1,7 +1,18 @@
 //! What the service manager is told (sd_notify(3)). Without one (`NOTIFY_SOCKET` unset) nothing happens. Never waits for
 //! it: the control task calls this, and a service manager that does not read must not stop it.
 
-use std::{env, io, os::unix::net::UnixDatagram, path::Path, time::Duration};
+use std::{
+    env, io,
+    os::{
+        linux::net::SocketAddrExt,
+        unix::{
+            ffi::OsStrExt,
+            net::{SocketAddr, UnixDatagram},
+        },
+    },
+    path::Path,
+    time::Duration,
+};
 
 use sd_notify::NotifyState;
 
@@ -47,8 +58,16 @@ fn send_to(path: &Path, states: &[NotifyState<'_>]) -> io::Result<()> {
     let message: String = states.iter().map(|state| format!("{state}\n")).collect();
     let socket = UnixDatagram::unbound()?;
     socket.set_nonblocking(true)?;
-    socket.send_to(message.as_bytes(), path)?;
+    socket.send_to_addr(message.as_bytes(), &address(path)?)?;
     Ok(())
+}
+
+/// A path, or with `@` in front a name in the abstract namespace (sd_notify(3)).
+fn address(path: &Path) -> io::Result<SocketAddr> {
+    match path.as_os_str().as_bytes().strip_prefix(b"@") {
+        Some(name) => SocketAddr::from_abstract_name(name),
+        None => SocketAddr::from_pathname(path),
+    }
 }
 
 #[cfg(test)]
@@ -66,5 +85,15 @@ mod tests {
         let length = reader.recv(&mut buffer).unwrap();
         assert_eq!(&buffer[..length], b"WATCHDOG=1\n");
         send_to(&path, &[NotifyState::Ready, NotifyState::Status("up")]).unwrap();
+    }
+
+    #[test]
+    fn abstract_names_are_understood() {
+        let name = format!("lb-notify-test-{}", std::process::id());
+        let reader = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
+        send_to(Path::new(&format!("@{name}")), &[NotifyState::Ready]).unwrap();
+        let mut buffer = [0; 64];
+        let length = reader.recv(&mut buffer).unwrap();
+        assert_eq!(&buffer[..length], b"READY=1\n");
     }
 }
