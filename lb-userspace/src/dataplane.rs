@@ -11,6 +11,7 @@ pub mod clock;
 pub mod collect;
 pub mod connections;
 pub mod counters;
+pub mod dump;
 pub mod filter;
 pub mod inspect;
 pub mod load;

@@ -7,7 +7,8 @@ pub mod words;
 use std::{path::PathBuf, sync::Arc};
 
 use super::{
-    collect::Collected, connections::connections, counters::counters, maps::Maps, names::SharedNames, owner::Dataplane,
+    collect::Collected, connections::connections, counters::counters, dump, maps::Maps, names::SharedNames,
+    owner::Dataplane, trace::trace,
 };
 use crate::control::{
     query::{ConnectionFilter, Connections, Counters, DataPath, QueryError},
@@ -63,19 +64,19 @@ impl DataPath for Inspector {
     }
 
     fn maps(&self) -> Result<Vec<MapView>, QueryError> {
-        unread("maps")
+        dump::maps(&self.context)
     }
 
-    fn dump_map(&self, _: &str, _: usize) -> Result<MapDump, QueryError> {
-        unread("map dumps")
+    fn dump_map(&self, name: &str, limit: usize) -> Result<MapDump, QueryError> {
+        dump::dump_map(&self.context, name, limit)
     }
 
-    fn ring(&self, _: &str) -> Result<Vec<RingShare>, QueryError> {
-        unread("rings")
+    fn ring(&self, virtual_server: &str) -> Result<Vec<RingShare>, QueryError> {
+        dump::ring(&self.context, virtual_server)
     }
 
-    fn trace(&self, _: &TraceRequest) -> Result<TraceView, QueryError> {
-        unread("traces")
+    fn trace(&self, request: &TraceRequest) -> Result<TraceView, QueryError> {
+        trace(&self.context, request)
     }
 
     fn doctor(&self) -> Result<Vec<Finding>, QueryError> {
