@@ -3,6 +3,8 @@
 //! The nested cargo uses the stable toolchain with `RUSTC_BOOTSTRAP=1` (core has to be built for the BPF target) and the
 //! bpf-linker that `cargo xtask setup` installs into `target/tools`. Its target directory is its own: cargo locks them.
 
+#![expect(clippy::print_stdout, reason = "how a build script talks to cargo")]
+
 use std::{
     env,
     path::{Path, PathBuf},
@@ -13,7 +15,6 @@ const TARGET: &str = "bpfel-unknown-none";
 /// Debug information gives BTF: names in the verifier's log, and functions that are verified once. v3 has the atomics.
 const RUSTFLAGS: [&str; 4] = ["-Cdebuginfo=2", "-Clink-arg=--btf", "-Cpanic=abort", "-Ctarget-cpu=v3"];
 
-#[expect(clippy::print_stdout, reason = "how a build script talks to cargo")]
 fn main() {
     let here = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it"));
     let root = here.parent().expect("the crate is a member of the workspace");
@@ -43,6 +44,11 @@ fn build(root: &Path, linker: &Path) -> PathBuf {
         if outer {
             cargo.env_remove(name.as_ref());
         }
+    }
+    // Where rustup cannot give the sources of core: Debian's rustc-web, which `cargo xtask setup` names here.
+    println!("cargo:rerun-if-env-changed=LB_BPF_RUSTC");
+    if let Some(rustc) = env::var_os("LB_BPF_RUSTC") {
+        cargo.env("RUSTC", rustc);
     }
     let status = cargo
         .current_dir(root.join("lb-ebpf"))

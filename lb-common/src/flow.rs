@@ -14,87 +14,29 @@ pub const FAMILY_V6: u8 = 6;
 /// Records per bucket.
 pub const WAYS: usize = 4;
 
-/// A direction of a connection: five 8-byte words, so that building, hashing and comparing it are a few loads each.
+/// A direction of a connection: five 8-byte words in memory order, so that building, hashing, copying and comparing it are
+/// a few loads each.
 ///
 /// * word 0: source port, destination port (network order), protocol, family, two zero bytes;
 /// * IPv4: word 1 is source address, destination address (network order); words 2–4 are zero;
 /// * IPv6: words 1–2 are the source address, words 3–4 the destination address (network order).
-#[repr(C, align(8))]
+#[repr(transparent)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct FlowKey {
-    /// Source port, destination port (both network order), protocol, family, zero.
-    pub ports: [u8; 8],
-    /// Addresses, see the type.
-    pub addresses: [[u8; 8]; 4],
-}
+pub struct FlowKey([u64; 5]);
 const _: () = assert!(size_of::<FlowKey>() == 40);
 
 impl FlowKey {
     /// The key of an IPv4 packet. Ports in host order.
     #[inline(always)]
     pub fn v4(source: [u8; 4], destination: [u8; 4], source_port: u16, destination_port: u16, protocol: u8) -> Self {
-        let [a, b, c, d] = source;
-        let [e, f, g, h] = destination;
-        Self {
-            ports: port_word(source_port, destination_port, protocol, FAMILY_V4),
-            addresses: [[a, b, c, d, e, f, g, h], [0; 8], [0; 8], [0; 8]],
-        }
+        let addresses = u64::from(u32::from_ne_bytes(source)) | u64::from(u32::from_ne_bytes(destination)) << 32;
+        Self([port_word(source_port, destination_port, protocol, FAMILY_V4), addresses, 0, 0, 0])
     }
 
     /// The key of an IPv6 packet. Ports in host order.
     #[inline(always)]
     pub fn v6(source: [u8; 16], destination: [u8; 16], source_port: u16, destination_port: u16, protocol: u8) -> Self {
         Self::from_parts(FAMILY_V6, source, destination, source_port, destination_port, protocol)
-    }
-
-    /// Source port, host order.
-    #[inline(always)]
-    pub fn source_port(&self) -> u16 {
-        u16::from_be_bytes([self.ports[0], self.ports[1]])
-    }
-
-    /// Destination port, host order.
-    #[inline(always)]
-    pub fn destination_port(&self) -> u16 {
-        u16::from_be_bytes([self.ports[2], self.ports[3]])
-    }
-
-    /// IP protocol number.
-    #[inline(always)]
-    pub fn protocol(&self) -> u8 {
-        self.ports[4]
-    }
-
-    /// [`FAMILY_V4`] or [`FAMILY_V6`].
-    #[inline(always)]
-    pub fn family(&self) -> u8 {
-        self.ports[5]
-    }
-
-    /// Source address; an IPv4 address stands in the first four bytes, the rest is zero.
-    #[inline(always)]
-    pub fn source(&self) -> [u8; 16] {
-        let [_, w1, w2, ..] = self.words();
-        if self.family() == FAMILY_V4 { join16(w1 & LOW, 0) } else { join16(w1, w2) }
-    }
-
-    /// Destination address, in the form of [`FlowKey::source`].
-    #[inline(always)]
-    pub fn destination(&self) -> [u8; 16] {
-        let [_, w1, _, w3, w4] = self.words();
-        if self.family() == FAMILY_V4 { join16(w1 >> 32, 0) } else { join16(w3, w4) }
-    }
-
-    /// The five words, as integers in memory order: what is hashed and compared.
-    #[inline(always)]
-    pub fn words(&self) -> [u64; 5] {
-        [
-            u64::from_ne_bytes(self.ports),
-            u64::from_ne_bytes(self.addresses[0]),
-            u64::from_ne_bytes(self.addresses[1]),
-            u64::from_ne_bytes(self.addresses[2]),
-            u64::from_ne_bytes(self.addresses[3]),
-        ]
     }
 
     /// A key from addresses in the form of [`FlowKey::source`]; ports in host order.
@@ -109,43 +51,104 @@ impl FlowKey {
     ) -> Self {
         let (s0, s1) = split16(source);
         let (d0, d1) = split16(destination);
-        let ports = u64::from_ne_bytes(port_word(source_port, destination_port, protocol, family));
-        if family == FAMILY_V4 {
-            Self::from_words([ports, s0 & LOW | d0 << 32, 0, 0, 0])
-        } else {
-            Self::from_words([ports, s0, s1, d0, d1])
-        }
+        let ports = port_word(source_port, destination_port, protocol, family);
+        if family == FAMILY_V4 { Self([ports, s0 & LOW | d0 << 32, 0, 0, 0]) } else { Self([ports, s0, s1, d0, d1]) }
     }
 
     /// From the five words.
     #[inline(always)]
     pub fn from_words(words: [u64; 5]) -> Self {
-        let [w0, w1, w2, w3, w4] = words;
-        Self {
-            ports: w0.to_ne_bytes(),
-            addresses: [w1.to_ne_bytes(), w2.to_ne_bytes(), w3.to_ne_bytes(), w4.to_ne_bytes()],
-        }
+        Self(words)
+    }
+
+    /// The five words, as integers in memory order: what is hashed and compared.
+    #[inline(always)]
+    pub fn words(&self) -> [u64; 5] {
+        self.0
+    }
+
+    /// Source port, host order.
+    #[inline(always)]
+    pub fn source_port(&self) -> u16 {
+        u16::from_be(self.source_port_ne())
+    }
+
+    /// Destination port, host order.
+    #[inline(always)]
+    pub fn destination_port(&self) -> u16 {
+        u16::from_be(self.destination_port_ne())
+    }
+
+    /// Source port, as loaded from the packet's memory.
+    #[inline(always)]
+    pub fn source_port_ne(&self) -> u16 {
+        self.0[0] as u16
+    }
+
+    /// Destination port, as loaded from the packet's memory.
+    #[inline(always)]
+    pub fn destination_port_ne(&self) -> u16 {
+        (self.0[0] >> 16) as u16
+    }
+
+    /// Puts both ports in, as loaded from the packet's memory in one word.
+    #[inline(always)]
+    pub fn set_ports_ne(&mut self, ports: u32) {
+        self.0[0] = self.0[0] & !LOW | u64::from(ports);
+    }
+
+    /// Replaces the protocol number.
+    #[inline(always)]
+    pub fn set_protocol(&mut self, protocol: u8) {
+        self.0[0] = self.0[0] & !(0xff << 32) | u64::from(protocol) << 32;
+    }
+
+    /// IP protocol number.
+    #[inline(always)]
+    pub fn protocol(&self) -> u8 {
+        (self.0[0] >> 32) as u8
+    }
+
+    /// [`FAMILY_V4`] or [`FAMILY_V6`].
+    #[inline(always)]
+    pub fn family(&self) -> u8 {
+        (self.0[0] >> 40) as u8
+    }
+
+    /// Source address; an IPv4 address stands in the first four bytes, the rest is zero.
+    #[inline(always)]
+    pub fn source(&self) -> [u8; 16] {
+        let [_, w1, w2, ..] = self.0;
+        if self.family() == FAMILY_V4 { join16(w1 & LOW, 0) } else { join16(w1, w2) }
+    }
+
+    /// Destination address, in the form of [`FlowKey::source`].
+    #[inline(always)]
+    pub fn destination(&self) -> [u8; 16] {
+        let [_, w1, _, w3, w4] = self.0;
+        if self.family() == FAMILY_V4 { join16(w1 >> 32, 0) } else { join16(w3, w4) }
     }
 
     /// The same flow, seen from the other end.
     #[inline(always)]
     #[must_use]
     pub fn reversed(&self) -> Self {
-        let [w0, w1, w2, w3, w4] = self.words();
+        let [w0, w1, w2, w3, w4] = self.0;
         let ports = w0 & !LOW | (w0 & LOW) >> 16 | (w0 & 0xffff) << 16;
         if self.family() == FAMILY_V4 {
-            Self::from_words([ports, w1.rotate_left(32), 0, 0, 0])
+            Self([ports, w1.rotate_left(32), 0, 0, 0])
         } else {
-            Self::from_words([ports, w3, w4, w1, w2])
+            Self([ports, w3, w4, w1, w2])
         }
     }
 }
 
 #[inline(always)]
-fn port_word(source: u16, destination: u16, protocol: u8, family: u8) -> [u8; 8] {
-    let [s0, s1] = source.to_be_bytes();
-    let [d0, d1] = destination.to_be_bytes();
-    [s0, s1, d0, d1, protocol, family, 0, 0]
+fn port_word(source: u16, destination: u16, protocol: u8, family: u8) -> u64 {
+    u64::from(source.to_be())
+        | u64::from(destination.to_be()) << 16
+        | u64::from(protocol) << 32
+        | u64::from(family) << 40
 }
 
 /// The first four bytes of a word in memory.
@@ -358,10 +361,13 @@ const _: () = assert!(size_of::<Bucket>() == 256);
 mod tests {
     use super::*;
 
-    const KEY4: FlowKey = FlowKey {
-        ports: [0x9c, 0x40, 0, 80, 6, 4, 0, 0],
-        addresses: [[203, 0, 113, 7, 198, 51, 100, 1], [0; 8], [0; 8], [0; 8]],
-    };
+    const KEY4: FlowKey = FlowKey([
+        u64::from_ne_bytes([0x9c, 0x40, 0, 80, 6, 4, 0, 0]),
+        u64::from_ne_bytes([203, 0, 113, 7, 198, 51, 100, 1]),
+        0,
+        0,
+        0,
+    ]);
 
     #[test]
     fn a_v4_key_has_the_documented_layout() {

@@ -200,7 +200,7 @@ fn parse6<F: Frame>(frame: F, l3: usize, packet: &mut Packet) -> Result<(), Reas
     }
     packet.end = end as u16;
     let protocol = skip_extensions(frame, l3, ip.u8(6), packet)?;
-    packet.key.ports[4] = protocol;
+    packet.key.set_protocol(protocol);
     parse_transport(frame, protocol, packet)
 }
 
@@ -315,11 +315,7 @@ fn parse_udp<F: Frame>(frame: F, packet: &mut Packet) -> Result<(), Reason> {
 
 #[inline(always)]
 fn set_ports<V: View>(packet: &mut Packet, l4: V) {
-    let [a, b, c, d] = l4.bytes4(0);
-    packet.key.ports[0] = a;
-    packet.key.ports[1] = b;
-    packet.key.ports[2] = c;
-    packet.key.ports[3] = d;
+    packet.key.set_ports_ne(l4.u32(0));
 }
 
 /// Whether an address may be the source of a packet to a VIP (RFC 1122 §3.2.1.3, RFC 4291 §2.5–2.7): not unspecified,

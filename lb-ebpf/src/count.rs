@@ -11,7 +11,7 @@ use crate::{
     atomic::Word,
     frame::XdpFrame,
     globals::{explaining, interface},
-    maps::{NODE_LOADS, NODE_STATS, REASONS},
+    maps::{NODE_LOADS, NODE_STATS, NODES, REASONS},
 };
 
 /// A packet's path ended on this interface.
@@ -94,9 +94,15 @@ pub fn pending(node: u16, difference: u64) {
     load(node, |l| unsafe { &raw mut (*l).pending }, difference);
 }
 
-/// A record is gone: takes it out of the loads that it counted in.
+/// A record is gone: takes it out of the loads that it counted in, unless the slot is another node's by now.
 #[inline(always)]
 pub fn forget(node: u16, control: Control) {
+    if control.flags & (flag::ACTIVE | flag::PENDING) == 0 {
+        return;
+    }
+    if NODES.get(u32::from(node)).is_none_or(|n| n.generation != control.generation) {
+        return;
+    }
     if control.flags & flag::ACTIVE != 0 {
         active(node, u64::MAX);
     }

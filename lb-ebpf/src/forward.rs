@@ -160,7 +160,7 @@ pub fn nat(frame: XdpFrame, layout: Layout, record: &FlowRecord, flags: u8, node
 #[inline(always)]
 pub fn node_side(record: &FlowRecord, flags: u8, node: &Node) -> Endpoints {
     let source = if flags & flag::SOURCE_NAT != 0 { words_of(&node.source_address) } else { client_words(record) };
-    let destination_port = if node.port == 0 { port_at(record, 2) } else { node.port };
+    let destination_port = if node.port == 0 { record.key.destination_port_ne() } else { node.port };
     Endpoints { source, destination: words_of(&node.address), source_port: record.nat_port, destination_port }
 }
 
@@ -170,32 +170,27 @@ pub fn client_side(record: &FlowRecord) -> Endpoints {
     Endpoints {
         source: vip_words(record),
         destination: client_words(record),
-        source_port: port_at(record, 2),
-        destination_port: port_at(record, 0),
+        source_port: record.key.destination_port_ne(),
+        destination_port: record.key.source_port_ne(),
     }
 }
 
 #[inline(always)]
-fn port_at(record: &FlowRecord, at: usize) -> u16 {
-    u16::from_ne_bytes([record.key.ports[at], record.key.ports[at + 1]])
-}
-
-#[inline(always)]
-fn key_words(record: &FlowRecord) -> &[u32; 8] {
-    // SAFETY: the four address words of a key are 32 aligned bytes.
-    unsafe { &*core::ptr::from_ref(&record.key.addresses).cast::<[u32; 8]>() }
-}
-
-#[inline(always)]
 fn client_words(record: &FlowRecord) -> [u32; 4] {
-    let w = key_words(record);
-    [w[0], w[1], w[2], w[3]]
+    let [_, first, second, ..] = record.key.words();
+    halves(first, second)
+}
+
+/// Two words of a key as four halves in memory order.
+#[inline(always)]
+fn halves(first: u64, second: u64) -> [u32; 4] {
+    [first as u32, (first >> 32) as u32, second as u32, (second >> 32) as u32]
 }
 
 #[inline(always)]
 fn vip_words(record: &FlowRecord) -> [u32; 4] {
-    let w = key_words(record);
-    if record.key.family() == FAMILY_V4 { [w[1], 0, 0, 0] } else { [w[4], w[5], w[6], w[7]] }
+    let [_, first, _, third, fourth] = record.key.words();
+    if record.key.family() == FAMILY_V4 { halves(first >> 32, 0) } else { halves(third, fourth) }
 }
 
 /// Sends a node's answer to the client. `record` is the client → VIP record; `mac` and `slot` are the client's next hop.

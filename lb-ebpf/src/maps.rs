@@ -3,7 +3,7 @@
 //! "daemon" below is lbd, through the bpf system call or `mmap`; "XDP" are the programs of this crate.
 
 use aya_ebpf::{
-    bindings::BPF_F_MMAPABLE,
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
     macros::map,
     maps::{Array, DevMapHash, HashMap, PerCpuArray},
 };
@@ -43,14 +43,17 @@ pub static AFFINITY: Array<Bucket> = Array::with_max_entries(1, MMAPABLE);
 #[map]
 pub static FRAGMENTS: Array<Bucket> = Array::with_max_entries(1, MMAPABLE);
 
+// Elements of the two hashes are allocated one by one: a replaced element stays as it was until every program that found it
+// has ended (RCU); preallocated ones would be given to another key at once.
+
 /// (VIP, port, protocol) → index in `VIRTUAL_SERVERS`; (VIP, 0, 0) → 0 says that the address is a VIP. Written by the
 /// daemon alone.
 #[map]
-pub static SERVICES: HashMap<ServiceKey, u32> = HashMap::with_max_entries(MAX_SERVICES, 0);
+pub static SERVICES: HashMap<ServiceKey, u32> = HashMap::with_max_entries(MAX_SERVICES, BPF_F_NO_PREALLOC);
 
 /// (VIP, 0, protocol) → port ranges. Written by the daemon alone; looked up when `SERVICES` has no such port.
 #[map]
-pub static PORT_RANGES: HashMap<ServiceKey, PortRanges> = HashMap::with_max_entries(MAX_RANGED_VIPS, 0);
+pub static PORT_RANGES: HashMap<ServiceKey, PortRanges> = HashMap::with_max_entries(MAX_RANGED_VIPS, BPF_F_NO_PREALLOC);
 
 /// Virtual servers: immutable records that `SERVICES` and `PORT_RANGES` name. Written by the daemon alone.
 #[map]

@@ -144,7 +144,7 @@ pub fn move_answer(pending: &Slot, home: u32, now: u32) -> Option<u32> {
         return None;
     }
     let half = &mut scratch()?.half;
-    *half = *old.get();
+    table::copy(half, old.get(), false);
     half.peer = home + 1;
     half.control.seen = now;
     let place = table::claim::<Flows>(table::hash_key(&half.key), now, Full::Refuse)?;

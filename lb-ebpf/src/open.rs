@@ -92,7 +92,7 @@ fn fill(record: &mut FlowRecord, packet: &Packet, server: &VirtualServer, draft:
     record.control = Control { seen: draft.now, state: draft.state as u8, flags, generation: draft.generation };
     record.node = draft.node;
     record.virtual_server = server.id;
-    record.nat_port = u16::from_ne_bytes([packet.key.ports[0], packet.key.ports[1]]);
+    record.nat_port = packet.key.source_port_ne();
     record.timeout = timeout_of(server.id, draft.state as u8);
     record.peer = 0;
     record.created = draft.now;

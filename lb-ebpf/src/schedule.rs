@@ -171,25 +171,25 @@ fn is_flooded(server: &VirtualServer, now: u32) -> bool {
 #[inline(always)]
 fn affinity_key(packet: &Packet, server: &VirtualServer) -> FlowKey {
     let family = packet.key.family();
-    let mut key = FlowKey::from_parts(family, packet.key.source(), [0; 16], server.id, 0, 0);
+    let key = FlowKey::from_parts(family, packet.key.source(), [0; 16], server.id, 0, 0);
+    let [ports, first, second, ..] = key.words();
     if family == FAMILY_V4 {
-        key.addresses[0] = mask(key.addresses[0], server.affinity_prefix4);
-    } else {
-        key.addresses[0] = mask(key.addresses[0], server.affinity_prefix6.min(64));
-        key.addresses[1] = mask(key.addresses[1], server.affinity_prefix6.saturating_sub(64));
+        return FlowKey::from_words([ports, mask(first, server.affinity_prefix4.min(32)), 0, 0, 0]);
     }
-    key
+    let first = mask(first, server.affinity_prefix6.min(64));
+    let second = mask(second, server.affinity_prefix6.saturating_sub(64));
+    FlowKey::from_words([ports, first, second, 0, 0])
 }
 
-/// The first `bits` bits of eight bytes in network order.
+/// The first `bits` bits of eight bytes in network order, as loaded from memory.
 #[inline(always)]
-fn mask(bytes: [u8; 8], bits: u8) -> [u8; 8] {
+fn mask(word: u64, bits: u8) -> u64 {
     let keep = match bits {
         0 => 0,
         64.. => u64::MAX,
         _ => !(u64::MAX >> (bits & 63)),
     };
-    (u64::from_be_bytes(bytes) & keep).to_be_bytes()
+    (u64::from_be(word) & keep).to_be()
 }
 
 /// The node that had this client last, when it still may be used. Draining nodes keep their persistent clients.

@@ -253,7 +253,7 @@ fn move_to_flows(pending: Slot, control: Control, now: u32) -> bool {
     let state = if control.state == State::UdpNew as u8 { State::Udp } else { State::Established };
     let Some(scratch) = scratch() else { return false };
     let moved = &mut scratch.record;
-    *moved = *record;
+    table::copy(moved, record, false);
     moved.timeout = timeout_of(record.virtual_server, state as u8);
     moved.control = Control {
         seen: now,
