@@ -25,6 +25,10 @@ pub const HEADER_REMOTE: &str = "X-Remote";
 /// Response header: the address and port the request came to, as the node saw it.
 pub const HEADER_LOCAL: &str = "X-Local";
 
+/// Failures after which [`send_many`] gives up.
+const ENOUGH: usize = 5;
+const TIMEOUT: Duration = Duration::from_secs(5);
+
 /// An answer with status 200 and a whole body.
 #[derive(Clone, Debug)]
 pub struct Reply {
@@ -143,7 +147,8 @@ impl Tally {
     }
 }
 
-/// Sends `count` requests from a machine, one after the other on each of `threads` threads.
+/// Sends `count` requests from a machine, one after the other on each of `threads` threads. A thread stops after
+/// [`ENOUGH`] failures: each may have taken the whole timeout.
 ///
 /// # Errors
 /// When a thread cannot be made.
@@ -152,7 +157,12 @@ pub fn send_many(client: &Host, target: SocketAddr, count: usize, threads: usize
     let start = |index: usize| {
         client.spawn(move || {
             let mut tally = Tally::default();
-            (0..share(index)).for_each(|_| tally.send(target, None, 0, Duration::from_secs(5)));
+            for _ in 0..share(index) {
+                tally.send(target, None, 0, TIMEOUT);
+                if tally.failures.len() >= ENOUGH {
+                    break;
+                }
+            }
             tally
         })
     };
