@@ -12,6 +12,7 @@ pub mod collect;
 pub mod connections;
 pub mod counters;
 pub mod dump;
+pub mod doctor;
 pub mod filter;
 pub mod inspect;
 pub mod load;
