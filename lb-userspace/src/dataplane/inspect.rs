@@ -7,8 +7,8 @@ pub mod words;
 use std::{path::PathBuf, sync::Arc};
 
 use super::{
-    collect::Collected, connections::connections, counters::counters, dump, maps::Maps, names::SharedNames,
-    owner::Dataplane, trace::trace,
+    collect::Collected, connections::connections, counters::counters, doctor::doctor, dump, maps::Maps,
+    names::SharedNames, owner::Dataplane, trace::trace,
 };
 use crate::control::{
     query::{ConnectionFilter, Connections, Counters, DataPath, QueryError},
@@ -50,10 +50,6 @@ impl Inspector {
     }
 }
 
-fn unread<T>(what: &str) -> Result<T, QueryError> {
-    Err(QueryError::Failed(format!("this lbd cannot answer {what}")))
-}
-
 impl DataPath for Inspector {
     fn counters(&self) -> Result<Counters, QueryError> {
         counters(&self.context)
@@ -80,6 +76,6 @@ impl DataPath for Inspector {
     }
 
     fn doctor(&self) -> Result<Vec<Finding>, QueryError> {
-        unread("checks")
+        doctor(&self.context)
     }
 }

@@ -99,7 +99,7 @@ fn source_ports(around: &Surroundings) -> Vec<Finding> {
         return Vec::new();
     }
     let read = sysctl("ipv4/ip_local_port_range")
-        .and_then(|range| Ok((range, sysctl("ipv4/ip_local_reserved_ports").unwrap_or_default())));
+        .map(|range| (range, sysctl("ipv4/ip_local_reserved_ports").unwrap_or_default()));
     ranges
         .into_iter()
         .map(|ports| match &read {

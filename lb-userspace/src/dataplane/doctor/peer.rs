@@ -1,5 +1,7 @@
 //! The other end of a veth: rtnetlink tells its index, and looks into its network namespace for us. Used by `interfaces`.
 
+#![expect(clippy::wildcard_enum_match_arm, reason = "of rtnetlink's many attributes few concern us")]
+
 use std::io;
 
 use netlink_packet_route::{
