@@ -22,7 +22,7 @@ use super::{host::Host, wait};
 pub const HEADER_NODE: &str = "X-Node";
 /// Response header: the client's address as the node saw it.
 pub const HEADER_REMOTE: &str = "X-Remote";
-/// Response header: the address and port the request came to, as the node saw it.
+/// Response header: the address, a blank, and the port the request came to, as the node saw it.
 pub const HEADER_LOCAL: &str = "X-Local";
 
 /// Failures after which [`send_many`] gives up.
@@ -36,8 +36,8 @@ pub struct Reply {
     pub node: String,
     /// The client's address as the node saw it.
     pub remote: String,
-    /// `address:port` the node was asked at.
-    pub local: String,
+    /// Where the node was asked.
+    pub local: Option<SocketAddr>,
     /// Bytes of the body.
     pub bytes: usize,
 }
@@ -91,9 +91,14 @@ fn parse(answer: &[u8]) -> io::Result<Reply> {
     Ok(Reply {
         node: header(HEADER_NODE).ok_or_else(|| wrong("no X-Node"))?,
         remote: header(HEADER_REMOTE).unwrap_or_default(),
-        local: header(HEADER_LOCAL).unwrap_or_default(),
+        local: header(HEADER_LOCAL).and_then(|local| socket_address(&local)),
         bytes,
     })
+}
+
+fn socket_address(words: &str) -> Option<SocketAddr> {
+    let (address, port) = words.split_once(' ')?;
+    Some(SocketAddr::new(address.parse().ok()?, port.parse().ok()?))
 }
 
 /// What became of many requests.

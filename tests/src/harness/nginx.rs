@@ -55,7 +55,7 @@ impl Nginx {
              proxy_temp_path {root}/proxy; fastcgi_temp_path {root}/fastcgi; uwsgi_temp_path {root}/uwsgi; \
              scgi_temp_path {root}/scgi;\n  server {{\n    {listens}\n    root {root};\n    \
              add_header {HEADER_NODE} {name}; add_header {HEADER_REMOTE} $remote_addr; \
-             add_header {HEADER_LOCAL} $server_addr:$server_port;\n  }}\n}}\n"
+             add_header {HEADER_LOCAL} '$server_addr $server_port';\n  }}\n}}\n"
         );
         let file = dir.path().join("nginx.conf");
         fs::write(&file, config)?;
