@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ops::Range,
     sync::Arc,
 };
 
@@ -64,6 +65,8 @@ pub struct Pass {
     table: usize,
     /// The next record in it.
     index: u32,
+    /// Live records in it so far.
+    live: u64,
     findings: Findings,
     recount: Recount,
 }
@@ -72,16 +75,15 @@ impl Pass {
     /// At the start.
     #[must_use]
     pub fn new(maps: Arc<Maps>) -> Self {
-        let mut pass = Self { maps, table: 0, index: 0, findings: Findings::default(), recount: Recount::default() };
+        let (findings, recount) = (Findings::default(), Recount::default());
+        let mut pass = Self { maps, table: 0, index: 0, live: 0, findings, recount };
         pass.begin();
         pass
     }
 
     fn begin(&mut self) {
-        (self.table, self.index) = (0, 0);
-        let capacity = |name| TableUse { used: 0, capacity: u64::from(table(&self.maps, name).len()) };
-        let tables = TABLES.iter().map(|(name, _)| ((*name).to_owned(), capacity(name))).collect();
-        self.findings = Findings { tables, ..Findings::default() };
+        (self.table, self.index, self.live) = (0, 0, 0);
+        self.findings = Findings::default();
         self.recount.begin(loads(&self.maps));
     }
 
@@ -99,17 +101,16 @@ impl Pass {
             let maps = Arc::clone(&self.maps);
             let table = table(&maps, name);
             let end = table.len().min(self.index.saturating_add(left));
-            let live = match kind {
+            match kind {
                 Kind::Connections => self.connections(table, self.index..end, now),
                 Kind::Entries => self.entries(table, self.index..end, now),
-            };
-            if let Some(found) = self.findings.tables.get_mut(*name) {
-                found.used += live;
             }
             left -= end - self.index;
             self.index = end;
             if end == table.len() {
-                (self.table, self.index) = (self.table + 1, 0);
+                let used = TableUse { used: self.live, capacity: u64::from(end) };
+                self.findings.tables.insert((*name).to_owned(), used);
+                (self.table, self.index, self.live) = (self.table + 1, 0, 0);
             }
         }
         (self.table == TABLES.len()).then(|| self.end())
@@ -127,9 +128,8 @@ impl Pass {
         findings
     }
 
-    /// In `FLOWS` and `PENDING`. How many are live.
-    fn connections(&mut self, table: &Table<FlowRecord>, range: std::ops::Range<u32>, now: u32) -> u64 {
-        let mut live = 0;
+    /// In `FLOWS` and `PENDING`.
+    fn connections(&mut self, table: &Table<FlowRecord>, range: Range<u32>, now: u32) {
         for index in range {
             let control = table.control(index);
             if control.state == State::Free as u8 {
@@ -137,23 +137,21 @@ impl Pass {
             }
             // The control word first: when it is still the same at the exchange, the rest belongs to it.
             let record = FlowRecord { control, ..table.read(index) };
-            let keep = match fate::of_connection(&record, index, now, |peer| named(table, peer)) {
-                Fate::Free | Fate::Claimed => false,
-                Fate::Keep => true,
-                Fate::Remove => !self.remove(table, index, &record),
-            };
-            // One that came back to life under our hands is looked at by the next pass.
-            if keep && record.control.state > State::Claimed as u8 {
-                live += 1;
-                self.note(&record);
+            match fate::of_connection(&record, index, now, |peer| named(table, peer)) {
+                Fate::Free | Fate::Claimed => {}
+                Fate::Keep => self.note(&record),
+                Fate::Remove => {
+                    // Else it came back to life under our hands.
+                    if !self.remove(table, index, &record) {
+                        self.note(&record);
+                    }
+                }
             }
         }
-        live
     }
 
-    /// In `AFFINITY` and `FRAGMENTS`. How many are live.
-    fn entries(&mut self, table: &Table<FlowRecord>, range: std::ops::Range<u32>, now: u32) -> u64 {
-        let mut live = 0;
+    /// In `AFFINITY` and `FRAGMENTS`.
+    fn entries(&mut self, table: &Table<FlowRecord>, range: Range<u32>, now: u32) {
         for index in range {
             let control = table.control(index);
             if control.state == State::Free as u8 {
@@ -162,17 +160,17 @@ impl Pass {
             let record = FlowRecord { control, ..table.read(index) };
             match fate::of_entry(&record, now) {
                 Fate::Free | Fate::Claimed => {}
-                Fate::Keep => live += 1,
+                Fate::Keep => self.live += 1,
                 Fate::Remove => {
                     self.findings.removed += u64::from(table.exchange_control(index, control, Control::default()));
                 }
             }
         }
-        live
     }
 
     /// A live record.
     fn note(&mut self, record: &FlowRecord) {
+        self.live += 1;
         if record.control.flags & flag::REPLY != 0 || !self.is_current(record) {
             return;
         }
@@ -188,7 +186,8 @@ impl Pass {
         slot < self.maps.nodes.len() && self.maps.nodes.read(slot).generation == record.control.generation
     }
 
-    /// Frees a record, and with a connection its answering half. Says whether it was still as it was read.
+    /// Frees a record if it still is as it was read, and says whether it was. With a connection goes its answering half, which
+    /// may have been counted among the living already.
     fn remove(&mut self, table: &Table<FlowRecord>, index: u32, record: &FlowRecord) -> bool {
         // Looked at before the connection is freed: afterwards its place, and so the number, may be another one's.
         let half = half(table, index, record);
@@ -200,9 +199,12 @@ impl Pass {
         if is_connection && self.is_current(record) {
             self.forget(record);
         }
-        if let Some((index, control)) = half {
-            // Fails when the data path was faster.
-            self.findings.removed += u64::from(table.exchange_control(index, control, Control::default()));
+        // The exchange fails when the data path was faster.
+        if let Some((at, control)) = half
+            && table.exchange_control(at, control, Control::default())
+        {
+            self.findings.removed += 1;
+            self.live = self.live.saturating_sub(u64::from(at < index));
         }
         true
     }

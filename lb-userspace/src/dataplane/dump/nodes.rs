@@ -42,14 +42,15 @@ fn row(source: &Source<'_>, slot: u32, node: &Node) -> Vec<String> {
     let address = |bytes: [u8; 16]| {
         if bytes == [0; 16] { "-".to_owned() } else { words::address_of_any_family(bytes).to_string() }
     };
+    let hop = |bytes: [u8; 6]| if bytes == [0; 6] { "-".to_owned() } else { mac(bytes) };
     let flags = [(u32::from(node_flag::USABLE), "usable"), (u32::from(node_flag::RESOLVED), "resolved")];
     vec![
         slot.to_string(),
         owner(source, slot),
         words::virtual_server(source.names, node.virtual_server),
         bits(u32::from(node.flags), &flags),
-        mac(node.mac),
-        mac(node.source_mac),
+        hop(node.mac),
+        hop(node.source_mac),
         words::link(source.names, node.ifindex),
         node.mtu.to_string(),
         address(node.address),
