@@ -59,10 +59,12 @@ pub fn reply(node: u16, bytes: usize) {
     });
 }
 
-/// A connection was given to a node; `rescheduled` when its first node failed.
+/// A connection was given to a node with this frame; `rescheduled` when its first node failed.
 #[inline(always)]
-pub fn connection(node: u16, rescheduled: bool) {
+pub fn connection(node: u16, bytes: usize, rescheduled: bool) {
     stats(node, |s| {
+        s.packets += 1;
+        s.bytes += bytes as u64;
         s.connections += 1;
         s.rescheduled += u64::from(rescheduled);
     });

@@ -87,7 +87,8 @@ pub extern "C" fn fragment_later(ctx: *mut xdp_md) -> u32 {
 #[inline(always)]
 fn follow(frame: XdpFrame, packet: &Packet, to_vip: bool) -> Verdict {
     let ip_len = ip_len(packet);
-    let Some(slot) = find_key::<Fragments>(&datagram_key(packet)) else {
+    let key = datagram_key(packet);
+    let Some(slot) = find_key::<Fragments>(&key, table::hash_key(&key)) else {
         return without_first(frame, packet, to_vip, ip_len);
     };
     explain::step(step::FRAGMENT_HIT);

@@ -138,10 +138,11 @@ extern "C" fn icmp_owner(ctx: *mut xdp_md) -> u32 {
     }
     quote.flow = quote.key.reversed();
     let forged = has_forged_mtu(frame, packet, l4);
-    if let Some(slot) = find_key::<Flows>(&quote.flow) {
+    let hash = table::hash_key(&quote.flow);
+    if let Some(slot) = find_key::<Flows>(&quote.flow, hash) {
         return deliver::<Flows>(ctx, slot.record, slot.index, u32::from(forged));
     }
-    if let Some(slot) = find_key::<Pending>(&quote.flow) {
+    if let Some(slot) = find_key::<Pending>(&quote.flow, hash) {
         return deliver::<Pending>(ctx, slot.record, slot.index, u32::from(forged));
     }
     if !to_vip {

@@ -27,12 +27,12 @@ const PROBES: u32 = 24;
 /// Finds a source port for the connection in `scratch.record` and notes both its halves in `PENDING`. Returns 0, or the
 /// verdict that ends the path.
 #[inline(always)]
-pub fn allocate(ctx: *mut xdp_md, record: &FlowRecord, server: &VirtualServer) -> u32 {
+pub fn allocate(ctx: *mut xdp_md, record: &FlowRecord, hash: u64, server: &VirtualServer) -> u32 {
     let source_nat = record.control.flags & flag::SOURCE_NAT != 0;
     let count = u32::from(server.nat_port_count);
     let first = u32::from(server.nat_port_first);
     let own = u32::from(record.key.source_port());
-    let start = (table::hash_key(&record.key) >> 40) as u32;
+    let start = (hash >> 40) as u32;
     let keeps = !source_nat || (own >= first && own < first + count);
     let mut probe = 0;
     while probe < PROBES {
@@ -64,7 +64,8 @@ extern "C" fn nat_try_port(ctx: *mut xdp_md, port: u32) -> u32 {
     let (record, half) = (&mut scratch.record, &mut scratch.half);
     let Some(node) = NODES.get(u32::from(record.node)) else { return race };
     half.key = answer_key(record, node, port as u16);
-    if is_taken::<Pending>(&half.key) || is_taken::<Flows>(&half.key) {
+    let hash = table::hash_key(&half.key);
+    if is_taken::<Pending>(&half.key, hash) || is_taken::<Flows>(&half.key, hash) {
         return TAKEN;
     }
     record.nat_port = (port as u16).to_be();
@@ -75,18 +76,17 @@ extern "C" fn nat_try_port(ctx: *mut xdp_md, port: u32) -> u32 {
     half.control = Control { seen: now, flags: flag::NAT | flag::REPLY, ..record.control };
     half.peer = 0;
     half.created = now;
-    let hash = table::hash_key(&half.key);
     let Some(answer) = table::claim::<Pending>(hash, now, Full::EvictOldest) else { return race };
     table::publish(&answer, half);
     // Published: whoever publishes the same key after us sees it. Whoever did before, we see.
-    if table::has_twin::<Pending>(&half.key, answer.index) || find_key::<Flows>(&half.key).is_some() {
+    if table::has_twin::<Pending>(&half.key, answer.index) || find_key::<Flows>(&half.key, hash).is_some() {
         table::free(&answer);
         return TAKEN;
     }
     if let Some(frame) = frame_of(ctx) {
         set_client_hop(answer.record, frame);
     }
-    let Some(home) = table::claim::<Pending>(table::hash_key(&record.key), now, Full::EvictOldest) else {
+    let Some(home) = table::claim::<Pending>(scratch.hash, now, Full::EvictOldest) else {
         table::free(&answer);
         return race;
     };
@@ -117,8 +117,8 @@ fn set_peer(slot: &Slot, index: u32) {
 
 /// Whether a connection answers to this key. An orphan, whose connection is gone, is swept on the way.
 #[inline(always)]
-fn is_taken<T: Table>(key: &FlowKey) -> bool {
-    let Some(slot) = find_key::<T>(key) else { return false };
+fn is_taken<T: Table>(key: &FlowKey, hash: u64) -> bool {
+    let Some(slot) = find_key::<T>(key, hash) else { return false };
     if slot.control().flags & flag::REPLY == 0 {
         return true;
     }

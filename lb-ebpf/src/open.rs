@@ -4,9 +4,9 @@ use aya_ebpf::bindings::xdp_md;
 use lb_common::{
     conntrack::{State, tcp_flag},
     explain::step,
-    flow::{Control, FlowRecord, flag},
+    flow::{Control, FlowKey, FlowRecord, flag},
     node::{Node, node_flag},
-    packet::{Fragment, Packet, protocol},
+    packet::{Fragment, Packet, is_valid_source, protocol},
     reason::Reason,
     vip::{VirtualServer, vs_flag},
 };
@@ -32,9 +32,14 @@ use crate::{
 pub extern "C" fn open_run(ctx: *mut xdp_md) -> u32 {
     let Some(scratch) = scratch() else { return Verdict::end(Reason::Internal).to_register() };
     let packet = &scratch.packet;
-    let Some(server) = service::find(&packet.key) else {
-        return Verdict::end(Reason::NoVirtualServer).to_register();
-    };
+    let server = service::find(&packet.key);
+    if server.is_none() && !service::is_vip(&packet.key) {
+        return Verdict::end(Reason::NotVirtual).to_register();
+    }
+    if let Err(reason) = check_ends(&packet.key) {
+        return Verdict::end(reason).to_register();
+    }
+    let Some(server) = server else { return Verdict::end(Reason::NoVirtualServer).to_register() };
     let tcp = packet.key.protocol() == protocol::TCP;
     let opens = !tcp || packet.tcp_flags & (tcp_flag::SYN | tcp_flag::ACK) == tcp_flag::SYN;
     if !opens && scratch.moved == 0 {
@@ -58,15 +63,26 @@ pub extern "C" fn open_run(ctx: *mut xdp_md) -> u32 {
     };
     let draft = Draft { node: chosen, generation: hop.generation(), state, now };
     fill(&mut scratch.record, packet, server, &draft);
-    let verdict = note(ctx, &scratch.record, server);
+    let verdict = note(ctx, &scratch.record, scratch.hash, server);
     if verdict != 0 {
         return verdict;
     }
-    count::connection(chosen, scratch.moved != 0);
     if packet.fragment == Fragment::First {
         fragment::remember(packet, &scratch.record, 0);
     }
-    send(ctx, packet, &scratch.record, node)
+    send(ctx, packet, &scratch.record, node, scratch.moved)
+}
+
+/// Addresses and ports that no client has.
+#[inline(always)]
+fn check_ends(key: &FlowKey) -> Result<(), Reason> {
+    if !is_valid_source(key.family(), key.source()) || key.source() == key.destination() {
+        return Err(Reason::BadSource);
+    }
+    if key.source_port() == 0 || key.destination_port() == 0 {
+        return Err(Reason::ZeroPort);
+    }
+    Ok(())
 }
 
 struct Draft {
@@ -100,14 +116,14 @@ fn fill(record: &mut FlowRecord, packet: &Packet, server: &VirtualServer, draft:
 
 /// Notes the connection as half-open. Returns 0, or the verdict that ends the path.
 #[inline(always)]
-fn note(ctx: *mut xdp_md, record: &FlowRecord, server: &VirtualServer) -> u32 {
+fn note(ctx: *mut xdp_md, record: &FlowRecord, hash: u64, server: &VirtualServer) -> u32 {
     if record.control.flags & flag::NAT != 0 {
-        let verdict = nat::allocate(ctx, record, server);
+        let verdict = nat::allocate(ctx, record, hash, server);
         if verdict != 0 {
             return verdict;
         }
     } else {
-        insert(record);
+        insert(record, hash);
     }
     if record.control.flags & flag::PENDING != 0 {
         count::pending(record.node, 1);
@@ -117,11 +133,11 @@ fn note(ctx: *mut xdp_md, record: &FlowRecord, server: &VirtualServer) -> u32 {
 
 /// Sends the first packet of a connection.
 #[inline(never)]
-fn send(ctx: *mut xdp_md, packet: &Packet, record: &FlowRecord, node: &Node) -> u32 {
+fn send(ctx: *mut xdp_md, packet: &Packet, record: &FlowRecord, node: &Node, moved: u32) -> u32 {
     let control = record.control;
     explain::connection(record.virtual_server, record.node, control.flags, control.state);
     let Some(frame) = frame_of(ctx) else { return Verdict::end(Reason::Internal).to_register() };
-    count::forward(record.node, frame.linear_len());
+    count::connection(record.node, frame.linear_len(), moved != 0);
     if control.flags & flag::NAT != 0 {
         forward::nat(frame, layout_of(packet), record, control.flags, node, ip_len(packet)).to_register()
     } else {
@@ -131,11 +147,10 @@ fn send(ctx: *mut xdp_md, packet: &Packet, record: &FlowRecord, node: &Node) -> 
 
 /// Notes a DSR connection as half-open. Without a place it goes on by the ring.
 #[inline(always)]
-fn insert(record: &FlowRecord) {
+fn insert(record: &FlowRecord, hash: u64) {
     if explaining() {
         return;
     }
-    let hash = table::hash_key(&record.key);
     if let Some(place) = table::claim::<Pending>(hash, record.control.seen, Full::EvictOldest) {
         table::publish(&place, record);
     }

@@ -4,17 +4,19 @@
 use aya_ebpf::programs::XdpContext;
 use lb_common::{
     conntrack::tcp_flag,
-    flow::{FAMILY_V4, FAMILY_V6, hash},
-    packet::{ETHERNET, Frame, IPV4, IPV6, TCP, UDP, View, ethertype, protocol},
+    flow::{FAMILY_V4, FAMILY_V6, FlowKey, hash},
+    packet::{ETHERNET, Fragment, Frame, IPV4, IPV6, TCP, UDP, View, ethertype, protocol},
     reason::Reason,
     vip::filter,
 };
 
 use crate::{
+    explain,
     forward::Layout,
     frame::{XdpFrame, XdpView},
     globals::{interface, table_keys},
     maps::{FILTER, VLANS},
+    scratch::scratch,
     slow,
     table::{Flows, find},
     track::{self, Arrival},
@@ -40,7 +42,11 @@ pub fn run(ctx: &XdpContext) -> Verdict {
         _ => return Verdict::end(Reason::NotIp),
     };
     let verdict = if family == FAMILY_V4 { ipv4(frame, l3) } else { ipv6(frame, l3) };
-    if verdict == Verdict::STALE { slow::run(ctx, l3, family) } else { verdict }
+    match verdict {
+        Verdict::STALE => slow::run(ctx, l3, family),
+        Verdict::HALF_OPEN => slow::unknown(ctx),
+        verdict => verdict,
+    }
 }
 
 /// At most two tags (802.1Q, 802.1ad), each with an id that the interface serves; id 0 is a priority tag (802.1Q §6.9).
@@ -103,7 +109,9 @@ fn ipv4(frame: XdpFrame, l3: usize) -> Verdict {
         0,
     ];
     let hash = hash(words, FAMILY_V4, &table_keys());
-    let Some(slot) = find::<Flows>(&words, FAMILY_V4, hash) else { return Verdict::STALE };
+    let Some(slot) = find::<Flows>(&words, FAMILY_V4, hash) else {
+        return unknown(words, hash, [l3, l3 + IPV4, l3 + total], ip.load8(8), tcp_flags);
+    };
     let layout = Layout { l3, l4: l3 + IPV4, family: FAMILY_V4, protocol: kind, has_ports: true };
     track::forward::<Flows>(frame, layout, slot, Arrival { tcp_flags, ip_len: total })
 }
@@ -134,9 +142,26 @@ fn ipv6(frame: XdpFrame, l3: usize) -> Verdict {
         ip.load64(32),
     ];
     let hash = hash(words, FAMILY_V6, &table_keys());
-    let Some(slot) = find::<Flows>(&words, FAMILY_V6, hash) else { return Verdict::STALE };
+    let Some(slot) = find::<Flows>(&words, FAMILY_V6, hash) else {
+        return unknown(words, hash, [l3, l3 + IPV6, l3 + IPV6 + payload], ip.load8(7), tcp_flags);
+    };
     let layout = Layout { l3, l4: l3 + IPV6, family: FAMILY_V6, protocol: kind, has_ports: true };
     track::forward::<Flows>(frame, layout, slot, Arrival { tcp_flags, ip_len: IPV6 + payload })
+}
+
+/// Hands what was read to the slow path. `offsets`: of the IP header, the transport header, and the packet's end.
+#[inline(always)]
+fn unknown(words: [u64; 5], hash: u64, offsets: [usize; 3], ttl: u8, tcp_flags: u8) -> Verdict {
+    let Some(scratch) = scratch() else { return Verdict::end(Reason::Internal) };
+    let packet = &mut scratch.packet;
+    packet.key = FlowKey::from_words(words);
+    let [l3, l4, end] = offsets;
+    (packet.l3, packet.l4, packet.end) = (l3 as u16, l4 as u16, end as u16);
+    (packet.ttl, packet.tcp_flags) = (ttl, tcp_flags);
+    (packet.fragment_id, packet.fragment) = (0, Fragment::Whole);
+    (scratch.hash, scratch.to_vip, scratch.moved) = (hash, 0, 0);
+    explain::flow(&packet.key);
+    Verdict::HALF_OPEN
 }
 
 /// Checks the transport header of the common case; its TCP flags, 0 for UDP. `None`: look closer.

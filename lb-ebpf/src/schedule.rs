@@ -82,8 +82,14 @@ pub fn by_ring(key: &FlowKey, fragment: Fragment, server: &VirtualServer) -> u16
     } else if fragment != Fragment::Whole {
         words[0] &= !0xffff_ffff;
     }
-    let slot = (hash(words, key.family(), &server.ring_hash_keys()) >> 32) as u32 % RING_SLOTS;
+    let slot = scale(hash(words, key.family(), &server.ring_hash_keys()));
     ring_slot(server.ring, slot)
+}
+
+/// A hash as a slot of the ring: its upper half, scaled. A multiplication where a remainder would take a division.
+#[inline(always)]
+fn scale(hash: u64) -> u32 {
+    ((hash >> 32) * u64::from(RING_SLOTS) >> 32) as u32
 }
 
 /// Entry `slot` of a region of `RINGS`.
@@ -195,7 +201,7 @@ fn mask(word: u64, bits: u8) -> u64 {
 /// The node that had this client last, when it still may be used. Draining nodes keep their persistent clients.
 #[inline(always)]
 fn known_node(client: &FlowKey, now: u32) -> u16 {
-    let Some(slot) = find_key::<Affinity>(client) else { return 0 };
+    let Some(slot) = find_key::<Affinity>(client, table::hash_key(client)) else { return 0 };
     let (record, control) = (slot.get(), slot.control());
     if record.is_expired(now) {
         return 0;
@@ -217,7 +223,7 @@ fn remember(client: &FlowKey, server: &VirtualServer, node: u16, now: u32) {
         return;
     }
     let Some(target) = NODES.get(u32::from(node)) else { return };
-    if let Some(old) = find_key::<Affinity>(client) {
+    if let Some(old) = find_key::<Affinity>(client, table::hash_key(client)) {
         table::free(&old);
     }
     let state = State::Affinity as u8;

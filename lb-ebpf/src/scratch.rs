@@ -20,7 +20,9 @@ pub struct Scratch {
     pub quote: Quote,
     /// What addresses and ports become.
     pub to: Endpoints,
-    /// 1: the packet is addressed to a VIP.
+    /// Hash of its key, for the flow tables.
+    pub hash: u64,
+    /// 1: the packet is addressed to a VIP; 0: not, or not looked up.
     pub to_vip: u32,
     /// 1: it belongs to a connection whose node failed.
     pub moved: u32,

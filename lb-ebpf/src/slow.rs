@@ -9,7 +9,7 @@ use lb_common::{
     conntrack::{State, tcp_flag},
     explain::step,
     flow::{Control, FAMILY_V4, FlowRecord, flag},
-    packet::{Fragment, Packet, is_valid_source, parse, protocol},
+    packet::{Fragment, Packet, parse, protocol},
     reason::Reason,
 };
 
@@ -28,7 +28,7 @@ use crate::{
 #[inline(always)]
 pub fn run(ctx: &XdpContext, l3: usize, family: u8) -> Verdict {
     let ctx = ctx.ctx;
-    let mut verdict = Verdict::from_register(slow_classify(ctx, l3 as u32, u32::from(family)));
+    let verdict = Verdict::from_register(slow_classify(ctx, l3 as u32, u32::from(family)));
     if verdict == Verdict::ICMP {
         return icmp::run(ctx);
     }
@@ -36,7 +36,22 @@ pub fn run(ctx: &XdpContext, l3: usize, family: u8) -> Verdict {
         return Verdict::from_register(fragment::fragment_later(ctx));
     }
     if verdict == Verdict::TRACKED {
-        verdict = Verdict::from_register(slow_tracked(ctx));
+        return go_on(ctx, Verdict::from_register(slow_tracked(ctx)));
+    }
+    verdict
+}
+
+/// Decides about a packet of the common shape that `FLOWS` does not know: `scratch` has what the fast path read.
+#[inline(always)]
+pub fn unknown(ctx: &XdpContext) -> Verdict {
+    go_on(ctx.ctx, Verdict::HALF_OPEN)
+}
+
+#[inline(always)]
+fn go_on(ctx: *mut xdp_md, verdict: Verdict) -> Verdict {
+    let mut verdict = verdict;
+    if verdict == Verdict::HALF_OPEN {
+        verdict = Verdict::from_register(slow_half_open(ctx));
     }
     if verdict == Verdict::OPEN {
         verdict = Verdict::from_register(open::open_run(ctx));
@@ -95,51 +110,43 @@ pub fn of_vip(to_vip: bool, reason: Reason) -> Verdict {
     Verdict::end(if to_vip { reason } else { Reason::NotVirtual })
 }
 
-/// Looks for the connection in `FLOWS`, then in `PENDING`; a packet to a VIP that has none may open one.
+/// Looks for the connection in `FLOWS`.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn slow_tracked(ctx: *mut xdp_md) -> u32 {
     let Some(scratch) = scratch() else { return Verdict::end(Reason::Internal).to_register() };
     let packet = &scratch.packet;
-    let to_vip = scratch.to_vip != 0;
-    let mut fate = Fate::Fresh;
-    if let Some(slot) = find_key::<Flows>(&packet.key) {
-        explain::step(step::FLOW_HIT);
-        fragment::remember_connection::<Flows>(packet, slot);
-        let verdict = forward_tracked(ctx, packet, slot.record, slot.index);
-        if verdict != Verdict::STALE.to_register() {
-            return verdict;
-        }
-        fate = give_up::<Flows>(packet, slot);
-    } else if let Some(slot) = find_key::<Pending>(&packet.key) {
-        explain::step(step::PENDING_HIT);
-        let verdict = forward_pending(ctx, packet, slot.record, slot.index);
-        if verdict != Verdict::STALE.to_register() {
-            settle(packet, slot);
-            return verdict;
-        }
-        fate = give_up::<Pending>(packet, slot);
+    scratch.hash = table::hash_key(&packet.key);
+    let Some(slot) = find_key::<Flows>(&packet.key, scratch.hash) else { return Verdict::HALF_OPEN.to_register() };
+    explain::step(step::FLOW_HIT);
+    fragment::remember_connection::<Flows>(packet, slot);
+    let verdict = forward_tracked(ctx, packet, slot.record, slot.index);
+    if verdict != Verdict::STALE.to_register() {
+        return verdict;
     }
-    if !to_vip {
-        return Verdict::end(Reason::NotVirtual).to_register();
+    go_on_after(give_up::<Flows>(packet, slot), &mut scratch.moved).to_register()
+}
+
+/// Looks for the connection in `PENDING`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn slow_half_open(ctx: *mut xdp_md) -> u32 {
+    let Some(scratch) = scratch() else { return Verdict::end(Reason::Internal).to_register() };
+    let packet = &scratch.packet;
+    let Some(slot) = find_key::<Pending>(&packet.key, scratch.hash) else { return Verdict::OPEN.to_register() };
+    explain::step(step::PENDING_HIT);
+    let verdict = forward_pending(ctx, packet, slot.record, slot.index);
+    if verdict != Verdict::STALE.to_register() {
+        settle(packet, slot, scratch.hash);
+        return verdict;
     }
-    if fate == Fate::Reset {
-        return Verdict::RESET.to_register();
-    }
-    scratch.moved = u32::from(fate == Fate::Moved);
-    may_open(packet).to_register()
+    go_on_after(give_up::<Pending>(packet, slot), &mut scratch.moved).to_register()
 }
 
 #[inline(always)]
-fn may_open(packet: &Packet) -> Verdict {
-    let key = &packet.key;
-    if !is_valid_source(key.family(), key.source()) || key.source() == key.destination() {
-        return Verdict::end(Reason::BadSource);
-    }
-    if key.source_port() == 0 || key.destination_port() == 0 {
-        return Verdict::end(Reason::ZeroPort);
-    }
-    Verdict::OPEN
+fn go_on_after(fate: Fate, moved: &mut u32) -> Verdict {
+    *moved = u32::from(fate == Fate::Moved);
+    if fate == Fate::Reset { Verdict::RESET } else { Verdict::OPEN }
 }
 
 /// What becomes of a connection whose record may not be used any more.
@@ -211,7 +218,7 @@ fn forward_pending(ctx: *mut xdp_md, packet: &Packet, record: *mut FlowRecord, i
 /// After a packet of a half-open connection was forwarded: moves the connection to `FLOWS` when the packet proves that both
 /// sides speak, and notes where a fragmented datagram goes.
 #[inline(always)]
-fn settle(packet: &Packet, slot: Slot) {
+fn settle(packet: &Packet, slot: Slot, hash: u64) {
     let control = slot.control();
     let connection = if control.flags & flag::REPLY == 0 { Some(slot) } else { table::at::<Pending>(slot.get().peer) };
     if let Some(connection) = connection {
@@ -220,7 +227,7 @@ fn settle(packet: &Packet, slot: Slot) {
         }
     }
     if packet.fragment == Fragment::First {
-        match find_key::<Flows>(&packet.key) {
+        match find_key::<Flows>(&packet.key, hash) {
             Some(home) => fragment::remember_connection::<Flows>(packet, home),
             None if control.flags & flag::REPLY == 0 => fragment::remember_connection::<Pending>(packet, slot),
             None => {}

@@ -17,7 +17,7 @@ pub trait Table {
     fn map() -> &'static Array<Bucket>;
     fn mask() -> u32;
     /// Index plus one of a key's live record; 0: not there.
-    fn find_index(key: &FlowKey) -> u32;
+    fn find_index(key: &FlowKey, hash: u64) -> u32;
     /// Index plus one of a claimed place; 0: there is none.
     fn claim_index(hash: u64, now: u32, full: Full) -> u32;
 }
@@ -32,19 +32,19 @@ macro_rules! tables {
             #[inline(always)]
             fn mask() -> u32 { globals::$mask() }
             #[inline(always)]
-            fn find_index(key: &FlowKey) -> u32 { $find(key) }
+            fn find_index(key: &FlowKey, hash: u64) -> u32 { $find(key, hash) }
             #[inline(always)]
             fn claim_index(hash: u64, now: u32, full: Full) -> u32 { $claim(hash, now, full as u32) }
         }
 
         #[unsafe(no_mangle)]
         #[inline(never)]
-        extern "C" fn $find(key: *const FlowKey) -> u32 {
+        extern "C" fn $find(key: *const FlowKey, hash: u64) -> u32 {
             if key.is_null() {
                 return 0;
             }
             // SAFETY: not null, and the verifier has seen to it that callers pass a whole key.
-            index_of::<$name>(unsafe { &*key })
+            index_of::<$name>(unsafe { &*key }, hash)
         }
 
         #[unsafe(no_mangle)]
@@ -149,15 +149,15 @@ fn find_in<T: Table>(bucket_index: u32, way: u32, words: &[u64; 5], family: u8) 
     None
 }
 
-/// The live record of a key, for the slow path.
+/// The live record of a key with this `hash_key`, for the slow path.
 #[inline(always)]
-pub fn find_key<T: Table>(key: &FlowKey) -> Option<Slot> {
-    at::<T>(T::find_index(key))
+pub fn find_key<T: Table>(key: &FlowKey, hash: u64) -> Option<Slot> {
+    at::<T>(T::find_index(key, hash))
 }
 
 #[inline(always)]
-fn index_of<T: Table>(key: &FlowKey) -> u32 {
-    find::<T>(&key.words(), key.family(), hash_key(key)).map_or(0, |slot| slot.index + 1)
+fn index_of<T: Table>(key: &FlowKey, hash: u64) -> u32 {
+    find::<T>(&key.words(), key.family(), hash).map_or(0, |slot| slot.index + 1)
 }
 
 /// The record at an index, as stored in `FlowRecord::peer` (index plus one).

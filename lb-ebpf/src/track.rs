@@ -157,8 +157,9 @@ fn segment(record: *mut FlowRecord, direction: u32, tcp_flags: u8, now: u32) -> 
     let (next, fins) = match state {
         State::Established | State::FinWait | State::TimeWait | State::Closed => {
             if tcp_flags & tcp_flag::SYN != 0 {
-                // From the node: a SYN-ACK sent again. From the client: a new connection where the old one is closing.
-                return !(from_client && state.is_closing());
+                // From the node: a SYN-ACK sent again. From the client: a new connection where the old one is closing; with ACK
+                // it opens nothing.
+                return !(from_client && tcp_flags & tcp_flag::ACK == 0 && state.is_closing());
             }
             let direction = if from_client { Direction::FromClient } else { Direction::FromNode };
             on_segment(state, control.flags & (flag::FIN_CLIENT | flag::FIN_NODE), direction, tcp_flags)

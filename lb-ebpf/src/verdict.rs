@@ -15,6 +15,8 @@ impl Verdict {
 
     /// Where the slow path goes on, between its steps.
     pub const TRACKED: Verdict = Verdict(0xfffe);
+    /// The same, for packets that `FLOWS` does not know.
+    pub const HALF_OPEN: Verdict = Verdict(0xfff9);
     /// The same, for ICMP.
     pub const ICMP: Verdict = Verdict(0xfffd);
     /// The same, for later fragments.

@@ -186,7 +186,8 @@ pub(crate) fn all() -> Vec<Case> {
         let other = from_source4(tcp4(CLIENT, (OTHER4, 80), Flags::Ack));
         cases.push(large("pass4", other, Fill::None, XDP_PASS, [Some(12.0), Some(12.0), Some(12.0)]));
         let syn = from_source4(tcp4(NEW_CLIENT, (VIP4, 80), Flags::Syn));
-        let mut store = large("syn4_store", syn, Fill::None, XDP_TX, [Some(50.0), None, Some(150.0)]);
+        let others = if flows == 1 { Fill::None } else { Fill::Packets(tcp_open(VIP4)) };
+        let mut store = large("syn4_store", syn, others, XDP_TX, [Some(50.0), None, Some(150.0)]);
         if flows == 1 {
             (store.bed, store.cycle) = (Bed::Hot, 1024);
         }

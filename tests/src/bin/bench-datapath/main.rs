@@ -41,18 +41,16 @@ fn main() -> Result<()> {
     pin_to_last_cpu()?;
     let object = bench_object()?;
     let directory = PathBuf::from(format!("/sys/fs/bpf/lb-bench-{}", std::process::id()));
-    let mut large = Subject::new(&directory.join("large"), LARGE, IFINDEX)?;
-    let mut hot = Subject::new(&directory.join("hot"), HOT, IFINDEX)?;
     let mut cases = cases::all();
     cases.retain(|case| options.only.as_ref().is_none_or(|only| case.name.contains(only.as_str())));
     if let Some(flows) = options.hold {
         cases.retain(|case| case.flows == flows);
+        let mut large = Subject::new(&directory.join("large"), LARGE, IFINDEX)?;
         fill(&object, &mut large, &cases)?;
         return hold(&directory, &large);
     }
-    let mut rows = measure(&options, &object, &mut large, &mut hot, &cases)?;
+    let mut rows = measure(&options, &object, &directory, &cases)?;
     let floors = floors(&options, &object, &cases)?;
-    drop((large, hot));
     let _ = std::fs::remove_dir(&directory);
     if options.json {
         println!("{}", serde_json::to_string_pretty(&rows.iter().map(Row::to_json).collect::<Vec<_>>())?);
@@ -132,42 +130,64 @@ impl Row {
     }
 }
 
-/// Fills the tables, then times all rows, repetition by repetition.
-fn measure(
-    options: &Options,
-    object: &Path,
-    large: &mut Subject,
-    hot: &mut Subject,
-    cases: &[Case],
-) -> Result<Vec<Row>> {
+/// A row on its way: its program with tables of its own, the harness, and what was timed so far.
+struct Bench {
+    case: Case,
+    subject: Subject,
+    harness: Harness,
+    net: Vec<f64>,
+    base: Vec<f64>,
+}
+
+impl Bench {
+    fn new(options: &Options, object: &Path, directory: &Path, case: &Case) -> Result<Self> {
+        let mut subject = Subject::new(&directory.join(case.name), sizes(case), IFINDEX)?;
+        fill(object, &mut subject, std::slice::from_ref(case))?;
+        let harness = Harness::new(object, &case.packet, case.cycle, MEASURED, options.repeat)?;
+        Ok(Self { case: case.clone(), subject, harness, net: Vec::new(), base: Vec::new() })
+    }
+
+    /// Once around: the trivial subject, then the program.
+    fn turn(&mut self, repeat: u32) -> Result<()> {
+        let (case, pass, subject) = (&self.case, self.harness.own("lb_bench_pass")?, self.subject.fd()?);
+        self.harness.set_subject(&pass)?;
+        self.base.push(self.harness.run(0, repeat)?.0);
+        self.harness.set_subject(&subject)?;
+        let (ns, code) = self.harness.run(0, repeat)?;
+        ensure!(code == case.expect, "{} at {} flows returned {code}, not {}", case.name, case.flows, case.expect);
+        self.net.push(ns);
+        Ok(())
+    }
+
+    fn row(mut self) -> Row {
+        let base = median(&mut self.base);
+        let net_ns = median(&mut self.net) - base;
+        Row { case: self.case, net_ns, min_ns: self.net[0] - base, max_ns: self.net[self.net.len() - 1] - base }
+    }
+}
+
+/// Tables as a balancer for that many connections has them: twice the places; NAT takes two.
+fn sizes(case: &Case) -> TableSizes {
+    if case.bed == Bed::Hot {
+        return HOT;
+    }
+    TableSizes { max_flows: if case.name.starts_with("nat") { 1 << 21 } else { 1 << 20 }, max_half_open: 1 << 16 }
+}
+
+/// Times all rows, repetition by repetition; one number of flows after the other, each row on tables of its own.
+fn measure(options: &Options, object: &Path, directory: &Path, cases: &[Case]) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
-    // One number of flows after the other: the tables hold what the row says, no more.
     for flows in cases.iter().map(|case| case.flows).collect::<BTreeSet<_>>() {
-        let group: Vec<&Case> = cases.iter().filter(|case| case.flows == flows).collect();
-        fill(object, large, &group.iter().map(|case| (*case).clone()).collect::<Vec<_>>())?;
         let mut benches = Vec::new();
-        for case in &group {
-            let mut bench = Harness::new(object, &case.packet, case.cycle, MEASURED, options.repeat)?;
-            let pass = bench.own("lb_bench_pass")?;
-            let subject = if case.bed == Bed::Hot { hot.fd()? } else { large.fd()? };
-            benches.push((bench, pass, subject, Vec::new(), Vec::new()));
+        for case in cases.iter().filter(|case| case.flows == flows) {
+            benches.push(Bench::new(options, object, directory, case)?);
         }
         for _ in 0..options.repetitions {
-            for (case, (bench, pass, subject, net, base)) in group.iter().zip(&mut benches) {
-                bench.set_subject(pass)?;
-                base.push(bench.run(0, options.repeat)?.0);
-                bench.set_subject(subject)?;
-                let (ns, code) = bench.run(0, options.repeat)?;
-                ensure!(code == case.expect, "{} at {} flows returned {code}, not {}", case.name, flows, case.expect);
-                net.push(ns);
+            for bench in &mut benches {
+                bench.turn(options.repeat)?;
             }
         }
-        for (case, (_, _, _, mut net, mut base)) in group.into_iter().zip(benches) {
-            let base = median(&mut base);
-            let net_ns = median(&mut net) - base;
-            let (min, max) = (net[0] - base, net[net.len() - 1] - base);
-            rows.push(Row { case: case.clone(), net_ns, min_ns: min, max_ns: max });
-        }
+        rows.extend(benches.into_iter().map(Bench::row));
     }
     Ok(rows)
 }
