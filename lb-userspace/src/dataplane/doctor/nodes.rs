@@ -65,8 +65,7 @@ fn judge_unresolved(around: &Surroundings, target: &Target, why: Unresolved, tak
         Unresolved::NoSource => {
             format!("add an address to the interface that leads to {address}, or set source_address")
         }
-        Unresolved::Asking(hop) => format!("ip neigh show {hop}; run lbctl doctor again in a moment"),
-        Unresolved::Silent(hop) => format!(
+        Unresolved::Asking(hop) | Unresolved::Silent(hop) => format!(
             "ip neigh show {hop}; is the machine up, on this segment, in this VLAN? `arping {hop}` (IPv6: `ndisc6`) asks \
              by hand"
         ),
@@ -74,7 +73,7 @@ fn judge_unresolved(around: &Surroundings, target: &Target, why: Unresolved, tak
     let found = format!("no packet reaches it: {why}");
     // A node that takes nothing loses nothing.
     let finding = problem("neighbour", target.label(), found, advice);
-    let severity = if takes && !matches!(why, Unresolved::Asking(_)) { Severity::Problem } else { Severity::Warning };
+    let severity = if takes { Severity::Problem } else { Severity::Warning };
     Finding { severity, ..finding }
 }
 

@@ -81,11 +81,18 @@ impl Path<'_> {
 
     fn destination(&self) -> String {
         let address = self.question.destination.ip();
-        if self.took(step::FILTER_HIT) {
+        if self.is_vip() {
             format!("{address} is a VIP")
         } else {
-            format!("{address} is not a VIP; it may still be a node's answer")
+            format!("{address} is no VIP; the packet may still be a node's answer")
         }
+    }
+
+    /// The program notes it only where it asks, and it asks for odd packets only: otherwise by what followed, or the plan.
+    fn is_vip(&self) -> bool {
+        let address = self.question.destination.ip();
+        let planned = || self.names.plan.virtual_servers.values().any(|server| server.addresses.contains(&address));
+        self.took(step::FILTER_HIT | step::SERVICE_HIT) || (self.reason != Reason::NotVirtual && planned())
     }
 
     /// Whether the tables were asked for the connection.
@@ -137,7 +144,10 @@ impl Path<'_> {
         let limit = if self.took(step::FLOOD) { " (flood_limit is exceeded: by the ring)" } else { "" };
         Some(match node {
             Some(node) => format!("{}{limit} chooses {node}{}", self.scheduler(), self.changing()),
-            None => format!("{}{limit} chose a node", self.scheduler()),
+            None if self.reason == Reason::NextHopUnresolved => {
+                format!("{}{limit} chooses a node whose MAC address is not known", self.scheduler())
+            }
+            None => format!("{}{limit} is asked for a node", self.scheduler()),
         })
     }
 

@@ -38,7 +38,7 @@ fn a_node_that_is_not_reached_says_why_and_what_to_do() {
         ("dsr behind a router", Some(router), Severity::Problem, "forwarding = \"nat\""),
         ("our own address", Some(local), Severity::Problem, "correct the node's address"),
         ("a dead interface", Some(route(99)), Severity::Problem, "ip link set"),
-        ("not asked yet", Some(route(8)), Severity::Warning, "ip neigh show"),
+        ("not answered yet", Some(route(8)), Severity::Problem, "ip neigh show"),
     ];
     for (name, route, severity, advice) in rows {
         let mut around = around(server(Forwarding::Dsr));
