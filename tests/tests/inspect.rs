@@ -178,6 +178,19 @@ fn lb_control(idle: u32) -> Control {
 }
 
 #[test]
+fn an_orphan_anywhere_in_the_flow_table_is_found_within_sixteen_passes() {
+    let lb = Balancer::start("orphan");
+    let connection = lb.record("n1", 1, State::Established, NAT, 0);
+    for index in [500, 1500] {
+        lb.maps().flows.write(index, &half(&connection, 10, 3));
+    }
+    let mut pass = Pass::new(Arc::clone(&lb.context.maps));
+    let used = |pass: &mut Pass| pass.advance(u32::MAX, now()).map(|findings| findings.tables["FLOWS"].used);
+    let passes: Vec<_> = (0..17).map_while(|_| used(&mut pass)).collect();
+    assert_eq!((passes.len(), passes[0], passes[16]), (17, 1, 0));
+}
+
+#[test]
 fn loads_that_a_killed_daemon_left_too_high_come_right_within_two_passes() {
     let lb = Balancer::start("recount");
     lb.maps().flows.write(10, &lb.record("n1", 1, State::Established, flag::ACTIVE, 0));

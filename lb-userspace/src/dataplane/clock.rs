@@ -1,5 +1,7 @@
 //! The data path's clock, for those who read ages out of flow records.
 
+use std::time::Duration;
+
 use lb_common::flow::{TICK_SHIFT, ticks};
 use nix::time::{ClockId, clock_gettime};
 
@@ -9,6 +11,12 @@ pub fn now() -> u32 {
     // The monotonic clock exists on every Linux; without it all would be new-born, and nothing would be collected.
     clock_gettime(ClockId::CLOCK_MONOTONIC)
         .map_or(0, |time| ticks(time.tv_sec().unsigned_abs() * 1_000_000_000 + time.tv_nsec().unsigned_abs()))
+}
+
+/// Processor time that this thread has used.
+#[must_use]
+pub fn thread_time() -> Duration {
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
 }
 
 /// Ticks from `then` to `now`; 0 when `then` is ahead (another CPU's clock may be by one tick).

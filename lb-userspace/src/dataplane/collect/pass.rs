@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    mem::offset_of,
     ops::Range,
     sync::Arc,
 };
@@ -12,6 +13,7 @@ use std::{
 use lb_common::{
     conntrack::State,
     flow::{Control, FlowRecord, flag},
+    node::Node,
 };
 
 use super::{
@@ -25,7 +27,7 @@ use crate::{
 
 /// The tables in the order of the walk.
 const TABLES: [(&str, Kind); 4] = [
-    ("PENDING", Kind::Connections),
+    ("PENDING", Kind::HalfOpen),
     ("FLOWS", Kind::Connections),
     ("AFFINITY", Kind::Entries),
     ("FRAGMENTS", Kind::Entries),
@@ -33,9 +35,24 @@ const TABLES: [(&str, Kind); 4] = [
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
+    HalfOpen,
     Connections,
     Entries,
 }
+
+/// In `FLOWS`, one of so many answering halves is compared with its connection in a pass: that costs a cache miss, and
+/// orphans are rare there, because whoever removes a connection removes both halves. `PENDING` evicts, and is small.
+const ORPHAN_PASSES: u32 = 16;
+
+/// Neighbouring places that are looked at in the same pass.
+const ORPHAN_PLACES: u32 = 1024;
+
+/// Word of a record with node slot and timeout, and word with its peer.
+const NODE_WORD: usize = offset_of!(FlowRecord, node) / 8;
+const PEER_WORD: usize = offset_of!(FlowRecord, peer) / 8;
+/// Word of a node with its generation, and where in it.
+const GENERATION_WORD: usize = offset_of!(Node, generation) / 8;
+const GENERATION_SHIFT: usize = offset_of!(Node, generation) % 8 * 8;
 
 fn table<'m>(maps: &'m Maps, name: &str) -> &'m Table<FlowRecord> {
     match name {
@@ -67,6 +84,10 @@ pub struct Pass {
     index: u32,
     /// Live records in it so far.
     live: u64,
+    /// Which passes were before this one.
+    number: u32,
+    /// Whether a node slot has translated connections.
+    translated: Vec<bool>,
     findings: Findings,
     recount: Recount,
 }
@@ -76,7 +97,8 @@ impl Pass {
     #[must_use]
     pub fn new(maps: Arc<Maps>) -> Self {
         let (findings, recount) = (Findings::default(), Recount::default());
-        let mut pass = Self { maps, table: 0, index: 0, live: 0, findings, recount };
+        let translated = vec![false; maps.nodes.len() as usize];
+        let mut pass = Self { maps, table: 0, index: 0, live: 0, number: 0, translated, findings, recount };
         pass.begin();
         pass
     }
@@ -84,6 +106,7 @@ impl Pass {
     fn begin(&mut self) {
         (self.table, self.index, self.live) = (0, 0, 0);
         self.findings = Findings::default();
+        self.translated.fill(false);
         self.recount.begin(loads(&self.maps));
     }
 
@@ -102,7 +125,12 @@ impl Pass {
             let table = table(&maps, name);
             let end = table.len().min(self.index.saturating_add(left));
             match kind {
-                Kind::Connections => self.connections(table, self.index..end, now),
+                Kind::HalfOpen => self.connections(table, self.index..end, now, |_| true),
+                Kind::Connections => {
+                    let turn = self.number % ORPHAN_PASSES;
+                    let suspects = |index: u32| index / ORPHAN_PLACES % ORPHAN_PASSES == turn;
+                    self.connections(table, self.index..end, now, suspects);
+                }
                 Kind::Entries => self.entries(table, self.index..end, now),
             }
             left -= end - self.index;
@@ -123,20 +151,27 @@ impl Pass {
             self.maps.node_loads.add_active(correction.slot.into(), correction.active);
             self.maps.node_loads.add_pending(correction.slot.into(), correction.pending);
         }
-        let findings = std::mem::take(&mut self.findings);
+        let mut findings = std::mem::take(&mut self.findings);
+        let translated = (0u16..).zip(&self.translated).filter(|(_, translated)| **translated);
+        findings.translated = translated.map(|(slot, _)| slot).collect();
+        self.number = self.number.wrapping_add(1);
         self.begin();
         findings
     }
 
-    /// In `FLOWS` and `PENDING`.
-    fn connections(&mut self, table: &Table<FlowRecord>, range: Range<u32>, now: u32) {
+    /// In `FLOWS` and `PENDING`. `suspects`: where answering halves are compared with their connections.
+    fn connections(&mut self, table: &Table<FlowRecord>, range: Range<u32>, now: u32, suspects: impl Fn(u32) -> bool) {
         for index in range {
             let control = table.control(index);
             if control.state == State::Free as u8 {
                 continue;
             }
-            // The control word first: when it is still the same at the exchange, the rest belongs to it.
-            let record = FlowRecord { control, ..table.read(index) };
+            let half = control.flags & flag::REPLY != 0 && control.state > State::Claimed as u8;
+            if half && !suspects(index) {
+                self.live += 1;
+                continue;
+            }
+            let record = without_key(table, index, control);
             match fate::of_connection(&record, index, now, |peer| named(table, peer)) {
                 Fate::Free | Fate::Claimed => {}
                 Fate::Keep => self.note(&record),
@@ -157,7 +192,7 @@ impl Pass {
             if control.state == State::Free as u8 {
                 continue;
             }
-            let record = FlowRecord { control, ..table.read(index) };
+            let record = without_key(table, index, control);
             match fate::of_entry(&record, now) {
                 Fate::Free | Fate::Claimed => {}
                 Fate::Keep => self.live += 1,
@@ -176,14 +211,16 @@ impl Pass {
         }
         self.recount.found(record.node, Load::of_flags(record.control.flags));
         if record.control.flags & flag::NAT != 0 {
-            self.findings.translated.insert(record.node);
+            self.translated[usize::from(record.node)] = true;
         }
     }
 
     /// Whether the record's node slot is still the node's that it was placed on.
     fn is_current(&self, record: &FlowRecord) -> bool {
         let slot = u32::from(record.node);
-        slot < self.maps.nodes.len() && self.maps.nodes.read(slot).generation == record.control.generation
+        let nodes = &self.maps.nodes;
+        slot < nodes.len()
+            && (nodes.load(slot, GENERATION_WORD) >> GENERATION_SHIFT) as u16 == record.control.generation
     }
 
     /// Frees a record if it still is as it was read, and says whether it was. With a connection goes its answering half, which
@@ -226,11 +263,26 @@ fn loads(maps: &Maps) -> impl Iterator<Item = Load> + '_ {
     (0..maps.node_loads.len()).map(|slot| maps.node_loads.read(slot).into())
 }
 
+/// What matters of a record. The control word was read first: when it is still the same at the exchange, the rest belongs
+/// to it.
+fn without_key(table: &Table<FlowRecord>, index: u32, control: Control) -> FlowRecord {
+    let [n0, n1, v0, v1, p0, p1, t0, t1] = table.load(index, NODE_WORD).to_ne_bytes();
+    FlowRecord {
+        control,
+        node: u16::from_ne_bytes([n0, n1]),
+        virtual_server: u16::from_ne_bytes([v0, v1]),
+        nat_port: u16::from_ne_bytes([p0, p1]),
+        timeout: u16::from_ne_bytes([t0, t1]),
+        peer: table.load(index, PEER_WORD) as u32,
+        ..FlowRecord::default()
+    }
+}
+
 /// The record that a `peer` names.
 fn named(table: &Table<FlowRecord>, peer: u32) -> Option<Named> {
     let index = peer.checked_sub(1).filter(|index| *index < table.len())?;
     let control = table.control(index);
-    Some(Named { control, peer: table.read(index).peer })
+    Some(Named { control, peer: table.load(index, PEER_WORD) as u32 })
 }
 
 /// Where the answering half of a translated connection is, and its control word.
