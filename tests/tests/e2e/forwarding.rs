@@ -127,6 +127,32 @@ fn what_is_no_virtual_server_is_left_to_the_host() -> Result<()> {
 }
 
 #[test]
+fn a_virtual_server_has_one_port_several_a_range_or_all() -> Result<()> {
+    let net = Topology::new("ports").nodes(2).dsr(&[vip4(1)]).build()?;
+    let ports = [80, 443, 8000, 8050, 8100, 8101, 9000];
+    let _web = net.nodes.iter().map(|node| Nginx::start(node, &ports)).collect::<Result<Vec<_>>>()?;
+    let on_host = Nginx::start(&net.balancer, &[8101, 9000])?;
+    let nodes = nodes4(&net.nodes, 0, &[]);
+    let several = service("several", "one4", "tcp", 80, "forwarding = \"dsr\"", &nodes)
+        .replace("ports = [80]", "ports = [80, 443, \"8000-8100\"]");
+    let all = service("all", "two", "tcp", 80, "forwarding = \"nat\"\nsource_nat = true", &nodes)
+        .replace("ports = [80]", "ports = \"all\"");
+    let lb = net.start_lb(&[ONE_ARM, &several, &all].concat())?;
+    lb.wait_for_next_hops("several")?;
+    lb.wait_for_next_hops("all")?;
+    for port in [80, 443, 8000, 8050, 8100] {
+        ensure!(ask(&net, one4(port), "/")?.node != "lb", "port {port} is served by nodes");
+    }
+    ensure!(ask(&net, one4(8101), "/")?.node == "lb", "port 8101 is beyond the range");
+    for port in ports {
+        let reply = ask(&net, two4(port), "/")?;
+        ensure!(reply.node != "lb" && reply.local.is_some_and(|local| local.port() == port), "{port}: {reply:?}");
+    }
+    drop(on_host);
+    Ok(())
+}
+
+#[test]
 fn one_machine_serves_dsr_and_nat_side_by_side() -> Result<()> {
     let net = Topology::new("both").nodes(2).dsr(&[vip4(1)]).build()?;
     let _web = net.nodes.iter().map(|node| Nginx::start(node, &[80])).collect::<Result<Vec<_>>>()?;

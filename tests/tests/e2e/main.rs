@@ -6,6 +6,7 @@ mod hostile;
 mod icmp;
 mod network;
 mod nodes;
+mod operator;
 mod scheduling;
 mod start;
 mod support;

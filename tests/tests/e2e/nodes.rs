@@ -74,6 +74,34 @@ fn only_the_streams_of_a_disabled_node_end() -> Result<()> {
 }
 
 #[test]
+fn nodes_come_and_go_while_streams_run() -> Result<()> {
+    let net = Topology::new("live").nodes(4).dsr(&[vip4(1)]).build()?;
+    let _echo = net.nodes.iter().map(|node| EchoServer::start(node, 7)).collect::<Result<Vec<_>>>()?;
+    let all = nodes4(&net.nodes, 0, &[]);
+    let config = |nodes: &[String], scheduler: &str| {
+        let settings = format!("forwarding = \"dsr\"\nscheduler = \"{scheduler}\"");
+        [ONE_ARM, &service("echo", "one4", "tcp", 7, &settings, nodes)].concat()
+    };
+    let lb = net.start_lb(&config(&all[..3], "round_robin"))?;
+    lb.wait_for_next_hops("echo")?;
+    let streams = LiveStreams::start(net.client(), one4(7), 60)?;
+    // A fourth node, another scheduler, other weights: nobody moves.
+    lb.reload(&config(&all, "maglev"))?;
+    lb.ctl(&["node", "set", "echo/n1", "weight=9"])?;
+    streams.all_go_on(3, SOON)?;
+    // n2 is removed: only its streams end.
+    let without: Vec<String> = all.iter().filter(|line| !line.contains("n2")).cloned().collect();
+    lb.reload(&config(&without, "maglev"))?;
+    eventually("the streams of n2 end", SOON, || streams.broken().len() == 20)?;
+    ensure!(streams.broken().iter().all(|why| why.starts_with("n2:")), "{:?}", streams.broken());
+    streams.go_on(3, SOON, |stream| stream.node != "n2")?;
+    let after = LiveStreams::start(net.client(), one4(7), 60)?.by_node();
+    ensure!(!after.contains_key("n2") && after.contains_key("n4"), "{after:?}");
+    ensure!(after["n1"] > 35, "weight 9 of 11: {after:?}");
+    Ok(())
+}
+
+#[test]
 fn monitors_take_a_dead_node_out_and_bring_it_back() -> Result<()> {
     let net = Topology::new("death").nodes(3).dsr(&[vip4(1)]).build()?;
     let mut web = net.nodes.iter().map(|node| Nginx::start(node, &[80])).collect::<Result<Vec<_>>>()?;
