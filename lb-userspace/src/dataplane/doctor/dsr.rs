@@ -28,6 +28,9 @@ const MAX_KNOCKS: usize = 512;
 /// Questions for owners of VIPs sent at most: each is a broadcast.
 const MAX_OWNERS: usize = 256;
 
+/// The nodes behind a MAC address of an interface's link: one machine may be several.
+type Machines = BTreeMap<(u32, Mac), BTreeSet<String>>;
+
 /// Who has this VIP, on this interface?
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct OwnerQuestion {
@@ -60,7 +63,7 @@ pub(super) struct Questions {
     pub(super) owners: BTreeSet<OwnerQuestion>,
     pub(super) knocks: BTreeSet<Knock>,
     /// MAC addresses of nodes, by interface: they must not answer for a VIP.
-    nodes: BTreeMap<(u32, Mac), String>,
+    nodes: Machines,
     /// Who cannot be asked, and why.
     unasked: BTreeSet<(String, String)>,
 }
@@ -79,7 +82,7 @@ fn questions(around: &Surroundings) -> Questions {
     let mut questions = Questions::default();
     for (target, _) in targets(&around.names).iter().filter(|(target, _)| target.dsr) {
         if let Ok(hop) = around.network.next_hop(target.address, true) {
-            questions.nodes.insert((hop.ifindex, hop.mac), target.label());
+            questions.nodes.entry((hop.ifindex, hop.mac)).or_default().insert(target.label());
         }
     }
     for server in around.names.plan.virtual_servers.values().filter(|s| s.forwarding == Forwarding::Dsr) {
@@ -170,16 +173,19 @@ fn judge_owners(
     subject: &str,
     question: &OwnerQuestion,
     owners: &BTreeSet<Mac>,
-    nodes: &BTreeMap<(u32, Mac), String>,
+    nodes: &Machines,
     local: bool,
 ) -> Vec<Finding> {
     let mut findings = Vec::new();
     for owner in owners.iter().filter(|owner| **owner != question.mac) {
         findings.push(match nodes.get(&(question.ifindex, *owner)) {
-            Some(node) => problem(
+            Some(names) => problem(
                 "dsr_arp",
                 subject,
-                format!("node {node} answers for the VIP: clients may go to it directly, past the balancer"),
+                format!(
+                    "node {} answers for the VIP: clients may go to it directly, past the balancer",
+                    names.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
+                ),
                 hide(question.vip),
             ),
             None if local => problem(
@@ -223,7 +229,9 @@ fn judge_knock(knock: &Knock, outcome: &Outcome) -> Finding {
             "dsr_syn",
             node,
             format!("owns {address}, but nothing listens on {vip}"),
-            format!("on the node: `ss -ltn` must show {vip} or every address; the service may listen on {node} alone"),
+            format!(
+                "on the node: `ss -ltn` must show {vip} or every address; the service may listen on the node's own address alone"
+            ),
         ),
         (Outcome::Silent, true) => problem(
             "dsr_syn",

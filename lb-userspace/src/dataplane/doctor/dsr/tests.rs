@@ -72,7 +72,7 @@ fn the_port_to_knock_at() {
 #[test]
 fn who_may_answer_for_a_vip() {
     let question = OwnerQuestion { ifindex: 7, vip: ip(VIP), mac: OUR_MAC, source: ip("10.0.0.1") };
-    let nodes = BTreeMap::from([((7, mac_of(0x11)), "web/n1 (10.0.0.11)".to_owned())]);
+    let nodes = BTreeMap::from([((7, mac_of(0x11)), BTreeSet::from(["web/n1 (10.0.0.11)".to_owned()]))]);
     let rows = [
         ("nobody", vec![], true, Severity::Ok),
         ("we ourselves", vec![OUR_MAC], true, Severity::Ok),
