@@ -88,9 +88,12 @@ mod tests {
         assert!(rewrites(&frame(|_| ()), &frame(|_| ())).is_empty());
     }
 
+    /// Name, what is changed, what is said of it.
+    type Row = (&'static str, fn(&mut Draft), &'static [&'static str]);
+
     #[test]
     fn each_field_is_compared() {
-        let rows: [(&str, fn(&mut Draft), &[&str]); 5] = [
+        let rows: [Row; 5] = [
             (
                 "dsr",
                 |d| {
