@@ -302,6 +302,12 @@ impl Packet {
         }
     }
 
+    /// Whether it has a TCP header.
+    #[must_use]
+    pub fn is_tcp(&self) -> bool {
+        matches!(self.transport, Transport::Tcp { .. })
+    }
+
     /// TCP sequence and acknowledgment number.
     pub fn numbers(mut self, sequence: u32, acknowledgment: u32) -> Self {
         if let Transport::Tcp { numbers, .. } = &mut self.transport {

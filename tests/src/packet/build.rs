@@ -131,8 +131,7 @@ fn transport(packet: &Packet, source: IpAddr, destination: IpAddr) -> (u8, Vec<u
             bytes.extend(rest);
             bytes.extend(payload);
             let v4 = source.is_ipv4();
-            let right =
-                if v4 { sum::checksum(&bytes) } else { whole_sum(source, destination, 58, &bytes) };
+            let right = if v4 { sum::checksum(&bytes) } else { whole_sum(source, destination, 58, &bytes) };
             put_sum(&mut bytes, 2, right, *sum);
             (if v4 { 1 } else { 58 }, bytes)
         }

@@ -58,7 +58,7 @@ pub fn address(family: u8, bytes: [u8; 16]) -> IpAddr {
 /// Makes a record look as if its last packet came so many seconds ago.
 pub fn age(table: &Table<FlowRecord>, index: u32, seconds: u32) {
     let old = table.control(index);
-    let seen = old.seen.saturating_sub(seconds);
+    let seen = old.seen.wrapping_sub(seconds);
     assert!(table.exchange_control(index, old, Control { seen, ..old }), "no packet runs meanwhile");
 }
 

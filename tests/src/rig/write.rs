@@ -37,6 +37,7 @@ pub(super) struct Writer {
     cursors: Array<MapData, Cursor>,
     rings: Array<MapData, RingChunk>,
     filter: Array<MapData, u64>,
+    filter_words: Vec<u64>,
     vlans: Array<MapData, u64>,
 }
 
@@ -58,6 +59,7 @@ impl Writer {
             cursors: array(ebpf, "CURSORS")?,
             rings: array(ebpf, "RINGS")?,
             filter: array(ebpf, "FILTER")?,
+            filter_words: Vec::new(),
             vlans: array(ebpf, "VLANS")?,
         })
     }
@@ -116,8 +118,12 @@ impl Writer {
             mark(filter::SOURCE, node.address);
             mark(filter::DESTINATION, node.source_address);
         }
-        for (index, word) in words.into_iter().enumerate() {
-            self.filter.set(index as u32, word, 0)?;
+        self.filter_words.resize(words.len(), 0);
+        for (index, (word, known)) in words.iter().zip(&mut self.filter_words).enumerate() {
+            if word != known {
+                self.filter.set(index as u32, word, 0)?;
+                *known = *word;
+            }
         }
         Ok(())
     }

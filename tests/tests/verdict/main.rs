@@ -2,4 +2,6 @@
 //! each in every forwarding mode. Needs root; no interface, no daemon.
 
 mod basic;
+mod flows;
+mod malformed;
 mod support;

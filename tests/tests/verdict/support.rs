@@ -6,8 +6,11 @@ use lb_common::{
     reason::{Action, Reason},
 };
 use lb_tests::{
-    packet::Packet,
-    rig::{Outcome, Rig, action, tables, world::World},
+    packet::{Packet, eth, tcp},
+    rig::{
+        Outcome, Rig, action, tables,
+        world::{MODES, Mode, TCP, UDP, World, client, from_node, number_of, to_client, to_node},
+    },
 };
 
 pub(crate) use lb_tests::rig::action::{DROP, PASS, REDIRECT, TX};
@@ -40,6 +43,12 @@ pub(crate) fn dropped(name: impl Into<String>, packet: &Packet, reason: Reason) 
 
 pub(crate) fn rig(world: World) -> Rig {
     Rig::new(world).expect("the program loads (tests need root)")
+}
+
+/// Another configuration, and no connections.
+pub(crate) fn fresh(rig: &mut Rig, world: &World) {
+    rig.configure(world.clone()).expect("maps can be written");
+    rig.forget().expect("maps can be written");
 }
 
 /// Runs a row on a rig; its connections stay.
@@ -102,4 +111,63 @@ pub(crate) fn state(rig: &Rig, packet: &Packet) -> Option<State> {
 
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ")
+}
+
+/// All combinations of forwarding mode, family (IPv4 first) and protocol.
+pub(crate) fn combinations() -> impl Iterator<Item = (Mode, bool, u8)> {
+    MODES.into_iter().flat_map(|mode| {
+        [true, false].into_iter().flat_map(move |v4| [TCP, UDP].into_iter().map(move |protocol| (mode, v4, protocol)))
+    })
+}
+
+/// As rows name a combination.
+pub(crate) fn label(mode: Mode, v4: bool, protocol: u8) -> String {
+    let (family, protocol) = (if v4 { "IPv4" } else { "IPv6" }, if protocol == TCP { "TCP" } else { "UDP" });
+    format!("{mode:?} {family} {protocol}")
+}
+
+/// Why a client's packet is sent on.
+pub(crate) fn forwarded(mode: Mode) -> Reason {
+    if mode == Mode::Dsr { Reason::ForwardedDsr } else { Reason::ForwardedNat }
+}
+
+/// The packet that opens a connection: a SYN or a datagram.
+pub(crate) fn opening(mode: Mode, v4: bool, protocol: u8) -> Packet {
+    eth().ip(client(v4), mode.vip(v4)).transport(protocol, CLIENT_PORT, 80, tcp::SYN)
+}
+
+/// The client's port in most rows: one that source NAT may keep.
+pub(crate) const CLIENT_PORT: u16 = 31_337;
+
+/// The same connection's packet with other TCP flags.
+pub(crate) fn with_flags(packet: &Packet, flags: u8) -> Packet {
+    let (source, destination) = packet.port_pair();
+    match packet.is_tcp() {
+        true => packet.clone().tcp(source, destination, flags),
+        false => packet.clone(),
+    }
+}
+
+/// Opens the connection and brings it into `FLOWS`. Returns the machine that got it and the source port it sees.
+pub(crate) fn establish(rig: &mut Rig, opening: &Packet, mode: Mode) -> (u8, u16) {
+    let (machine, port) = open(rig, opening, mode);
+    if mode != Mode::Dsr {
+        let answer = with_flags(&from_node(opening, mode, machine, port), tcp::SYN | tcp::ACK);
+        check(rig, &sent("answer", &answer, Reason::ForwardedReply, &to_client(opening, &answer)));
+    }
+    let proof = with_flags(opening, tcp::ACK);
+    check(rig, &sent("proof", &proof, forwarded(mode), &to_node(&proof, mode, machine, port)));
+    assert!(in_flows(rig, opening).is_some() && in_pending(rig, opening).is_none(), "promoted");
+    (machine, port)
+}
+
+/// Sends the opening packet. Returns the machine that got it and the source port it sees.
+pub(crate) fn open(rig: &mut Rig, opening: &Packet, mode: Mode) -> (u8, u16) {
+    let outcome = run(rig, opening);
+    assert_eq!(outcome.reason, forwarded(mode), "{opening:?}");
+    let record = in_pending(rig, opening).expect("noted as half-open");
+    let (machine, port) = (number_of(record.node), u16::from_be(record.nat_port));
+    let expected = to_node(opening, mode, machine, port).bytes();
+    assert!(outcome.bytes == expected, "expected {}\nfound    {}", hex(&expected), hex(&outcome.bytes));
+    (machine, port)
 }
