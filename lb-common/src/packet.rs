@@ -166,12 +166,16 @@ fn parse4<F: Frame>(frame: F, l3: usize, packet: &mut Packet) -> Result<(), Reas
     parse_transport(frame, protocol, packet)
 }
 
-/// Loose and strict source route, RFC 791 §3.1 options 131 and 137. At most 40 bytes of options, most of one byte.
+/// Options looked at in an IPv4 header. Each step multiplies what the BPF verifier has to walk.
+const MAX_OPTIONS: usize = 10;
+
+/// Loose and strict source route, RFC 791 §3.1 options 131 and 137. More options than are looked at count as one: real
+/// packets have one or two, and padding comes last.
 #[inline(always)]
 fn has_source_route<F: Frame>(frame: F, l3: usize, header: usize) -> bool {
     let mut at = IPV4;
     let mut steps = 0;
-    while steps < 10 && at < header {
+    while steps < MAX_OPTIONS && at < header {
         let Some(option) = frame.view::<2>(l3 + (at & 63)) else { return true };
         match option.u8(0) {
             0 => return false,
@@ -181,8 +185,7 @@ fn has_source_route<F: Frame>(frame: F, l3: usize, header: usize) -> bool {
         }
         steps += 1;
     }
-    // More than ten options in forty bytes is padding by NOPs; nothing real looks like it.
-    false
+    at < header
 }
 
 /// RFC 8200 §3 and §4.
@@ -203,6 +206,10 @@ fn parse6<F: Frame>(frame: F, l3: usize, packet: &mut Packet) -> Result<(), Reas
     packet.key.set_protocol(protocol);
     parse_transport(frame, protocol, packet)
 }
+
+/// How far into a frame a transport header may stand behind extension headers. The XDP programs mask offsets to 12 bits,
+/// also those of a packet that is quoted further on.
+const MAX_TRANSPORT_OFFSET: usize = 2048;
 
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
@@ -241,7 +248,7 @@ fn skip_extensions<F: Frame>(frame: F, l3: usize, first: u8, packet: &mut Packet
             _ => return Ok(next),
         };
         at += length;
-        if at > usize::from(packet.end) {
+        if at > usize::from(packet.end) || at > MAX_TRANSPORT_OFFSET {
             return Err(Reason::BadExtensionChain);
         }
         packet.l4 = at as u16;

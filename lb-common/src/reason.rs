@@ -86,9 +86,9 @@ reasons! {
     ZeroPort = 17, "zero_port", Drop;
     /// TTL or hop limit used up.
     TtlExpired = 18, "ttl_expired", Drop;
-    /// An IPv4 source route or an IPv6 routing header.
+    /// An IPv4 source route (or more than 10 options, which may hide one) or an IPv6 routing header.
     SourceRouted = 19, "source_routed", Drop;
-    /// More IPv6 extension headers than are followed (8), or one cut short.
+    /// More IPv6 extension headers than are followed (8, and 2 KiB), or one cut short.
     BadExtensionChain = 20, "bad_extension_chain", Drop;
     /// A first fragment too short to hold the transport header (RFC 8200 section 5, RFC 1858).
     TinyFragment = 21, "tiny_fragment", Drop;
