@@ -50,6 +50,7 @@ fn build(root: &Path, linker: &Path) -> PathBuf {
     if let Some(rustc) = env::var_os("LB_BPF_RUSTC") {
         cargo.env("RUSTC", rustc);
     }
+    let arch = env::var("CARGO_CFG_TARGET_ARCH").expect("cargo sets it");
     let status = cargo
         .current_dir(root.join("lb-ebpf"))
         .args(["build", "--release", "--locked", "--package", "lb-ebpf", "-Zbuild-std=core", "--target", TARGET])
@@ -57,7 +58,7 @@ fn build(root: &Path, linker: &Path) -> PathBuf {
         .arg(&target_dir)
         .env("PATH", env::join_paths(path).expect("folders of PATH have no colons"))
         .env("RUSTC_BOOTSTRAP", "1")
-        .env("CARGO_ENCODED_RUSTFLAGS", RUSTFLAGS.join("\u{1f}"))
+        .env("CARGO_ENCODED_RUSTFLAGS", format!("{}\u{1f}--cfg=bpf_target_arch=\"{arch}\"", RUSTFLAGS.join("\u{1f}")))
         .status()
         .expect("cargo runs");
     assert!(status.success(), "building lb-ebpf failed: see the messages above (`cargo xtask setup` installs the tools)");

@@ -35,6 +35,17 @@ impl Word {
         unsafe { atomic_cxchg::<u64, { SeqCst }, { SeqCst }>(self.0, old, new).1 }
     }
 
+    /// Stores after everything that was stored before. On x86-64 stores keep their order and a plain one will do.
+    #[inline(always)]
+    pub fn release(self, value: u64) {
+        if cfg!(bpf_target_arch = "x86_64") {
+            // SAFETY: as above; volatile stores are not reordered by the compiler.
+            unsafe { self.0.write_volatile(value) };
+        } else {
+            self.publish(value);
+        }
+    }
+
     /// Stores. A full barrier: earlier stores are seen before it, later loads come after it.
     #[inline(always)]
     pub fn publish(self, value: u64) {

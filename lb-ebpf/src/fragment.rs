@@ -22,7 +22,7 @@ use crate::{
     scratch::scratch,
     service,
     slow::{ip_len, layout_of},
-    table::{self, Flows, Fragments, Full, Slot, Table, find_key},
+    table::{self, Flows, Fragments, Slot, Table, find_key},
     track,
     verdict::Verdict,
 };
@@ -60,7 +60,7 @@ pub fn remember(packet: &Packet, connection: &FlowRecord, peer: u32) {
     record.timeout = REASSEMBLY_S;
     record.peer = peer;
     record.created = now;
-    if let Some(place) = table::claim::<Fragments>(table::hash_key(&record.key), now, Full::EvictOldest) {
+    if let Some(place) = table::claim::<Fragments>(table::hash_key(&record.key), now) {
         table::publish(&place, record);
     }
 }

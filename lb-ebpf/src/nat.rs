@@ -16,7 +16,7 @@ use crate::{
     globals::explaining,
     maps::NODES,
     scratch::scratch,
-    table::{self, Flows, Full, Pending, Slot, Table, find_key},
+    table::{self, Flows, Pending, Slot, Table, find_key},
     track::{self, set_client_hop},
     verdict::Verdict,
 };
@@ -76,8 +76,8 @@ extern "C" fn nat_try_port(ctx: *mut xdp_md, port: u32) -> u32 {
     half.control = Control { seen: now, flags: flag::NAT | flag::REPLY, ..record.control };
     half.peer = 0;
     half.created = now;
-    let Some(answer) = table::claim::<Pending>(hash, now, Full::EvictOldest) else { return race };
-    table::publish(&answer, half);
+    let Some(answer) = table::claim::<Pending>(hash, now) else { return race };
+    table::publish_before_looking(&answer, half);
     // Published: whoever publishes the same key after us sees it. Whoever did before, we see.
     if table::has_twin::<Pending>(&half.key, answer.index) || find_key::<Flows>(&half.key, hash).is_some() {
         table::free(&answer);
@@ -86,7 +86,7 @@ extern "C" fn nat_try_port(ctx: *mut xdp_md, port: u32) -> u32 {
     if let Some(frame) = frame_of(ctx) {
         set_client_hop(answer.record, frame);
     }
-    let Some(home) = table::claim::<Pending>(scratch.hash, now, Full::EvictOldest) else {
+    let Some(home) = table::claim::<Pending>(scratch.hash, now) else {
         table::free(&answer);
         return race;
     };
@@ -147,7 +147,7 @@ pub fn move_answer(pending: &Slot, home: u32, now: u32) -> Option<u32> {
     table::copy(half, old.get(), false);
     half.peer = home + 1;
     half.control.seen = now;
-    let place = table::claim::<Flows>(table::hash_key(&half.key), now, Full::Refuse)?;
+    let place = table::claim::<Flows>(table::hash_key(&half.key), now)?;
     table::publish(&place, half);
     Some(place.index + 1)
 }

@@ -21,7 +21,7 @@ use crate::{
     scratch::scratch,
     service,
     slow::{ip_len, layout_of},
-    table::{self, Full, Pending},
+    table::{self, Pending},
     track::{self, timeout_of},
     verdict::Verdict,
 };
@@ -151,7 +151,7 @@ fn insert(record: &FlowRecord, hash: u64) {
     if explaining() {
         return;
     }
-    if let Some(place) = table::claim::<Pending>(hash, record.control.seen, Full::EvictOldest) {
+    if let Some(place) = table::claim::<Pending>(hash, record.control.seen) {
         table::publish(&place, record);
     }
 }

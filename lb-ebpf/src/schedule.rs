@@ -18,7 +18,7 @@ use crate::{
     globals::explaining,
     maps::{CURSORS, FLOOD, NODE_LOADS, NODES, RINGS},
     scratch::scratch,
-    table::{self, Affinity, Full, find_key},
+    table::{self, Affinity, find_key},
     track::timeout_of,
 };
 
@@ -237,7 +237,7 @@ fn remember(client: &FlowKey, server: &VirtualServer, node: u16, now: u32) {
     record.timeout = timeout_of(server.id, state);
     record.peer = 0;
     record.created = now;
-    if let Some(place) = table::claim::<Affinity>(table::hash_key(client), now, Full::EvictOldest) {
+    if let Some(place) = table::claim::<Affinity>(table::hash_key(client), now) {
         table::publish(&place, record);
     }
 }

@@ -1,4 +1,5 @@
-//! The flow tables: find, insert, remove. Four ways per bucket, two candidate buckets per key; ownership of a record is
+//! The flow tables: find, insert, remove. Four ways per bucket; a key of `FLOWS`, which must not evict, has two candidate
+//! buckets, a key of the tables that do has one. Ownership of a record is
 //! its control word (`lb_common::flow::Control`), taken and given up by compare-and-exchange.
 //!
 //! Everything here is generic over the table: each table is a zero-sized type whose methods inline,
@@ -16,17 +17,20 @@ use crate::{atomic::Word, count, globals, maps};
 pub trait Table {
     fn map() -> &'static Array<Bucket>;
     fn mask() -> u32;
+    /// Nothing live is evicted: a full first bucket has a second.
+    const KEEPS: bool;
     /// Index plus one of a key's live record; 0: not there.
     fn find_index(key: &FlowKey, hash: u64) -> u32;
     /// Index plus one of a claimed place; 0: there is none.
-    fn claim_index(hash: u64, now: u32, full: Full) -> u32;
+    fn claim_index(hash: u64, now: u32) -> u32;
 }
 
 macro_rules! tables {
-    ($($(#[$doc:meta])* $name:ident, $map:ident, $mask:ident, $find:ident, $claim:ident;)+) => { $(
+    ($($(#[$doc:meta])* $name:ident, $map:ident, $mask:ident, $find:ident, $claim:ident, keeps: $keeps:literal;)+) => { $(
         $(#[$doc])*
         pub struct $name;
         impl Table for $name {
+            const KEEPS: bool = $keeps;
             #[inline(always)]
             fn map() -> &'static Array<Bucket> { &maps::$map }
             #[inline(always)]
@@ -34,7 +38,9 @@ macro_rules! tables {
             #[inline(always)]
             fn find_index(key: &FlowKey, hash: u64) -> u32 { $find(key, hash) }
             #[inline(always)]
-            fn claim_index(hash: u64, now: u32, full: Full) -> u32 { $claim(hash, now, full as u32) }
+            fn claim_index(hash: u64, now: u32) -> u32 {
+                $claim(hash, now)
+            }
         }
 
         #[unsafe(no_mangle)]
@@ -49,21 +55,21 @@ macro_rules! tables {
 
         #[unsafe(no_mangle)]
         #[inline(never)]
-        extern "C" fn $claim(hash: u64, now: u32, full: u32) -> u32 {
-            claim_in::<$name>(hash, now, full)
+        extern "C" fn $claim(hash: u64, now: u32) -> u32 {
+            claim_in::<$name>(hash, now)
         }
     )+ };
 }
 
 tables! {
     /// Tracked connections.
-    Flows, FLOWS, flow_mask, flows_find, flows_claim;
+    Flows, FLOWS, flow_mask, flows_find, flows_claim, keeps: true;
     /// Half-open connections.
-    Pending, PENDING, pending_mask, pending_find, pending_claim;
+    Pending, PENDING, pending_mask, pending_find, pending_claim, keeps: false;
     /// Clients' nodes.
-    Affinity, AFFINITY, affinity_mask, affinity_find, affinity_claim;
+    Affinity, AFFINITY, affinity_mask, affinity_find, affinity_claim, keeps: false;
     /// Fragmented datagrams.
-    Fragments, FRAGMENTS, fragment_mask, fragments_find, fragments_claim;
+    Fragments, FRAGMENTS, fragment_mask, fragments_find, fragments_claim, keeps: false;
 }
 
 /// A live record: a pointer into a map value, and its index (bucket × 4 + way).
@@ -129,6 +135,9 @@ pub fn find<T: Table>(words: &[u64; 5], family: u8, hash: u64) -> Option<Slot> {
     if let Some(slot) = find_in::<T>(first, way, words, family) {
         return Some(slot);
     }
+    if !T::KEEPS {
+        return None;
+    }
     find_in::<T>(second, way, words, family)
 }
 
@@ -171,28 +180,18 @@ pub fn at<T: Table>(peer: u32) -> Option<Slot> {
     Some(Slot { record: record_of(bucket, index), index })
 }
 
-/// What to do when all places of a key are taken.
-#[derive(Clone, Copy, PartialEq, Eq)]
-#[repr(u32)]
-pub enum Full {
-    /// Refuse: nothing live is given up.
-    Refuse = 0,
-    /// Take the place of the oldest record of the first bucket.
-    EvictOldest = 1,
-}
-
-/// Claims a place for a key: a free or expired one, or the oldest. The record is then `Claimed`: fill it and `publish`.
+/// Claims a place for a key: a free or expired one; else the oldest, in the tables that evict. The record is then
+/// `Claimed`: fill it and `publish`.
 #[inline(always)]
-pub fn claim<T: Table>(hash: u64, now: u32, full: Full) -> Option<Slot> {
-    at::<T>(T::claim_index(hash, now, full))
+pub fn claim<T: Table>(hash: u64, now: u32) -> Option<Slot> {
+    at::<T>(T::claim_index(hash, now))
 }
 
 #[inline(always)]
-fn claim_in<T: Table>(hash: u64, now: u32, full: u32) -> u32 {
+fn claim_in<T: Table>(hash: u64, now: u32) -> u32 {
     let (first, second, way) = candidates(hash, T::mask());
     let slot = claim_dead::<T>(first, way, now)
-        .or_else(|| claim_dead::<T>(second, way, now))
-        .or_else(|| if full == Full::Refuse as u32 { None } else { claim_oldest::<T>(first, way, now) });
+        .or_else(|| if T::KEEPS { claim_dead::<T>(second, way, now) } else { claim_oldest::<T>(first, way, now) });
     slot.map_or(0, |slot| slot.index + 1)
 }
 
@@ -258,6 +257,13 @@ fn claimed(now: u32) -> Control {
 #[inline(always)]
 pub fn publish(slot: &Slot, record: &FlowRecord) {
     copy(slot.record, record, true);
+    slot.word().release(record.control.to_word());
+}
+
+/// The same, and seen by everyone before this CPU looks at anything else.
+#[inline(always)]
+pub fn publish_before_looking(slot: &Slot, record: &FlowRecord) {
+    copy(slot.record, record, true);
     slot.word().publish(record.control.to_word());
 }
 
@@ -288,7 +294,7 @@ pub fn free(slot: &Slot) -> Control {
 pub fn has_twin<T: Table>(key: &FlowKey, index: u32) -> bool {
     let (words, family) = (key.words(), key.family());
     let (first, second, _) = candidates(hash_key(key), T::mask());
-    twin_in::<T>(first, &words, family, index) || twin_in::<T>(second, &words, family, index)
+    twin_in::<T>(first, &words, family, index) || (T::KEEPS && twin_in::<T>(second, &words, family, index))
 }
 
 #[inline(always)]
@@ -308,5 +314,5 @@ fn twin_in<T: Table>(bucket_index: u32, words: &[u64; 5], family: u8, index: u32
 /// Gives a claimed place back.
 #[inline(always)]
 pub fn release(slot: &Slot) {
-    slot.word().publish(0);
+    slot.word().release(0);
 }

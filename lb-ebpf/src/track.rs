@@ -262,7 +262,7 @@ fn move_to_flows(pending: Slot, control: Control, now: u32) -> bool {
         flags: control.flags & !(flag::PENDING | PROMOTING) | flag::ACTIVE,
         generation: control.generation,
     };
-    let Some(home) = table::claim::<Flows>(table::hash_key(&moved.key), now, table::Full::Refuse) else { return false };
+    let Some(home) = table::claim::<Flows>(table::hash_key(&moved.key), now) else { return false };
     if control.flags & flag::NAT != 0 {
         let Some(peer) = crate::nat::move_answer(&pending, home.index, now) else {
             table::release(&home);
