@@ -23,7 +23,7 @@ use nix::{
 use tempfile::TempDir;
 use toml::{Table, Value};
 
-use super::{command::sh, namespace::PREFIX, topology::Net, wait::until};
+use super::{command::sh, namespace, topology::Net, wait::until};
 
 /// Within this lbd must be ready, take a reload, or end.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -69,12 +69,12 @@ impl<'n> Lb<'n> {
     /// # Errors
     /// When the configuration is not TOML, or without a BPF file system.
     pub fn prepare(net: &'n Net, config: &str) -> Result<Self> {
-        let dir = tempfile::Builder::new().prefix(&format!("{PREFIX}{}-", net.name)).tempdir()?;
+        let dir = tempfile::Builder::new().prefix(&namespace::prefix(&net.name)).tempdir()?;
         if !Path::new("/sys/fs/bpf").join(".").exists() || sh("stat -f -c %T /sys/fs/bpf")?.trim() != "bpf_fs" {
             sh("mount -t bpf bpf /sys/fs/bpf").context("lbd's pins need a BPF file system")?;
         }
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
-        let pins = PathBuf::from(format!("/sys/fs/bpf/{PREFIX}{}-{number}", std::process::id()));
+        let pins = PathBuf::from(format!("/sys/fs/bpf/{}{number}", namespace::prefix(&net.name)));
         let lb = Self { net, dir, pins, child: None, notify: None, quiet: false };
         lb.write_config(config)?;
         Ok(lb)

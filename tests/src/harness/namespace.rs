@@ -5,7 +5,7 @@
 use std::{
     fs::{self, File},
     os::fd::AsFd,
-    path::Path,
+    path::{Path, PathBuf},
     thread::{self, JoinHandle},
 };
 
@@ -95,7 +95,12 @@ fn remove(name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Removes the namespaces and pins of test processes that no longer exist.
+/// `lbt-<pid>-<what>-`: how names begin that this process makes.
+pub fn prefix(what: &str) -> String {
+    format!("{PREFIX}{}-{what}-", std::process::id())
+}
+
+/// Removes the namespaces, pins and temporary directories of test processes that no longer exist.
 ///
 /// # Errors
 /// When a leftover cannot be removed.
@@ -107,16 +112,21 @@ pub fn sweep() -> Result<()> {
             removed.with_context(|| format!("leftover of a dead test run: ip netns delete {name}"))?;
         }
     }
-    for pins in names_in(BPFFS).filter(|name| is_leftover(name)).map(|name| Path::new(BPFFS).join(name)) {
-        let removed = fs::remove_dir_all(&pins);
-        if pins.exists() {
-            removed.with_context(|| format!("leftover of a dead test run: rm -r {}", pins.display()))?;
+    let directories = [Path::new(BPFFS), &std::env::temp_dir()].map(leftovers_in);
+    for directory in directories.into_iter().flatten() {
+        let removed = fs::remove_dir_all(&directory);
+        if directory.exists() {
+            removed.with_context(|| format!("leftover of a dead test run: rm -r {}", directory.display()))?;
         }
     }
     Ok(())
 }
 
-fn names_in(dir: &str) -> impl Iterator<Item = String> {
+fn leftovers_in(dir: &Path) -> Vec<PathBuf> {
+    names_in(dir).filter(|name| is_leftover(name)).map(|name| dir.join(name)).collect()
+}
+
+fn names_in(dir: impl AsRef<Path>) -> impl Iterator<Item = String> {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().into_string().ok())
 }

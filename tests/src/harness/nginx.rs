@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use super::{
     host::Host,
     http::{self, HEADER_LOCAL, HEADER_NODE, HEADER_REMOTE},
-    namespace::PREFIX,
+    namespace,
     wait::until,
 };
 
@@ -39,7 +39,7 @@ impl Nginx {
     /// # Errors
     /// Without nginx, or when a port is taken.
     pub fn start(node: &Host, ports: &[u16]) -> Result<Self> {
-        let dir = tempfile::Builder::new().prefix(&format!("{PREFIX}nginx-{}-", node.name)).tempdir()?;
+        let dir = tempfile::Builder::new().prefix(&namespace::prefix(&node.name)).tempdir()?;
         let root = dir.path().display();
         // The worker drops root: it must be able to read the pages.
         fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
