@@ -73,19 +73,10 @@ extern "C" fn nat_try_port(ctx: *mut xdp_md, port: u32) -> u32 {
         return 0;
     }
     let now = track::now();
-    half.control = Control { seen: now, flags: flag::NAT | flag::REPLY, ..record.control };
-    half.peer = 0;
-    half.created = now;
-    let Some(answer) = table::claim::<Pending>(hash, now) else { return race };
-    table::publish_before_looking(&answer, half);
-    // Published: whoever publishes the same key after us sees it. Whoever did before, we see.
-    if table::has_twin::<Pending>(&half.key, answer.index) || find_key::<Flows>(&half.key, hash).is_some() {
-        table::free(&answer);
-        return TAKEN;
-    }
-    if let Some(frame) = frame_of(ctx) {
-        set_client_hop(answer.record, frame);
-    }
+    let answer = match place_answer(ctx, half, hash, record.control, now) {
+        Ok(answer) => answer,
+        Err(verdict) => return verdict,
+    };
     let Some(home) = table::claim::<Pending>(scratch.hash, now) else {
         table::free(&answer);
         return race;
@@ -100,6 +91,74 @@ extern "C" fn nat_try_port(ctx: *mut xdp_md, port: u32) -> u32 {
     0
 }
 
+/// Notes the answering half whose key is in `half`, of a connection with this control word. Or says `TAKEN`, or the verdict
+/// that ends the path.
+#[inline(always)]
+fn place_answer(
+    ctx: *mut xdp_md,
+    half: &mut FlowRecord,
+    hash: u64,
+    connection: Control,
+    now: u32,
+) -> Result<Slot, u32> {
+    half.control = Control { seen: now, flags: flag::NAT | flag::REPLY, ..connection };
+    half.peer = 0;
+    half.created = now;
+    let Some(answer) = table::claim::<Pending>(hash, now) else {
+        return Err(Verdict::end(Reason::InsertRace).to_register());
+    };
+    table::publish_before_looking(&answer, half);
+    // Published: whoever publishes the same key after us sees it. Whoever did before, we see.
+    if table::has_twin::<Pending>(&half.key, answer.index) || find_key::<Flows>(&half.key, hash).is_some() {
+        table::free(&answer);
+        return Err(TAKEN);
+    }
+    if let Some(frame) = frame_of(ctx) {
+        set_client_hop(answer.record, frame);
+    }
+    Ok(answer)
+}
+
+/// Whether the answering half of a half-open connection was evicted.
+#[inline(always)]
+pub fn lacks_answer(connection: &Slot) -> bool {
+    let control = connection.control();
+    if control.flags & flag::NAT == 0 || control.flags & flag::REPLY != 0 {
+        return false;
+    }
+    let answer = table::at::<Pending>(connection.get().peer);
+    answer.is_none_or(|answer| {
+        let control = answer.control();
+        answer.get().peer != connection.index + 1 || control.flags & flag::REPLY == 0 || control.state <= 1
+    })
+}
+
+/// Gives the half-open connection at `index` its answering half back. False when another connection has its port by now.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn nat_heal(ctx: *mut xdp_md, index: u32) -> bool {
+    let Some(scratch) = scratch() else { return false };
+    let Some(connection) = table::at::<Pending>(index + 1) else { return false };
+    let (record, half) = (connection.get(), &mut scratch.half);
+    let Some(node) = NODES.get(u32::from(record.node)) else { return false };
+    half.key = answer_key(record, node, u16::from_be(record.nat_port));
+    let hash = table::hash_key(&half.key);
+    if is_taken::<Pending>(&half.key, hash) || is_taken::<Flows>(&half.key, hash) {
+        return false;
+    }
+    if explaining() {
+        return true;
+    }
+    let Ok(answer) = place_answer(ctx, half, hash, connection.control(), track::now()) else { return false };
+    if answer.index == connection.index {
+        table::free(&answer);
+        return false;
+    }
+    set_peer(&answer, connection.index);
+    set_peer(&connection, answer.index);
+    true
+}
+
 /// What a node's answer looks like when it sees this connection from `port`.
 #[inline(always)]
 fn answer_key(record: &FlowRecord, node: &Node, port: u16) -> FlowKey {
@@ -111,7 +170,8 @@ fn answer_key(record: &FlowRecord, node: &Node, port: u16) -> FlowKey {
 
 #[inline(always)]
 fn set_peer(slot: &Slot, index: u32) {
-    // SAFETY: an aligned word of a record that we made and that nobody follows before it is set.
+    // SAFETY: an aligned word of a map value. Nobody follows it in a record that we made before it is set, and in another one
+    // it led nowhere.
     unsafe { (&raw mut (*slot.record).peer).write_volatile(index + 1) };
 }
 

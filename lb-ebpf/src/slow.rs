@@ -16,7 +16,7 @@ use lb_common::{
 use crate::{
     explain,
     forward::{Layout, frame_of},
-    fragment, icmp, open, reset,
+    fragment, icmp, nat, open, reset,
     scratch::scratch,
     service,
     table::{self, Flows, Pending, Slot, Table, find_key},
@@ -135,6 +135,10 @@ extern "C" fn slow_half_open(ctx: *mut xdp_md) -> u32 {
     let packet = &scratch.packet;
     let Some(slot) = find_key::<Pending>(&packet.key, scratch.hash) else { return Verdict::OPEN.to_register() };
     explain::step(step::PENDING_HIT);
+    if nat::lacks_answer(&slot) && !nat::nat_heal(ctx, slot.index) {
+        track::remove::<Pending>(slot);
+        return Verdict::OPEN.to_register();
+    }
     let verdict = forward_pending(ctx, packet, slot.record, slot.index);
     if verdict != Verdict::STALE.to_register() {
         settle(packet, slot, scratch.hash);

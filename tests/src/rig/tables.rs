@@ -12,9 +12,8 @@ use crate::packet::Packet;
 
 /// Live records with their index.
 pub fn records(table: &Table<FlowRecord>) -> impl Iterator<Item = (u32, FlowRecord)> + '_ {
-    (0..table.len())
-        .map(|index| (index, table.read(index)))
-        .filter(|(_, record)| record.control.state > State::Claimed as u8)
+    let live = |index: &u32| table.control(*index).state > State::Claimed as u8;
+    (0..table.len()).filter(live).map(|index| (index, table.read(index)))
 }
 
 /// The record of a key.

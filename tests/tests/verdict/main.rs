@@ -3,5 +3,8 @@
 
 mod basic;
 mod flows;
+
 mod malformed;
+mod nat;
+mod scheduling;
 mod support;
