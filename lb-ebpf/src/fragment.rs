@@ -60,7 +60,12 @@ pub fn remember(packet: &Packet, connection: &FlowRecord, peer: u32) {
     record.timeout = REASSEMBLY_S;
     record.peer = peer;
     record.created = now;
-    if let Some(place) = table::claim::<Fragments>(table::hash_key(&record.key), now) {
+    let hash = table::hash_key(&record.key);
+    // Sent again, or another datagram with the same id: the newest counts.
+    if let Some(old) = find_key::<Fragments>(&record.key, hash) {
+        table::free(&old);
+    }
+    if let Some(place) = table::claim::<Fragments>(hash, now) {
         table::publish(&place, record);
     }
 }
@@ -88,14 +93,15 @@ pub extern "C" fn fragment_later(ctx: *mut xdp_md) -> u32 {
 fn follow(frame: XdpFrame, packet: &Packet, to_vip: bool) -> Verdict {
     let ip_len = ip_len(packet);
     let key = datagram_key(packet);
-    let Some(slot) = find_key::<Fragments>(&key, table::hash_key(&key)) else {
+    let known = find_key::<Fragments>(&key, table::hash_key(&key));
+    let Some(slot) = known.filter(|slot| !slot.get().is_expired(track::now())) else {
         return without_first(frame, packet, to_vip, ip_len);
     };
     explain::step(step::FRAGMENT_HIT);
     let (record, control) = (slot.get(), slot.control());
     let layout = layout_of(packet);
     if control.flags & flag::REPLY != 0 {
-        return follow_answer(frame, layout, record);
+        return follow_answer(frame, packet, layout, record);
     }
     let Some(node) = NODES.get(u32::from(record.node)) else { return Verdict::end(Reason::Internal) };
     let hop = Hop::of(node);
@@ -117,9 +123,14 @@ fn follow(frame: XdpFrame, packet: &Packet, to_vip: bool) -> Verdict {
 
 /// A fragment of a node's answer: `peer` leads to the answering half in `FLOWS`, and that to the connection.
 #[inline(always)]
-fn follow_answer(frame: XdpFrame, layout: Layout, record: &FlowRecord) -> Verdict {
+fn follow_answer(frame: XdpFrame, packet: &Packet, layout: Layout, record: &FlowRecord) -> Verdict {
     let unknown = Verdict::end(Reason::UnknownFragment);
     let Some(answer) = table::at::<Flows>(record.peer) else { return unknown };
+    // The place may be another connection's by now.
+    let key = &answer.get().key;
+    if key.source() != packet.key.source() || key.destination() != packet.key.destination() {
+        return unknown;
+    }
     let Some(connection) = table::at::<Flows>(answer.get().peer) else { return unknown };
     if connection.get().peer != answer.index + 1 || answer.control().flags & flag::REPLY == 0 {
         return unknown;
