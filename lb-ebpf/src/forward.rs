@@ -111,6 +111,17 @@ pub fn dsr(frame: XdpFrame, hop: Hop, ip_len: usize) -> Verdict {
     send(hop.ifindex(), Reason::ForwardedDsr)
 }
 
+/// Sends a frame whose addresses are the node's already. It may come from the node's own router.
+#[inline(always)]
+pub fn to_node(frame: XdpFrame, hop: Hop, ip_len: usize, reason: Reason) -> Verdict {
+    if let Err(reason) = check_hop(frame, hop, ip_len) {
+        return Verdict::end(reason);
+    }
+    let Some(ethernet) = frame.view::<ETHERNET>(0) else { return Verdict::end(Reason::Internal) };
+    set_macs(ethernet, hop.mac, hop.source_mac);
+    send(hop.ifindex(), reason)
+}
+
 #[inline(always)]
 fn check_hop(_frame: XdpFrame, hop: Hop, ip_len: usize) -> Result<(), Reason> {
     if hop.flags() & node_flag::RESOLVED == 0 {

@@ -136,19 +136,30 @@ extern "C" fn icmp_owner(ctx: *mut xdp_md) -> u32 {
     if read_quote(frame, packet, l4, quote).is_none() {
         return of_vip(to_vip, Reason::BadIcmp).to_register();
     }
-    quote.flow = quote.key.reversed();
-    let forged = has_forged_mtu(frame, packet, l4);
-    let hash = table::hash_key(&quote.flow);
-    if let Some(slot) = find_key::<Flows>(&quote.flow, hash) {
-        return deliver::<Flows>(ctx, slot.record, slot.index, u32::from(forged));
+    let source = packet.key.source();
+    if !is_valid_source(packet.key.family(), source) || source == packet.key.destination() {
+        return of_vip(to_vip, Reason::BadSource).to_register();
     }
-    if let Some(slot) = find_key::<Pending>(&quote.flow, hash) {
-        return deliver::<Pending>(ctx, slot.record, slot.index, u32::from(forged));
+    // Whoever sent the quoted packet is told, nobody else (RFC 5508 §4.2).
+    if packet.key.destination() != quote.key.source() {
+        return of_vip(to_vip, Reason::UnknownIcmpFlow).to_register();
+    }
+    quote.flow = quote.key.reversed();
+    let forged = u32::from(has_forged_mtu(frame, packet, l4));
+    let hash = table::hash_key(&quote.flow);
+    let mut verdict = Verdict::STALE.to_register();
+    if let Some(slot) = find_key::<Flows>(&quote.flow, hash) {
+        verdict = deliver::<Flows>(ctx, slot.record, slot.index, forged);
+    } else if let Some(slot) = find_key::<Pending>(&quote.flow, hash) {
+        verdict = deliver::<Pending>(ctx, slot.record, slot.index, forged);
+    }
+    if verdict != Verdict::STALE.to_register() {
+        return verdict;
     }
     if !to_vip {
         return Verdict::end(Reason::NotVirtual).to_register();
     }
-    stateless(ctx, u32::from(forged))
+    stateless(ctx, forged)
 }
 
 #[inline(always)]
@@ -197,26 +208,28 @@ fn has_forged_mtu(frame: XdpFrame, packet: &Packet, l4: usize) -> bool {
     }
 }
 
-/// The quoted flow is tracked, in `record`.
+/// The quoted flow is tracked, in `record`. `STALE`: it was, until it expired.
 #[inline(never)]
 fn deliver<T: Table>(ctx: *mut xdp_md, record: *mut FlowRecord, index: u32, forged: u32) -> u32 {
     let slot = Slot { record, index };
     let Some(scratch) = scratch() else { return Verdict::end(Reason::Internal).to_register() };
-    if forged != 0 {
-        return Verdict::end(Reason::IcmpMtuTooSmall).to_register();
-    }
     let control = slot.control();
     if control.flags & flag::REPLY != 0 {
-        return towards_client::<T>(scratch, slot);
+        return towards_client::<T>(scratch, slot, forged);
+    }
+    let record = slot.get();
+    if record.is_expired(track::now()) {
+        return Verdict::STALE.to_register();
     }
     if scratch.to_vip == 0 {
         return Verdict::end(Reason::NotVirtual).to_register();
     }
-    let record = slot.get();
+    if forged != 0 {
+        return Verdict::end(Reason::IcmpMtuTooSmall).to_register();
+    }
     let Some(node) = NODES.get(u32::from(record.node)) else { return Verdict::end(Reason::Internal).to_register() };
     let hop = Hop::of(node);
-    let gone = hop.flags() & node_flag::USABLE == 0 || hop.generation() != control.generation;
-    if gone || record.is_expired(track::now()) {
+    if hop.flags() & node_flag::USABLE == 0 || hop.generation() != control.generation {
         return Verdict::end(Reason::UnknownIcmpFlow).to_register();
     }
     explain::connection(record.virtual_server, record.node, control.flags, control.state);
@@ -239,12 +252,15 @@ fn towards_node(scratch: &mut Scratch, record: &FlowRecord, node: &Node) -> u32 
 
 /// From the node's side to the client: it quotes what the node got; the client sent it to the VIP.
 #[inline(always)]
-fn towards_client<T: Table>(scratch: &mut Scratch, answer: Slot) -> u32 {
+fn towards_client<T: Table>(scratch: &mut Scratch, answer: Slot, forged: u32) -> u32 {
     let unknown = Verdict::end(Reason::NotVirtual).to_register();
     let Some(connection) = table::at::<T>(answer.get().peer) else { return unknown };
     let (record, control) = (connection.get(), connection.control());
     if record.peer != answer.index + 1 || control.state <= 1 || record.is_expired(track::now()) {
         return unknown;
+    }
+    if forged != 0 {
+        return Verdict::end(Reason::IcmpMtuTooSmall).to_register();
     }
     explain::connection(record.virtual_server, record.node, control.flags, control.state);
     scratch.to = forward::client_side(record).reversed();
@@ -332,7 +348,7 @@ fn finish(frame: XdpFrame, scratch: &Scratch, change: Delta) -> Verdict {
         return forward::to_client(frame, scratch.client_mac, scratch.client_egress, Reason::ForwardedIcmpError);
     }
     let Some(node) = NODES.get(u32::from(scratch.record.node)) else { return internal };
-    as_icmp_error(forward::dsr(frame, Hop::of(node), ip_len(packet)))
+    forward::to_node(frame, Hop::of(node), ip_len(packet), Reason::ForwardedIcmpError)
 }
 
 /// Quoted ports, and the quoted checksum where the quote reaches that far.

@@ -3,7 +3,8 @@
 
 mod basic;
 mod flows;
-
+mod fragments;
+mod icmp;
 mod malformed;
 mod nat;
 mod scheduling;
