@@ -49,6 +49,10 @@ pub trait Frame: Copy {
     fn view<const LEN: usize>(self, offset: usize) -> Option<Self::View>;
     /// Bytes of the whole frame.
     fn len(self) -> usize;
+    /// Whether the IPv4 header at `l3`, of `header` bytes, has a source route: a walk by [`next_option`].
+    fn is_source_routed(self, l3: usize, header: usize) -> bool {
+        has_source_route(self, l3, header)
+    }
     /// Never true: frames without a byte do not exist.
     fn is_empty(self) -> bool {
         self.len() == 0
@@ -154,7 +158,7 @@ fn parse4<F: Frame>(frame: F, l3: usize, packet: &mut Packet) -> Result<(), Reas
     }
     packet.end = (l3 + total) as u16;
     packet.l4 = (l3 + header) as u16;
-    if header > IPV4 && has_source_route(frame, l3, header) {
+    if header > IPV4 && frame.is_source_routed(l3, header) {
         return Err(Reason::SourceRouted);
     }
     // Bit 15 is reserved, 14 is DF, 13 is MF: DF is no fragment.
@@ -166,26 +170,29 @@ fn parse4<F: Frame>(frame: F, l3: usize, packet: &mut Packet) -> Result<(), Reas
     parse_transport(frame, protocol, packet)
 }
 
-/// Options looked at in an IPv4 header. Each step multiplies what the BPF verifier has to walk.
-const MAX_OPTIONS: usize = 10;
+/// Most options that an IPv4 header can hold: forty bytes, each of at least one.
+pub const MAX_OPTIONS: u32 = 40;
 
-/// Loose and strict source route, RFC 791 §3.1 options 131 and 137. More options than are looked at count as one: real
-/// packets have one or two, and padding comes last.
-#[inline(always)]
+/// Loose and strict source route, RFC 791 §3.1 options 131 and 137.
 fn has_source_route<F: Frame>(frame: F, l3: usize, header: usize) -> bool {
     let mut at = IPV4;
-    let mut steps = 0;
-    while steps < MAX_OPTIONS && at < header {
-        let Some(option) = frame.view::<2>(l3 + (at & 63)) else { return true };
-        match option.u8(0) {
-            0 => return false,
-            1 => at += 1,
-            131 | 137 => return true,
-            _ => at += (option.u8(1) as usize & 63).max(2),
-        }
-        steps += 1;
+    (0..MAX_OPTIONS).find_map(|_| next_option(frame, l3, header, &mut at)).unwrap_or(false)
+}
+
+/// Looks at the option at `at` and steps over it. `Some`: the walk is over, and whether there was a source route.
+#[inline(always)]
+pub fn next_option<F: Frame>(frame: F, l3: usize, header: usize, at: &mut usize) -> Option<bool> {
+    if *at >= header {
+        return Some(false);
     }
-    at < header
+    let Some(option) = frame.view::<2>(l3 + (*at & 63)) else { return Some(true) };
+    match option.u8(0) {
+        0 => return Some(false),
+        1 => *at += 1,
+        131 | 137 => return Some(true),
+        _ => *at += (option.u8(1) as usize & 63).max(2),
+    }
+    None
 }
 
 /// RFC 8200 §3 and §4.
@@ -272,10 +279,13 @@ fn parse_transport<F: Frame>(frame: F, protocol: u8, packet: &mut Packet) -> Res
     }
 }
 
+/// Says to the BPF verifier what [`MAX_TRANSPORT_OFFSET`] has already seen to.
+const OFFSET_MASK: usize = 0xfff;
+
 /// RFC 9293 §3.1.
 #[inline(always)]
 fn parse_tcp<F: Frame>(frame: F, packet: &mut Packet) -> Result<(), Reason> {
-    let l4 = usize::from(packet.l4);
+    let l4 = usize::from(packet.l4) & OFFSET_MASK;
     let room = usize::from(packet.end) - l4.min(usize::from(packet.end));
     let short = if matches!(packet.fragment, Fragment::First) { Reason::TinyFragment } else { Reason::BadTcpHeader };
     if room < TCP {
@@ -301,7 +311,7 @@ pub fn is_contradictory(flags: u8) -> bool {
 /// RFC 768. A first fragment's UDP length is that of the whole datagram.
 #[inline(always)]
 fn parse_udp<F: Frame>(frame: F, packet: &mut Packet) -> Result<(), Reason> {
-    let l4 = usize::from(packet.l4);
+    let l4 = usize::from(packet.l4) & OFFSET_MASK;
     let room = usize::from(packet.end) - l4.min(usize::from(packet.end));
     let first = matches!(packet.fragment, Fragment::First);
     let short = if first { Reason::TinyFragment } else { Reason::BadUdpHeader };
