@@ -40,7 +40,8 @@ fn build(root: &Path, linker: &Path) -> PathBuf {
     // What the outer build set for its own compiler must not reach the nested one.
     for (name, _) in env::vars_os() {
         let name = name.to_string_lossy();
-        let outer = name.starts_with("CARGO") && name != "CARGO_HOME" || name.starts_with("RUSTC") || name == "RUSTFLAGS";
+        let outer =
+            name.starts_with("CARGO") && name != "CARGO_HOME" || name.starts_with("RUSTC") || name == "RUSTFLAGS";
         if outer {
             cargo.env_remove(name.as_ref());
         }
@@ -61,6 +62,9 @@ fn build(root: &Path, linker: &Path) -> PathBuf {
         .env("CARGO_ENCODED_RUSTFLAGS", format!("{}\u{1f}--cfg=bpf_target_arch=\"{arch}\"", RUSTFLAGS.join("\u{1f}")))
         .status()
         .expect("cargo runs");
-    assert!(status.success(), "building lb-ebpf failed: see the messages above (`cargo xtask setup` installs the tools)");
+    assert!(
+        status.success(),
+        "building lb-ebpf failed: see the messages above (`cargo xtask setup` installs the tools)"
+    );
     target_dir.join(TARGET).join("release/lb")
 }

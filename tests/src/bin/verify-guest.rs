@@ -19,7 +19,8 @@ const PORT: u16 = 31337;
 fn main() -> Result<()> {
     let mut rig = Rig::with(World::empty(), Sizes::all(64))?;
     let program: &Xdp = rig.program()?;
-    let instructions = program.info()?.verified_instruction_count().context("this kernel does not count instructions")?;
+    let instructions =
+        program.info()?.verified_instruction_count().context("this kernel does not count instructions")?;
     println!("verify: program lb_ingress {instructions}");
     let mut verdicts = 0;
     for mode in MODES {

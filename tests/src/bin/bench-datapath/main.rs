@@ -166,12 +166,14 @@ impl Bench {
     }
 }
 
-/// Tables as a balancer for that many connections has them: twice the places; NAT takes two.
+/// Tables as a balancer for that many connections has them: `max_flows` is their number (twice for NAT, which takes two
+/// records), and lbd makes twice as many places.
 fn sizes(case: &Case) -> TableSizes {
     if case.bed == Bed::Hot {
         return HOT;
     }
-    TableSizes { max_flows: if case.name.starts_with("nat") { 1 << 21 } else { 1 << 20 }, max_half_open: 1 << 16 }
+    let flows = (case.flows as u32).max(1 << 16);
+    TableSizes { max_flows: if case.name.starts_with("nat") { flows * 2 } else { flows }, max_half_open: 1 << 16 }
 }
 
 /// Times all rows, repetition by repetition; one number of flows after the other, each row on tables of its own.
