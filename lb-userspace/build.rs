@@ -3,8 +3,6 @@
 //! The nested cargo uses the stable toolchain with `RUSTC_BOOTSTRAP=1` (core has to be built for the BPF target) and the
 //! bpf-linker that `cargo xtask setup` installs into `target/tools`. Its target directory is its own: cargo locks them.
 
-#![expect(clippy::print_stdout, reason = "how a build script talks to cargo")]
-
 use std::{
     env,
     path::{Path, PathBuf},
