@@ -182,7 +182,8 @@ fn has_source_route<F: Frame>(frame: F, l3: usize, header: usize) -> bool {
 /// Looks at the option at `at` and steps over it. `Some`: the walk is over, and whether there was a source route.
 #[inline(always)]
 pub fn next_option<F: Frame>(frame: F, l3: usize, header: usize, at: &mut usize) -> Option<bool> {
-    if *at >= header {
+    // An option in the last byte is padding, or nothing.
+    if *at + 1 >= header {
         return Some(false);
     }
     let Some(option) = frame.view::<2>(l3 + (*at & 63)) else { return Some(true) };
@@ -190,7 +191,8 @@ pub fn next_option<F: Frame>(frame: F, l3: usize, header: usize, at: &mut usize)
         0 => return Some(false),
         1 => *at += 1,
         131 | 137 => return Some(true),
-        _ => *at += (option.u8(1) as usize & 63).max(2),
+        // A length beyond the header ends the walk.
+        _ => *at = (*at + usize::from(option.u8(1)).max(2)).min(header),
     }
     None
 }

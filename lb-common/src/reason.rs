@@ -86,7 +86,7 @@ reasons! {
     ZeroPort = 17, "zero_port", Drop;
     /// TTL or hop limit used up.
     TtlExpired = 18, "ttl_expired", Drop;
-    /// An IPv4 source route (or more than 10 options, which may hide one) or an IPv6 routing header.
+    /// An IPv4 source route or an IPv6 routing header.
     SourceRouted = 19, "source_routed", Drop;
     /// More IPv6 extension headers than are followed (8, and 2 KiB), or one cut short.
     BadExtensionChain = 20, "bad_extension_chain", Drop;

@@ -57,6 +57,11 @@ pub fn remember(packet: &Packet, connection: &FlowRecord, peer: u32) {
     record.node = connection.node;
     record.virtual_server = connection.virtual_server;
     record.nat_port = connection.nat_port;
+    if peer != 0 {
+        // Which answering half it was; in the half itself the client's next hop stands here.
+        record.node = packet.key.source_port_ne();
+        record.nat_port = packet.key.destination_port_ne();
+    }
     record.timeout = REASSEMBLY_S;
     record.peer = peer;
     record.created = now;
@@ -128,7 +133,9 @@ fn follow_answer(frame: XdpFrame, packet: &Packet, layout: Layout, record: &Flow
     let Some(answer) = table::at::<Flows>(record.peer) else { return unknown };
     // The place may be another connection's by now.
     let key = &answer.get().key;
-    if key.source() != packet.key.source() || key.destination() != packet.key.destination() {
+    let same_ends = key.source() == packet.key.source() && key.destination() == packet.key.destination();
+    let same_ports = key.source_port_ne() == record.node && key.destination_port_ne() == record.nat_port;
+    if !same_ends || !same_ports || answer.get().created > record.created {
         return unknown;
     }
     let Some(connection) = table::at::<Flows>(answer.get().peer) else { return unknown };

@@ -37,6 +37,10 @@ pub fn resets_on_failure(flow: &FlowKey) -> bool {
 /// Index in `VIRTUAL_SERVERS`; 0: none.
 #[inline(never)]
 fn find_index(flow: &FlowKey) -> u32 {
+    // Nobody is served at port 0; its key says who owns fragments without ports.
+    if flow.destination_port_ne() == 0 {
+        return 0;
+    }
     let exact = key_of(flow, flow.destination_port(), flow.protocol());
     // SAFETY: as above.
     if let Some(index) = unsafe { SERVICES.get(&exact) } {

@@ -119,9 +119,9 @@ extern "C" fn slow_tracked(ctx: *mut xdp_md) -> u32 {
     scratch.hash = table::hash_key(&packet.key);
     let Some(slot) = find_key::<Flows>(&packet.key, scratch.hash) else { return Verdict::HALF_OPEN.to_register() };
     explain::step(step::FLOW_HIT);
-    fragment::remember_connection::<Flows>(packet, slot);
     let verdict = forward_tracked(ctx, packet, slot.record, slot.index);
     if verdict != Verdict::STALE.to_register() {
+        fragment::remember_connection::<Flows>(packet, slot);
         return verdict;
     }
     go_on_after(give_up::<Flows>(packet, slot), &mut scratch.moved).to_register()
