@@ -3,5 +3,6 @@
 //! [`harness`] builds networks out of namespaces and runs the real `lbd`, real servers and clients in them.
 
 pub mod harness;
+pub mod model;
 pub mod packet;
 pub mod rig;

@@ -236,14 +236,24 @@ impl Rig {
     /// # Errors
     /// What the kernel says.
     pub fn forget(&mut self) -> Result<()> {
+        let nothing = vec![NodeStats::default(); aya::util::nr_cpus().map_err(|(_, error)| error)?];
+        for slot in self.world.nodes.keys() {
+            self.node_stats.set(u32::from(*slot), PerCpuValues::try_from(nothing.clone())?, 0)?;
+        }
+        self.forget_connections()
+    }
+
+    /// Forgets all connections.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn forget_connections(&mut self) -> Result<()> {
         for table in [&self.flows, &self.pending, &self.affinity, &self.fragments] {
             tables::clear(table);
         }
         for slot in self.world.nodes.keys() {
             self.loads.store(u32::from(*slot), 0, 0);
             self.loads.store(u32::from(*slot), 1, 0);
-            let nothing = vec![NodeStats::default(); aya::util::nr_cpus().map_err(|(_, error)| error)?];
-            self.node_stats.set(u32::from(*slot), PerCpuValues::try_from(nothing)?, 0)?;
         }
         self.writer.reset_cursors(&self.world)
     }

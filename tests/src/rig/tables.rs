@@ -5,9 +5,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use lb::dataplane::table::Table;
 use lb_common::{
     conntrack::State,
-    flow::{Control, FlowKey, FlowRecord},
+    flow::{Control, FlowKey, FlowRecord, candidates, hash},
 };
 
+use super::TABLE_KEYS;
 use crate::packet::Packet;
 
 /// Live records with their index.
@@ -16,10 +17,13 @@ pub fn records(table: &Table<FlowRecord>) -> impl Iterator<Item = (u32, FlowReco
     (0..table.len()).filter(live).map(|index| (index, table.read(index)))
 }
 
-/// The record of a key.
+/// The record of a key, in one of the two buckets where it may be.
 #[must_use]
 pub fn find(table: &Table<FlowRecord>, key: &FlowKey) -> Option<(u32, FlowRecord)> {
-    records(table).find(|(_, record)| record.key == *key)
+    let (first, second, _) = candidates(hash(key.words(), key.family(), &TABLE_KEYS), table.len() / 4 - 1);
+    let indices = [first, second].into_iter().flat_map(|bucket| bucket * 4..bucket * 4 + 4);
+    let live = indices.filter(|index| table.control(*index).state > State::Claimed as u8);
+    live.map(|index| (index, table.read(index))).find(|(_, record)| record.key == *key)
 }
 
 /// The key of a built packet's flow.

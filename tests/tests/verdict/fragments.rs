@@ -195,3 +195,24 @@ fn tiny_first_fragments_and_fragments_of_others() {
         }
     }
 }
+
+#[test]
+fn fragments_of_an_answer_never_reach_the_client_that_has_its_place_now() {
+    let mut rig = rig(World::standard());
+    for (mode, v4, protocol) in combinations().filter(|(mode, _, _)| *mode != Mode::Dsr) {
+        rig.forget().unwrap();
+        let request = request(mode, v4, protocol);
+        establish(&mut rig, &request, mode);
+        let [first, second, _] = parts(&with_flags(&from_node(&request, mode, 1, CLIENT_PORT), tcp::ACK));
+        check(&mut rig, &sent("first", &first, Reason::ForwardedReply, &to_client(&request, &first)));
+        // Both places are given to a connection of the same two addresses, by other ports.
+        for packet in [&request, &first] {
+            let (index, mut record) = tables::find(&rig.flows, &tables::key_of(packet)).expect("a half");
+            let mut words = record.key.words();
+            words[0] ^= if packet.port_pair().1 == 80 { 1 } else { 1 << 16 };
+            record.key = lb_common::flow::FlowKey::from_words(words);
+            rig.flows.write(index, &record);
+        }
+        check(&mut rig, &dropped(label(mode, v4, protocol), &second, Reason::UnknownFragment));
+    }
+}

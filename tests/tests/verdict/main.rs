@@ -2,10 +2,14 @@
 //! each in every forwarding mode. Needs root; no interface, no daemon.
 
 mod basic;
+mod differential;
 mod flows;
 mod fragments;
 mod icmp;
 mod malformed;
+mod mutate;
 mod nat;
+mod nodes;
+mod ring;
 mod scheduling;
 mod support;
