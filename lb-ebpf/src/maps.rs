@@ -22,7 +22,7 @@ use lb_common::{
 };
 
 const MMAPABLE: u32 = BPF_F_MMAPABLE;
-/// Rings: room for 510 Maglev rings; sized so that two of each virtual server of a large site fit.
+/// Rings: room for 510 Maglev rings: 255, and as many that replace them in one change.
 const RING_ELEMENTS: u32 = 1 << 20;
 
 /// Tracked connections. Written by XDP (insert, state, age) and the daemon (removal of the dead). Shared by all CPUs.

@@ -122,8 +122,8 @@ fn note(ctx: *mut xdp_md, record: &FlowRecord, hash: u64, server: &VirtualServer
         if verdict != 0 {
             return verdict;
         }
-    } else {
-        insert(record, hash);
+    } else if !insert(record, hash) {
+        return 0;
     }
     if record.control.flags & flag::PENDING != 0 {
         count::pending(record.node, 1);
@@ -145,15 +145,15 @@ fn send(ctx: *mut xdp_md, packet: &Packet, record: &FlowRecord, node: &Node, mov
     }
 }
 
-/// Notes a DSR connection as half-open. Without a place it goes on by the ring.
+/// Notes a DSR connection as half-open. False: there was no place, it goes on by the ring.
 #[inline(always)]
-fn insert(record: &FlowRecord, hash: u64) {
+fn insert(record: &FlowRecord, hash: u64) -> bool {
     if explaining() {
-        return;
+        return true;
     }
-    if let Some(place) = table::claim::<Pending>(hash, record.control.seen) {
-        table::publish(&place, record);
-    }
+    let Some(place) = table::claim::<Pending>(hash, record.control.seen) else { return false };
+    table::publish(&place, record);
+    true
 }
 
 /// A TCP segment that opens nothing and is known to nobody: after an eviction, a failover or a scan. DSR sends it where the

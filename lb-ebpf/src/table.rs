@@ -212,6 +212,9 @@ fn claim_dead<T: Table>(bucket_index: u32, way: u32, now: u32) -> Option<Slot> {
     None
 }
 
+/// Bit of `Control::flags`, in `PENDING` only: a CPU is moving the record to `FLOWS`.
+pub const PROMOTING: u8 = 128;
+
 /// Not taken here even when silent for too long: records that count in `NODE_LOADS` (whoever removes them subtracts), and
 /// answering halves, which live as long as their connection.
 const KEPT: u8 = flag::ACTIVE | flag::PENDING | flag::REPLY;
@@ -234,7 +237,7 @@ fn claim_oldest<T: Table>(bucket_index: u32, way: u32, now: u32) -> Option<Slot>
     }
     let slot = Slot { record: record_of(bucket, oldest), index: bucket_index * 4 + (oldest & 3) };
     let control = slot.control();
-    if control.state == State::Claimed as u8 {
+    if control.state == State::Claimed as u8 || control.flags & PROMOTING != 0 {
         return None;
     }
     let evicted_node = slot.get().node;

@@ -17,7 +17,7 @@ use crate::{
     globals::{explaining, interface},
     maps::{NODES, TIMEOUTS},
     scratch::scratch,
-    table::{self, Flows, Slot, Table},
+    table::{self, Flows, PROMOTING, Slot, Table},
     verdict::Verdict,
 };
 
@@ -183,10 +183,12 @@ fn segment(record: *mut FlowRecord, direction: u32, tcp_flags: u8, now: u32) -> 
         let lost = control.flags & !flags & flag::ACTIVE != 0;
         // SAFETY: a live map value.
         let (node, virtual_server) = unsafe { ((*record).node, (*record).virtual_server) };
-        if gained {
+        // A slot that is another node's by now counts from zero.
+        let current = NODES.get(u32::from(node)).is_some_and(|n| n.generation == control.generation);
+        if gained && current {
             count::active(node, 1);
         }
-        if lost {
+        if lost && current {
             count::active(node, u64::MAX);
         }
         // SAFETY: as above; a 16-bit field that only the connection's own packets write.
@@ -230,23 +232,18 @@ pub fn promote(record: *mut FlowRecord, index: u32) {
     }
     if move_to_flows(pending, control, now) {
         let node = pending.get().node;
-        if control.flags & flag::PENDING != 0 {
-            count::pending(node, u64::MAX);
-        }
         if let Some(answer) = table::at::<crate::table::Pending>(pending.get().peer) {
             if control.flags & flag::NAT != 0 && answer.get().peer == pending.index + 1 {
                 table::free(&answer);
             }
         }
-        table::free(&pending);
+        // What this call freed, and nothing else, is subtracted: the record may have a new owner by now.
+        count::forget(node, table::free(&pending));
     } else {
         let held = pending.control();
         pending.exchange(held, Control { flags: held.flags & !PROMOTING, ..held });
     }
 }
-
-/// Bit of `Control::flags`, in `PENDING` only: a CPU is moving the record.
-const PROMOTING: u8 = 128;
 
 #[inline(always)]
 fn move_to_flows(pending: Slot, control: Control, now: u32) -> bool {

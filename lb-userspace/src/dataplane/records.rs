@@ -98,7 +98,8 @@ impl Records {
             Some(services::ring_spec(server, &slots, family).map_or(0, |spec| u64::from(spec.layout().chunks)))
         };
         let all: Vec<u64> = services::record_keys(plan).filter_map(chunks).collect();
-        let needed = all.iter().sum::<u64>() + all.iter().max().unwrap_or(&0);
+        // Twice: one change, as of a node that all of them share, may replace every ring before the first is given back.
+        let needed = 2 * all.iter().sum::<u64>();
         let capacity = self.regions.capacity();
         if all.len() + 1 >= self.indexes.capacity() as usize {
             return Err(SlotsError::VirtualServers { wanted: all.len() }.into());
