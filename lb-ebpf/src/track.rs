@@ -268,6 +268,9 @@ fn move_to_flows(pending: Slot, control: Control, now: u32) -> bool {
         moved.peer = peer;
     }
     table::publish(&home, moved);
-    count::active(moved.node, 1);
+    // As above: an answer may prove a connection whose slot is another node's by now.
+    if NODES.get(u32::from(moved.node)).is_some_and(|n| n.generation == control.generation) {
+        count::active(moved.node, 1);
+    }
     true
 }

@@ -74,8 +74,8 @@ fn remember(state: &mut State, arrival: Arrival<'_>, server: &Server, (node, pha
         number: state.opened,
     };
     state.opened += 1;
+    state.count(&connection, None, Some(phase));
     state.connections.insert(tuple, connection);
-    state.loads.entry(node).or_default().1 += i64::from(server.counts_pending);
 }
 
 fn answer_of(state: &State, client: &Tuple, mode: Mode, node: u16, nat_port: u16) -> Tuple {

@@ -168,8 +168,12 @@ impl State {
         state
     }
 
-    /// Another configuration; connections stay.
+    /// Another configuration; connections stay. A slot that is given to another node counts from zero.
     pub fn configure(&mut self, world: World) {
+        let old = &self.world.nodes;
+        self.loads.retain(|slot, _| {
+            old.get(slot).map(|node| node.generation) == world.nodes.get(slot).map(|node| node.generation)
+        });
         for server in &world.servers {
             let members: Vec<ring::Member> = server
                 .members
@@ -233,23 +237,27 @@ impl State {
         if let Some(answer) = &connection.answer {
             self.answers.remove(answer);
         }
-        // A slot that is another node's by now has loads of its own.
-        if self.world.nodes.get(&connection.node).is_some_and(|n| n.generation == connection.generation) {
-            let load = self.loads.entry(connection.node).or_default();
-            load.0 -= i64::from(connection.phase.is_active());
-            load.1 -= i64::from(connection.counts_pending && connection.phase.is_half_open());
-        }
+        self.count(&connection, Some(connection.phase), None);
         Some(connection)
     }
 
     /// A connection moves on.
     pub(crate) fn set_phase(&mut self, tuple: &Tuple, phase: Phase) {
-        let Some(connection) = self.connections.get_mut(tuple) else { return };
-        let load = self.loads.entry(connection.node).or_default();
-        load.0 += i64::from(phase.is_active()) - i64::from(connection.phase.is_active());
-        if connection.counts_pending {
-            load.1 += i64::from(phase.is_half_open()) - i64::from(connection.phase.is_half_open());
-        }
+        let Some(mut connection) = self.connections.remove(tuple) else { return };
+        self.count(&connection, Some(connection.phase), Some(phase));
         connection.phase = phase;
+        self.connections.insert(*tuple, connection);
+    }
+
+    /// Changes the load of a connection's node. A slot that is another node's by now has a load of its own.
+    pub(crate) fn count(&mut self, connection: &Connection, before: Option<Phase>, after: Option<Phase>) {
+        if self.world.nodes.get(&connection.node).is_none_or(|n| n.generation != connection.generation) {
+            return;
+        }
+        let active = |phase: Option<Phase>| i64::from(phase.is_some_and(Phase::is_active));
+        let half_open = |phase: Option<Phase>| i64::from(phase.is_some_and(Phase::is_half_open));
+        let load = self.loads.entry(connection.node).or_default();
+        load.0 += active(after) - active(before);
+        load.1 += if connection.counts_pending { half_open(after) - half_open(before) } else { 0 };
     }
 }

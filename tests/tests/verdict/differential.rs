@@ -71,7 +71,6 @@ fn vary(random: &mut Random, base: &World) -> World {
     for node in world.nodes.values_mut() {
         node.usable = !random.percent(10);
         node.resolved = !random.percent(4);
-        node.generation += u16::from(random.percent(5));
         node.mtu = random.pick(&[0, 0, 1400]);
     }
     // A random choice that leaves no record cannot be judged: those nodes are always resolved.
@@ -119,6 +118,14 @@ impl Run {
     }
 
     fn configure(&mut self) {
+        // Slots are given to other nodes, for good: generations only rise.
+        for (slot, node) in &mut self.base.nodes {
+            if self.random.percent(5) {
+                node.generation += 1;
+                self.rig.loads.store(u32::from(*slot), 0, 0);
+                self.rig.loads.store(u32::from(*slot), 1, 0);
+            }
+        }
         let world = vary(&mut self.random, &self.base);
         self.rig.configure(world.clone()).expect("maps can be written");
         self.state.configure(world);
@@ -246,6 +253,12 @@ impl Run {
             .iter()
             .map(|(tuple, c)| (key_of(tuple).words(), (c.phase.number(), c.node, c.server, c.generation)))
             .collect();
+        for (slot, (active, pending)) in &self.state.loads {
+            let load = self.rig.loads.read(u32::from(*slot));
+            if (load.active as i64, load.pending as i64) != (*active, *pending) {
+                self.fail(frame, &format!("load of slot {slot}: {load:?}, expected {active} and {pending}"));
+            }
+        }
         if found != expected {
             let missing: Vec<_> =
                 expected.iter().filter(|(key, value)| found.get(*key) != Some(value)).take(3).collect();
