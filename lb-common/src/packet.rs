@@ -385,3 +385,85 @@ impl View for SliceView<'_> {
         u32::from_ne_bytes([self.0[at], self.0[at + 1], self.0[at + 2], self.0[at + 3]])
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{vec, vec::Vec};
+
+    const TCP4: [u8; 54] = [
+        2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0, // Ethernet
+        0x45, 0, 0, 40, 0, 1, 0x40, 0, 64, 6, 0, 0, 203, 0, 113, 7, 198, 51, 100, 1, // IPv4
+        0x9c, 0x40, 0, 80, 0, 0, 0, 1, 0, 0, 0, 0, 0x50, 2, 0xff, 0xff, 0, 0, 0, 0, // TCP
+    ];
+
+    /// Extension headers in front of UDP, between IPv6 header and transport.
+    fn udp6(extensions: &[u8], first: u8) -> Vec<u8> {
+        let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x86, 0xdd, 0x60, 0, 0, 0, 0];
+        frame.extend([extensions.len() as u8 + 8, first, 64]);
+        frame.extend([0x20; 16]);
+        frame.extend([0x21; 16]);
+        frame.extend(extensions);
+        frame.extend([0x9c, 0x40, 0, 53, 0, 8, 0x12, 0x34]);
+        frame
+    }
+
+    /// Plain, with options, fragmented, with extension headers of each kind.
+    fn packets() -> Vec<(u8, Vec<u8>)> {
+        let mut with_options = TCP4.to_vec();
+        with_options.splice(34..34, [1, 68, 4, 0, 7, 3, 4, 0]);
+        (with_options[14], with_options[17]) = (0x47, 48);
+        let mut first = TCP4.to_vec();
+        first[20] = 0x20;
+        let mut later = TCP4.to_vec();
+        later[21] = 9;
+        vec![
+            (FAMILY_V4, TCP4.to_vec()),
+            (FAMILY_V4, with_options),
+            (FAMILY_V4, first),
+            (FAMILY_V4, later),
+            (FAMILY_V6, udp6(&[], 17)),
+            (FAMILY_V6, udp6(&[60, 0, 0, 0, 0, 0, 0, 0, 17, 0, 0, 0, 0, 0, 0, 0], 0)),
+            (FAMILY_V6, udp6(&[17, 0, 0, 1, 0, 0, 0, 7], 44)),
+            (FAMILY_V6, udp6(&[17, 0, 0, 8, 0, 0, 0, 7], 44)),
+            (FAMILY_V6, udp6(&[17, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], 51)),
+            (FAMILY_V6, udp6(&[17, 0, 0, 0, 0, 0, 0, 0], 43)),
+        ]
+    }
+
+    #[test]
+    fn whole_packets_are_understood() {
+        for (i, (family, frame)) in packets().into_iter().enumerate() {
+            let mut packet = Packet::default();
+            let result = parse(SliceFrame(&frame), ETHERNET, family, &mut packet);
+            assert_eq!(result, if i == 9 { Err(Reason::SourceRouted) } else { Ok(()) }, "packet {i}");
+            assert_eq!(usize::from(packet.end), frame.len(), "packet {i}");
+            let has_ports = packet.fragment != Fragment::Later && i != 9;
+            assert_eq!(packet.key.source_port(), if has_ports { 40_000 } else { 0 }, "packet {i}");
+        }
+    }
+
+    #[test]
+    fn packets_cut_at_any_byte_or_with_any_byte_changed_are_no_trouble() {
+        for (i, (family, whole)) in packets().into_iter().enumerate() {
+            for length in 0..whole.len() {
+                let mut packet = Packet::default();
+                let cut = &whole[..length];
+                assert!(parse(SliceFrame(cut), ETHERNET, family, &mut packet).is_err(), "packet {i} cut to {length}");
+            }
+            for at in ETHERNET..whole.len() {
+                for value in 0..=255 {
+                    let mut frame = whole.clone();
+                    frame[at] = value;
+                    let mut packet = Packet::default();
+                    if parse(SliceFrame(&frame), ETHERNET, family, &mut packet) == Ok(()) {
+                        assert!(
+                            packet.l4 <= packet.end && usize::from(packet.end) <= frame.len(),
+                            "packet {i} byte {at}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+}

@@ -294,10 +294,8 @@ fn take(ebpf: &mut Ebpf, name: &str) -> Result<Map> {
 }
 
 fn reasons(ebpf: &mut Ebpf) -> Result<MapData> {
-    match take(ebpf, "REASONS")? {
-        Map::PerCpuArray(data) => Ok(data),
-        other => bail!("REASONS is {other:?}"),
-    }
+    let Map::PerCpuArray(data) = take(ebpf, "REASONS")? else { bail!("REASONS is no per-CPU array") };
+    Ok(data)
 }
 
 fn flow_table(ebpf: &mut Ebpf, name: &str) -> Result<Table<FlowRecord>> {

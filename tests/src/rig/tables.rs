@@ -30,10 +30,7 @@ pub fn find(table: &Table<FlowRecord>, key: &FlowKey) -> Option<(u32, FlowRecord
 #[must_use]
 pub fn key_of(packet: &Packet) -> FlowKey {
     let bytes = packet.bytes();
-    let protocol = match packet.transport {
-        crate::packet::Transport::Tcp { .. } => 6,
-        _ => 17,
-    };
+    let protocol = if packet.is_tcp() { 6 } else { 17 };
     let (source, destination) = packet.port_pair();
     let l3 = packet.l3();
     match packet.network.source {

@@ -85,7 +85,6 @@ impl Writer {
 
     fn write_ring(&mut self, world: &World, server: &Server) -> Result<()> {
         let members = members_of(world, server);
-        let mut chunk = region_of(server);
         let mut slots = vec![0; RING_CHUNKS as usize * CHUNK_SLOTS];
         let (next, credit) = (&mut vec![0; members.len()], &mut vec![0; members.len()]);
         fill(&mut slots[..RING_SLOTS as usize], &members, server.seed, next, credit);
@@ -95,11 +94,10 @@ impl Writer {
         sequence.resize(32 * CHUNK_SLOTS, 0);
         slots.extend(sequence);
         slots.extend(members.iter().map(|member| member.slot));
-        for part in slots.chunks(CHUNK_SLOTS) {
+        for (chunk, part) in (region_of(server)..).zip(slots.chunks(CHUNK_SLOTS)) {
             let mut value = RingChunk::default();
             value.0[..part.len()].copy_from_slice(part);
             self.rings.set(chunk, value, 0)?;
-            chunk += 1;
         }
         Ok(())
     }

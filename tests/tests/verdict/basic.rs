@@ -326,3 +326,40 @@ fn dsr_never_sends_a_packet_back_to_the_node_it_came_from() {
         check(&mut rig, &dropped("tracked or by the ring", &stray, Reason::Loop));
     }
 }
+
+#[test]
+fn frames_of_several_buffers_are_forwarded_answered_and_reset() {
+    let mut rig = rig(World::standard());
+    for (mode, v4, protocol) in combinations() {
+        rig.forget().unwrap();
+        let name = label(mode, v4, protocol);
+        // One buffer of a test run holds about 3.5 kB.
+        let request = opening(mode, v4, protocol).filled(7001);
+        check(&mut rig, &sent(&name, &request, forwarded(mode), &to_node(&request, mode, 1, CLIENT_PORT)));
+        rig.forget().unwrap();
+        establish(&mut rig, &request, mode);
+        let data = with_flags(&request, tcp::PSH | tcp::ACK).vlan(VLAN);
+        check(&mut rig, &sent(&name, &data, forwarded(mode), &to_node(&data, mode, 1, CLIENT_PORT)));
+        let cut = data.clone().frame_len(7000);
+        check(&mut rig, &dropped(format!("{name}: cut"), &cut, Reason::BadIpLength));
+        if mode == Mode::Dsr {
+            continue;
+        }
+        let answer = with_flags(&from_node(&request, mode, 1, CLIENT_PORT), tcp::ACK);
+        check(&mut rig, &sent(&name, &answer, Reason::ForwardedReply, &to_client(&request, &answer)));
+        if protocol == TCP {
+            rig.forget().unwrap();
+            let id = rig.world.find(mode, v4, protocol).id;
+            rig.change(|world| world.server_mut(id).resets = true).unwrap();
+            let stray = with_flags(&request, tcp::ACK);
+            let reset = stray.clone().reversed().tcp(80, CLIENT_PORT, tcp::RST).numbers(0x0a0b_0c0d, 0).window(0);
+            let reset = reset.id(0).dont_fragment().payload(&[]);
+            check(&mut rig, &sent(format!("{name}: reset"), &stray, Reason::AnsweredReset, &reset));
+        }
+    }
+    for (mode, v4) in [(Mode::Dsr, true), (Mode::Nat, false)] {
+        let echo = eth().ip(client(v4), mode.vip(v4)).icmp(if v4 { 8 } else { 128 }, 0, [0, 1, 0, 2]).filled(6000);
+        let answer = echo.clone().reversed().icmp(if v4 { 0 } else { 129 }, 0, [0, 1, 0, 2]);
+        check(&mut rig, &sent("a large echo", &echo, Reason::AnsweredEcho, &answer));
+    }
+}

@@ -114,7 +114,8 @@ fn closing_in_nat_follows_both_sides() {
         Node,
     }
     use Side::{Client, Node};
-    let stories: [(&str, &[(Side, u8, State)]); 6] = [
+    type Story<'a> = (&'a str, &'a [(Side, u8, State)]);
+    let stories: [Story<'_>; 6] = [
         (
             "client first",
             &[(Client, FIN, FinWait), (Node, tcp::ACK, FinWait), (Node, FIN, TimeWait), (Client, tcp::ACK, TimeWait)],

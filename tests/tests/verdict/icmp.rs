@@ -159,7 +159,7 @@ fn an_error_from_the_clients_side_reaches_the_node_that_owns_the_flow() {
                     let error = eth().ip(router(v4), mode.vip(v4)).icmp(kind, code, rest).quoting(&outside, length);
                     let out = match mode {
                         Mode::Dsr => error.clone().macs(LB_MAC, node_mac(1)),
-                        _ => error
+                        Mode::Nat | Mode::SourceNat => error
                             .clone()
                             .macs(LB_MAC, node_mac(1))
                             .destination(node_address(v4, 1))
@@ -212,7 +212,9 @@ fn an_error_is_rewritten_behind_tags_options_and_quoted_options() {
             let at_node = error.macs(LB_MAC, node_mac(1));
             let out = match mode {
                 Mode::Dsr => at_node.quoting(&with_options(&outside), 100),
-                _ => at_node.destination(node_address(v4, 1)).ttl(63).quoting(&with_options(&inside), 100),
+                Mode::Nat | Mode::SourceNat => {
+                    at_node.destination(node_address(v4, 1)).ttl(63).quoting(&with_options(&inside), 100)
+                }
             };
             check(&mut rig, &sent(label(mode, v4, protocol), &packet, Reason::ForwardedIcmpError, &out));
         }
@@ -265,7 +267,7 @@ fn an_error_about_a_flow_that_nobody_has() {
                 let out = unknown.clone().macs(LB_MAC, node_mac(1));
                 check(&mut rig, &sent(&name, &unknown, Reason::ForwardedIcmpError, &out));
             }
-            _ => check(&mut rig, &dropped(&name, &unknown, Reason::UnknownIcmpFlow)),
+            Mode::Nat | Mode::SourceNat => check(&mut rig, &dropped(&name, &unknown, Reason::UnknownIcmpFlow)),
         }
         let port = error.clone().quoting(&outside.clone().source_port(81), 60);
         check(&mut rig, &dropped(format!("{name}: another port"), &port, Reason::UnknownIcmpFlow));
@@ -279,7 +281,9 @@ fn an_error_about_a_flow_that_nobody_has() {
                 let out = dead.clone().macs(LB_MAC, node_mac(1));
                 check(&mut rig, &sent(format!("{name}: a dead connection"), &dead, Reason::ForwardedIcmpError, &out));
             }
-            _ => check(&mut rig, &dropped(format!("{name}: a dead connection"), &dead, Reason::UnknownIcmpFlow)),
+            Mode::Nat | Mode::SourceNat => {
+                check(&mut rig, &dropped(format!("{name}: a dead connection"), &dead, Reason::UnknownIcmpFlow))
+            }
         }
     }
 }
