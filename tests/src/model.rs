@@ -26,8 +26,8 @@ use state::State;
 /// What the program did: for choices that are its own.
 #[derive(Clone, Copy, Debug)]
 pub struct Hint<'a> {
-    /// `rig::action`.
-    pub action: u32,
+    /// Why the path ended.
+    pub reason: Reason,
     /// The frame as it came out.
     pub out: &'a [u8],
     /// The node slot and source port of the connection that it noted for this packet.

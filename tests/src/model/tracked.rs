@@ -7,10 +7,7 @@ use super::{
     parse::{Part, Tuple},
     state::{Datagram, Note, Phase, State},
 };
-use crate::{
-    packet::tcp,
-    rig::{action, world::Mode},
-};
+use crate::{packet::tcp, rig::world::Mode};
 
 /// What became of the connection that a packet seemed to belong to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,7 +160,7 @@ pub(crate) fn later_fragment(state: &mut State, arrival: Arrival<'_>) -> Result<
             let client = state.answers.get(&answer).ok_or(Reason::UnknownFragment)?;
             let connection = &state.connections[client];
             // Whether a new connection with the same answers has the very place of the old one is chance.
-            if connection.number != number && arrival.hint.action == action::DROP {
+            if connection.number != number && arrival.hint.reason == Reason::UnknownFragment {
                 return Err(Reason::UnknownFragment);
             }
             forward::to_client(arrival, client, connection)

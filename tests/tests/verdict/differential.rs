@@ -142,7 +142,7 @@ impl Run {
         let frame = packet(&mut self.random, &self.state, &self.flows);
         let outcome = self.rig.run(&frame).unwrap_or_else(|error| self.fail(&frame, &format!("{error:#}")));
         let before = self.state.connections.len();
-        let hint = Hint { action: outcome.action, out: &outcome.bytes, noted: self.noted(&frame) };
+        let hint = Hint { reason: outcome.reason, out: &outcome.bytes, noted: self.noted(&frame) };
         let expected = model::step(&mut self.state, &frame, hint);
         if (outcome.action, outcome.reason) != (expected.action, expected.reason) {
             let (found, right) = (action::name(outcome.action), action::name(expected.action));
