@@ -1,8 +1,8 @@
 //! The flow key, its keyed hash, and the record that one direction of a connection occupies in a flow table.
 //!
 //! A flow table (`FLOWS`, `PENDING`, `AFFINITY`, `FRAGMENTS`) is an ARRAY of [`Bucket`]s: four records of one cache line
-//! each. A key has two candidate buckets, so that a full bucket is rare long before the table is. The XDP programs and
-//! the daemon (through `mmap`) both read and write them; [`Control`] is the one word that says who owns a record.
+//! each. A key of `FLOWS` has two candidate buckets, so that a full one is rare long before the table is;
+//! a key of the others has one. The XDP programs and the daemon (through `mmap`) both read and write them; [`Control`] is the one word that says who owns a record.
 
 use core::mem::size_of;
 
