@@ -3,6 +3,7 @@
 
 pub mod api;
 pub mod plan;
+pub mod proxy;
 pub mod query;
 pub mod state;
 pub mod view;
