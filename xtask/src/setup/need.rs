@@ -55,7 +55,7 @@ pub(super) const LINKER: [Need; 6] = [
 ];
 
 /// For the tests and the demonstration.
-pub(super) const TEST: [Need; 9] = [
+pub(super) const TEST: [Need; 10] = [
     program("ip", "iproute2", "network namespaces, interfaces, addresses"),
     program("nginx", "nginx", "real nodes"),
     program("curl", "curl", "a real client"),
@@ -63,6 +63,7 @@ pub(super) const TEST: [Need; 9] = [
     program("iperf3", "iperf3", "streams"),
     program("tcpdump", "tcpdump", "looking at packets"),
     program("ethtool", "ethtool", "offloads of virtual interfaces"),
+    program("bpftool", "bpftool", "maps that are not of lb"),
     program("nsenter", "util-linux", "running programs in namespaces"),
     program("mount", "mount", "the BPF file system"),
 ];
