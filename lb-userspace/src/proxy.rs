@@ -3,3 +3,5 @@
 //! Owns the worker (threads, listeners, connections to clients and nodes) and its supervision. It parses the Internet's
 //! bytes, so it holds no privilege: sockets and an immutable `control::proxy::ProxyPlan` come from lbd over a socketpair.
 //! It must never open files or bind ports in the worker, and never touch BPF maps. Called by `daemon`.
+
+pub mod facts;
