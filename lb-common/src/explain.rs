@@ -51,4 +51,11 @@ pub struct Explanation {
     pub padding: u8,
     /// The interface it leaves by; 0: none.
     pub ifindex: u32,
+    /// Set before the question: index of the interface that the packet is said to come in by.
+    pub ingress: u32,
+    /// Set before the question: its slot.
+    pub ingress_slot: u32,
+    /// Zero.
+    pub padding2: u32,
 }
+const _: () = assert!(core::mem::size_of::<Explanation>() == 72);

@@ -72,17 +72,35 @@ pub struct NodeStats {
     pub rescheduled: u64,
 }
 
-/// An interface with our program, in `INTERFACES` by its slot: where answers to clients leave.
+/// An interface with our program, in `INTERFACES` by its slot: whose frames are for us, where answers to clients leave.
+///
+/// Unicast frames to other addresses than these three are another machine's (`Reason::NotForUs`).
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Interface {
-    /// MAC address.
+    /// MAC address; also the source of what leaves here towards clients.
     pub mac: [u8; 6],
     /// Zero.
     pub padding: [u8; 2],
+    /// MAC address of the bridge or bond that the interface is a port of; without one the same as `mac`.
+    pub controller_mac: [u8; 6],
+    /// Zero.
+    pub padding2: [u8; 2],
+    /// MAC address of a virtual router (RFC 9568 §7.3) that this machine is master of; without one the same as `mac`.
+    pub virtual_mac: [u8; 6],
+    /// Zero.
+    pub padding3: [u8; 2],
     /// Kernel index; 0: the slot is not in use.
     pub ifindex: u32,
     /// Zero.
-    pub padding2: u32,
+    pub padding4: u32,
 }
-const _: () = assert!(core::mem::size_of::<Interface>() == 16);
+const _: () = assert!(core::mem::size_of::<Interface>() == 32);
+
+impl Interface {
+    /// One with a single MAC address.
+    #[must_use]
+    pub fn with_mac(ifindex: u32, mac: [u8; 6]) -> Self {
+        Self { mac, controller_mac: mac, virtual_mac: mac, ifindex, ..Self::default() }
+    }
+}

@@ -120,6 +120,8 @@ reasons! {
     RewriteFailed = 34, "rewrite_failed", Drop;
     /// The maps contradict each other: a table lookup that cannot fail did.
     Internal = 35, "internal", Drop;
+    /// Its destination MAC address is another machine's: the interface is promiscuous, or the switch floods.
+    NotForUs = 36, "not_for_us", Pass;
 }
 
 /// Counters per interface in `REASONS`: a power of two above the number of reasons.

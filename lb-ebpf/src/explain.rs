@@ -15,6 +15,12 @@ fn edit(change: impl FnOnce(&mut Explanation)) {
     }
 }
 
+/// Index and slot of the interface that the packet is said to come in by. For the explaining twin alone.
+#[inline(always)]
+pub fn ingress() -> (u32, u32) {
+    EXPLANATION.get(0).map_or((0, 0), |e| (e.ingress, e.ingress_slot))
+}
+
 /// A step (`lb_common::explain::step`) was taken.
 #[inline(always)]
 pub fn step(bit: u32) {

@@ -5,6 +5,8 @@ use core::ptr::read_volatile;
 
 use lb_common::flow::HashKeys;
 
+use crate::explain;
+
 macro_rules! globals {
     ($( $(#[$doc:meta])* $name:ident, $read:ident: $type:ty = $default:expr; )+) => { $(
         #[unsafe(no_mangle)]
@@ -28,11 +30,21 @@ globals! {
     AFFINITY_MASK, affinity_mask: u32 = 0;
     /// Buckets of `FRAGMENTS`, minus one.
     FRAGMENT_MASK, fragment_mask: u32 = 0;
-    /// Interface that this instance is attached to.
-    IFINDEX, ifindex: u32 = 0;
-    /// Slot of that interface.
-    INTERFACE, interface: u32 = 0;
+    IFINDEX, own_ifindex: u32 = 0;
+    INTERFACE, own_slot: u32 = 0;
     EXPLAIN, explain_flag: u32 = 0;
+}
+
+/// Interface that this instance is attached to; in the explaining twin, the one that was asked about.
+#[inline(always)]
+pub fn ifindex() -> u32 {
+    if explaining() { explain::ingress().0 } else { own_ifindex() }
+}
+
+/// Slot of that interface.
+#[inline(always)]
+pub fn interface() -> u32 {
+    if explaining() { explain::ingress().1 } else { own_slot() }
 }
 
 #[unsafe(no_mangle)]

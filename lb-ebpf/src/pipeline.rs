@@ -15,7 +15,7 @@ use crate::{
     forward::Layout,
     frame::{XdpFrame, XdpView},
     globals::{interface, table_keys},
-    maps::{FILTER, VLANS},
+    maps::{FILTER, INTERFACES, VLANS},
     scratch::scratch,
     slow,
     table::{Flows, find},
@@ -28,6 +28,9 @@ use crate::{
 pub fn run(ctx: &XdpContext) -> Verdict {
     let frame = XdpFrame::new(ctx);
     let Some(ethernet) = frame.view::<ETHERNET>(0) else { return Verdict::end(Reason::NotIp) };
+    if !is_for_us(ethernet) {
+        return Verdict::end(Reason::NotForUs);
+    }
     let mut l3 = ETHERNET;
     let mut kind = ethernet.be16(12);
     if kind == ethertype::VLAN || kind == ethertype::QINQ {
@@ -47,6 +50,18 @@ pub fn run(ctx: &XdpContext) -> Verdict {
         Verdict::HALF_OPEN => slow::unknown(ctx),
         verdict => verdict,
     }
+}
+
+/// Whether a frame is this machine's: to a MAC address of the interface, or to a group (broadcast and multicast are judged by
+/// their IP destination like any other frame). A flooded frame is another machine's, maybe that of another balancer with
+/// the same plan, which forwards it, too; or what we ourselves sent to a node.
+#[inline(always)]
+fn is_for_us(ethernet: XdpView) -> bool {
+    let to = u64::from(ethernet.load32(0)) | u64::from(ethernet.load16(4)) << 32;
+    let Some(own) = INTERFACES.get(interface()) else { return true };
+    // SAFETY: a live map value that begins with three aligned words, a MAC address each with zeros behind it.
+    let [mac, controller, virtual_router] = unsafe { core::ptr::from_ref(own).cast::<[u64; 3]>().read_volatile() };
+    to == mac || to & 1 != 0 || to == controller || to == virtual_router
 }
 
 /// At most two tags (802.1Q, 802.1ad), each with an id that the interface serves; id 0 is a priority tag (802.1Q §6.9).

@@ -19,7 +19,10 @@ pub mod translate;
 
 use lb_common::reason::{Action, Reason};
 
-use crate::rig::action;
+use crate::rig::{
+    action,
+    world::{BRIDGE_MAC, LB_MAC, VIRTUAL_MAC},
+};
 use parse::{Parsed, Part, parse};
 use state::State;
 
@@ -74,6 +77,10 @@ pub(crate) struct Arrival<'a> {
 
 /// Decides about a frame, and remembers what it taught.
 pub fn step(state: &mut State, frame: &[u8], hint: Hint<'_>) -> Expected {
+    let to = &frame[..6];
+    if to[0] & 1 == 0 && ![LB_MAC, BRIDGE_MAC, VIRTUAL_MAC].iter().any(|own| own == to) {
+        return Expected::end(Reason::NotForUs, frame);
+    }
     let packet = match parse(frame, |vlan| state.world.vlans.contains(&vlan)) {
         Ok(packet) => packet,
         Err(reason) => return Expected::end(reason, frame),

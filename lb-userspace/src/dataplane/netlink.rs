@@ -311,6 +311,7 @@ fn link(message: &LinkMessage) -> Option<Link> {
             LinkAttribute::IfName(name) => link.name.clone_from(name),
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
             LinkAttribute::Address(bytes) => link.mac = <[u8; 6]>::try_from(bytes.as_slice()).ok(),
+            LinkAttribute::Controller(ifindex) => link.controller = Some(*ifindex),
             LinkAttribute::LinkInfo(infos) => link.kind = infos.iter().find_map(kind),
             LinkAttribute::Xdp(attributes) => link.xdp = xdp(attributes),
             _ => {}

@@ -51,6 +51,8 @@ pub struct Link {
     pub up: bool,
     /// The loopback interface.
     pub loopback: bool,
+    /// Index of the bridge, bond or team that it is a port of.
+    pub controller: Option<u32>,
     /// Kind of virtual interface: `veth`, `bridge`, …
     pub kind: Option<String>,
     /// The XDP program on it.

@@ -2,10 +2,9 @@
 //!
 //! A packet of the wanted flow is built and run through the *explaining twin*: the same object code, loaded a second time
 //! with the constant `EXPLAIN` set to 1, which shares every map and writes none but `EXPLANATION`. The twin belongs to no
-//! interface (its `IFINDEX` and `INTERFACE` are 0), so it redirects where the real program sends a packet back out of the
-//! interface it came in by, and serves the VLANs of interface slot 0; packets asked about carry no VLAN tag. Everything
-//! else is the decision that the real program takes at this moment; of random and round-robin scheduling it is the next
-//! one, or one of the possible ones.
+//! interface: which one the packet comes in by is part of the question. Packets asked about carry no VLAN tag. The answer
+//! is the decision that the real program takes at this moment; of random and round-robin scheduling it is the next one, or
+//! one of the possible ones.
 //!
 //! Called by `inspect`. Must never send anything, nor change a map that forwarding reads.
 
@@ -69,7 +68,7 @@ pub fn trace(context: &Context, request: &TraceRequest) -> Result<TraceView, Que
         destination: question.destination,
         transport: question.transport,
     };
-    let run = run(&context.maps, &context.explain_pin, draft.frame())?;
+    let run = run(&context.maps, &context.explain_pin, draft.frame(), interface)?;
     view(&question, &run, interface, &names)
 }
 
@@ -103,13 +102,14 @@ struct Run {
     explanation: Explanation,
 }
 
-fn run(maps: &Maps, pin: &Path, frame: Vec<u8>) -> Result<Run, QueryError> {
+fn run(maps: &Maps, pin: &Path, frame: Vec<u8>, ingress: &InterfaceInfo) -> Result<Run, QueryError> {
     let twin =
         Xdp::from_pin(pin, XdpAttachType::Interface).map_err(|error| failed(&pin.display().to_string(), &error))?;
     let mut notes: Array<MapData, Explanation> =
         typed(&maps.directory, "EXPLANATION").map_err(|error| failed("map EXPLANATION", &error))?;
     let _alone = TRACING.lock().unwrap_or_else(PoisonError::into_inner);
-    notes.set(0, Explanation::default(), 0).map_err(|error| failed("map EXPLANATION", &error))?;
+    let asked = Explanation { ingress: ingress.ifindex, ingress_slot: ingress.slot, ..Explanation::default() };
+    notes.set(0, asked, 0).map_err(|error| failed("map EXPLANATION", &error))?;
     let mut after = vec![0; ROOM];
     let options = TestRunOptions { data_in: Some(&frame), data_out: Some(&mut after), ..TestRunOptions::default() };
     let result = twin.test_run(options).map_err(|error| refused(&error))?;
@@ -198,15 +198,7 @@ struct Egress {
 
 impl Egress {
     fn of(explanation: &Explanation, ingress: &InterfaceInfo, names: &Names) -> Self {
-        let ifindex = match explanation.ifindex {
-            // The twin's own interface, slot 0: an answer to a client behind that one. Or nothing was noted, because the
-            // packet goes back to its sender.
-            0 if explanation.node != 0 => {
-                names.interfaces.iter().find(|i| i.slot == 0).map_or(ingress.ifindex, |first| first.ifindex)
-            }
-            0 => ingress.ifindex,
-            ifindex => ifindex,
-        };
+        let ifindex = explanation.ifindex;
         let attached = names.interfaces.iter().find(|i| i.ifindex == ifindex).map(|i| i.name.clone());
         let name = attached.or_else(|| names.links.get(&ifindex).cloned());
         Self { name: name.unwrap_or_else(|| format!("interface {ifindex}")), back: ifindex == ingress.ifindex }

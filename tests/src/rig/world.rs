@@ -19,6 +19,10 @@ pub const UDP: u8 = 17;
 pub const LB_MAC: Mac = [2, 0, 0, 0, 0, 0xaa];
 /// The balancer's second interface.
 pub const LB2_MAC: Mac = [2, 0, 0, 0, 0, 0xab];
+/// The bridge that the balancer's interface is a port of.
+pub const BRIDGE_MAC: Mac = [2, 0, 0, 0, 0, 0xba];
+/// A virtual router that the balancer is master of.
+pub const VIRTUAL_MAC: Mac = [0, 0, 0x5e, 0, 1, 51];
 /// The router that clients are behind.
 pub const CLIENT_MAC: Mac = [2, 0, 0, 0, 0, 0xc1];
 

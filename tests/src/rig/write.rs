@@ -18,7 +18,7 @@ use lb_common::{
 
 use super::{
     array, map, take,
-    world::{self, IFINDEX, IFINDEX2, LB_MAC, LB2_MAC, Mode, SLOT, SLOT2, Server, World},
+    world::{self, BRIDGE_MAC, IFINDEX, IFINDEX2, LB_MAC, LB2_MAC, Mode, SLOT, SLOT2, Server, VIRTUAL_MAC, World},
 };
 use lb::dataplane::table::Table;
 
@@ -45,7 +45,8 @@ impl Writer {
     pub(super) fn new(ebpf: &mut Ebpf) -> Result<Self> {
         let mut interfaces: Array<MapData, Interface> = array(ebpf, "INTERFACES")?;
         for (slot, mac, ifindex) in [(SLOT, LB_MAC, IFINDEX), (SLOT2, LB2_MAC, IFINDEX2)] {
-            interfaces.set(slot, Interface { mac, ifindex, ..Interface::default() }, 0)?;
+            let interface = Interface { controller_mac: BRIDGE_MAC, ..Interface::with_mac(ifindex, mac) };
+            interfaces.set(slot, Interface { virtual_mac: VIRTUAL_MAC, ..interface }, 0)?;
         }
         // A test run redirects nowhere; the key must exist and lead to some device. Index 1 is the loopback device.
         let mut devices: DevMapHash<MapData> = take(ebpf, "DEVICES")?.try_into()?;

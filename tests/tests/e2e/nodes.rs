@@ -198,3 +198,25 @@ fn a_new_network_card_is_used_within_a_second() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn the_balancer_takes_frames_to_its_own_mac_address_alone_and_follows_a_change_of_it() -> Result<()> {
+    let net = Topology::new("own").nodes(1).dsr(&[vip4(1)]).build()?;
+    let _echo = EchoServer::start(&net.nodes[0], 7)?;
+    let nodes = nodes4(&net.nodes, 0, &[]);
+    let lb = net.start_lb(&[ONE_ARM, &service("echo", "one4", "tcp", 7, DSR, &nodes)].concat())?;
+    lb.wait_for_next_hops("echo")?;
+    let streams = LiveStreams::start(net.client(), one4(7), 10)?;
+    streams.all_go_on(3, SOON)?;
+    ensure!(lb.packets("not_for_us")? == 0, "{:?}", lb.status()?.interfaces);
+    let neighbour =
+        |mac: &str| net.client().sh(&format!("ip neigh replace 10.1.1.1 lladdr {mac} dev eth0 nud permanent"));
+    // The bridge knows nobody of this address and floods: the balancer sees the frames and leaves them alone.
+    neighbour("02:00:00:00:00:99")?;
+    eventually("flooded frames are seen", SOON, || lb.packets("not_for_us").is_ok_and(|packets| packets > 5))?;
+    // A change of the interface's own address is noticed by itself.
+    let mac = "02:00:00:00:be:ef";
+    net.balancer.ip(&[format!("link set eth0 address {mac}")])?;
+    neighbour(mac)?;
+    streams.all_go_on(3, SOON)
+}

@@ -6,9 +6,9 @@ use lb_tests::{
     rig::{
         tables,
         world::{
-            CLIENT, CLIENT_MAC, CLIENT6, FOREIGN_VLAN, IFINDEX, IFINDEX2, LB_MAC, MODES, Mode, OTHER, OTHER6, SLOT,
-            SOURCE, SOURCE6, TCP, UDP, VIP, VIP_NAT, VIP_NAT6, VIP_SNAT, VIP_SNAT6, VIP6, VLAN, VLAN2, World, client,
-            from_node, node_mac, slot, to_client, to_node,
+            BRIDGE_MAC, CLIENT, CLIENT_MAC, CLIENT6, FOREIGN_VLAN, IFINDEX, IFINDEX2, LB_MAC, LB2_MAC, MODES, Mode,
+            OTHER, OTHER6, SLOT, SOURCE, SOURCE6, TCP, UDP, VIP, VIP_NAT, VIP_NAT6, VIP_SNAT, VIP_SNAT6, VIP6,
+            VIRTUAL_MAC, VLAN, VLAN2, World, client, from_node, node_mac, slot, to_client, to_node,
         },
     },
 };
@@ -191,6 +191,27 @@ fn what_concerns_no_vip_passes_unchanged() {
             passed("ipv4 named ipv6", &eth().ipv4(CLIENT, VIP).ethertype(0x86dd).udp(31337, 80), Reason::NotVirtual),
         ],
     );
+}
+
+#[test]
+fn frames_to_other_machines_are_theirs() {
+    let mut cases = Vec::new();
+    for (mode, v4, protocol) in combinations() {
+        let (name, packet) = (label(mode, v4, protocol), opening(mode, v4, protocol));
+        let out = to_node(&packet, mode, 1, CLIENT_PORT);
+        let to = |mac| packet.clone().macs(CLIENT_MAC, mac);
+        for (what, mac) in [("a node", node_mac(1)), ("our other interface", LB2_MAC), ("nobody", [0; 6])] {
+            cases.push(passed(format!("{name}: to {what}"), &to(mac), Reason::NotForUs));
+            cases.push(passed(format!("{name}: to {what}, tagged"), &to(mac).vlan(VLAN), Reason::NotForUs));
+        }
+        // Groups are today's rule: the IP destination alone counts.
+        let groups = [("everyone", [0xff; 6]), ("a group", [1, 0, 0x5e, 0, 0, 18])];
+        for (what, mac) in [("the bridge", BRIDGE_MAC), ("a virtual router", VIRTUAL_MAC)].into_iter().chain(groups) {
+            cases.push(sent(format!("{name}: to {what}"), &to(mac), forwarded(mode), &out));
+        }
+    }
+    cases.push(passed("arp for another machine", &eth().macs(CLIENT_MAC, LB2_MAC).ethertype(0x0806), Reason::NotForUs));
+    check_each(&mut rig(World::standard()), &cases);
 }
 
 #[test]

@@ -6,8 +6,8 @@ use lb_tests::{
     model::{parse::Tuple, state::State},
     packet::{Packet, Sum, eth, tcp},
     rig::world::{
-        FOREIGN_VLAN, LB_MAC, OTHER, OTHER6, ROUTER, ROUTER6, Server, VLAN, VLAN2, client, node_address, node_mac,
-        source,
+        BRIDGE_MAC, CLIENT_MAC, FOREIGN_VLAN, LB_MAC, OTHER, OTHER6, ROUTER, ROUTER6, Server, VIRTUAL_MAC, VLAN, VLAN2,
+        client, node_address, node_mac, source,
     },
 };
 
@@ -106,6 +106,11 @@ fn dress(random: &mut Random, packet: Packet) -> Packet {
     }
     if random.percent(8) {
         packet = packet.padding(&[0xaa; 7]);
+    }
+    if random.percent(3) {
+        let other = node_mac(2);
+        let to = random.pick(&[BRIDGE_MAC, VIRTUAL_MAC, [0xff; 6], [1, 0, 0x5e, 0, 0, 18], other, [0; 6]]);
+        packet = packet.macs(CLIENT_MAC, to);
     }
     tags(random, packet)
 }

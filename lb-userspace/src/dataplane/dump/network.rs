@@ -58,13 +58,17 @@ fn bits_set(word: u64) -> impl Iterator<Item = u32> {
 
 /// `INTERFACES`.
 pub(super) fn interfaces(source: &Source<'_>) -> Result<Rows, QueryError> {
-    let mut rows = source.rows(&["slot", "interface", "ifindex", "mac"]);
+    let mut rows = source.rows(&["slot", "interface", "ifindex", "mac", "controller_mac", "virtual_mac"]);
     for (slot, interface) in (0..).zip(source.maps.interfaces.iter()) {
         let interface: Interface = interface.map_err(unreadable("INTERFACES"))?;
         if interface != Interface::default() {
             rows.push(|| {
                 let name = words::interface(source.names, slot);
-                vec![slot.to_string(), name, interface.ifindex.to_string(), mac(interface.mac)]
+                // The same again says "none".
+                let other = |address| if address == interface.mac { "-".to_owned() } else { mac(address) };
+                let others = [other(interface.controller_mac), other(interface.virtual_mac)];
+                let own = [slot.to_string(), name, interface.ifindex.to_string(), mac(interface.mac)];
+                own.into_iter().chain(others).collect()
             });
         }
     }

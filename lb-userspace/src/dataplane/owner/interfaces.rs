@@ -14,6 +14,7 @@ use crate::{
     dataplane::{
         apply::{ApplyError, failed, zeros},
         maps::{Maps, Writer},
+        network::Network,
     },
 };
 
@@ -21,12 +22,7 @@ impl Dataplane {
     /// Writes what the maps say of interfaces: MAC address, index, VLANs; new slots begin with zero counters.
     pub(super) fn write_interfaces(&mut self, plan: &Plan) -> Result<(), DataplaneError> {
         for (name, attached) in self.interfaces.iter() {
-            let link = self.network.link(attached.ifindex);
-            let interface = Interface {
-                mac: link.and_then(|link| link.mac).unwrap_or_default(),
-                ifindex: attached.ifindex,
-                ..Interface::default()
-            };
+            let interface = image(&self.network, attached.ifindex);
             if self.maps.interfaces.get(&attached.slot, 0).map_err(failed("INTERFACES"))? != interface {
                 self.writer.interfaces.set(attached.slot, interface, 0).map_err(failed("INTERFACES"))?;
             }
@@ -49,6 +45,14 @@ impl Dataplane {
         }
         Ok(())
     }
+}
+
+/// What `INTERFACES` says of an interface.
+fn image(network: &Network, ifindex: u32) -> Interface {
+    let link = network.link(ifindex);
+    let mac = link.and_then(|link| link.mac).unwrap_or_default();
+    let controller = link.and_then(|link| network.link(link.controller?)?.mac);
+    Interface { controller_mac: controller.unwrap_or(mac), ..Interface::with_mac(ifindex, mac) }
 }
 
 /// Slots of interfaces by ifindex, as an earlier daemon gave them.
@@ -76,4 +80,30 @@ fn write_vlans(maps: &Maps, writer: &mut Writer, slot: u32, vlans: &[u16]) -> Re
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dataplane::network::{Event, Link};
+
+    const OWN: [u8; 6] = [2, 0, 0, 0, 0, 1];
+    const BRIDGE: [u8; 6] = [2, 0, 0, 0, 0, 9];
+
+    fn port(mac: [u8; 6]) -> Link {
+        Link { ifindex: 3, name: "eth0".to_owned(), mac: Some(mac), controller: Some(7), ..Link::default() }
+    }
+
+    #[test]
+    fn frames_to_the_interface_and_to_its_bridge_are_ours() {
+        let mut network = Network::default();
+        network.set_links(vec![port(OWN)]);
+        assert_eq!(image(&network, 3), Interface::with_mac(3, OWN), "a bridge in another namespace");
+        let bridge = Link { ifindex: 7, name: "br0".to_owned(), mac: Some(BRIDGE), ..Link::default() };
+        network.apply(&Event::Link(bridge));
+        assert_eq!(image(&network, 3), Interface { controller_mac: BRIDGE, ..Interface::with_mac(3, OWN) });
+        network.apply(&Event::Link(port([2, 0, 0, 0, 0, 2])));
+        assert_eq!(image(&network, 3).mac, [2, 0, 0, 0, 0, 2], "a changed MAC address counts");
+        assert_eq!(image(&network, 0), Interface::default(), "an absent interface");
+    }
 }

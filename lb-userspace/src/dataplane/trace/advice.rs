@@ -27,7 +27,11 @@ pub(super) fn advice(
         | Reason::AnsweredEcho
         | Reason::ForwardedIcmpError => return None,
         // No packet that a trace can ask about ends so, and there is nothing to be done when a real one does.
-        Reason::NotIp | Reason::UdpWithoutChecksum | Reason::SourceRouted | Reason::IcmpMtuTooSmall => return None,
+        Reason::NotIp
+        | Reason::NotForUs
+        | Reason::UdpWithoutChecksum
+        | Reason::SourceRouted
+        | Reason::IcmpMtuTooSmall => return None,
         Reason::AnsweredReset if question.opens() => nodes(shown, names),
         Reason::AnsweredReset => format!(
             "it opens nothing and belongs to no connection, or its node is gone: ask about the opening SYN (without \

@@ -159,10 +159,10 @@ fn the_common_case_and_answers_are_told_without_a_key() {
     ];
     assert_eq!(told.steps, expected);
     assert_eq!(told.forwarding, Some(Forwarding::NatSource));
-    let answer = Explanation { steps: step::REPLY, ifindex: 0, ..established };
+    let answer = Explanation { steps: step::REPLY, ifindex: 7, ..established };
     let told = view(&question("A"), &run(Reason::ForwardedReply, 3, answer), &names.interfaces[1], &names).unwrap();
     assert_eq!(told.steps[2], "it is a node's answer: addresses and ports are restored");
-    assert_eq!(told.steps[4], "redirected to eth0 (XDP_REDIRECT)", "the client is behind interface slot 0");
+    assert_eq!(told.steps[4], "redirected to eth0 (XDP_REDIRECT)", "the client is behind eth0");
 }
 
 #[test]
@@ -226,6 +226,7 @@ fn every_reason_that_is_not_forwarding_says_what_to_do_or_is_known_not_to() {
         Reason::AnsweredEcho,
         Reason::ForwardedIcmpError,
         Reason::NotIp,
+        Reason::NotForUs,
         Reason::UdpWithoutChecksum,
         Reason::SourceRouted,
         Reason::IcmpMtuTooSmall,

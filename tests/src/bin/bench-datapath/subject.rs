@@ -92,7 +92,7 @@ impl Subject {
             };
             self.maps.nodes.write(u32::from(slot), &node);
         }
-        let own = Interface { mac: [2, 0, 0, 0, 0, 0xa], padding: [0; 2], ifindex, padding2: 0 };
+        let own = Interface::with_mac(ifindex, [2, 0, 0, 0, 0, 0xa]);
         self.maps.interfaces.set(0, own, 0)?;
         for id in 1..=2 {
             self.maps.timeouts.set(id, Timeouts::default(), 0)?;
