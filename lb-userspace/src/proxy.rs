@@ -4,4 +4,6 @@
 //! bytes, so it holds no privilege: sockets and an immutable `control::proxy::ProxyPlan` come from lbd over a socketpair.
 //! It must never open files or bind ports in the worker, and never touch BPF maps. Called by `daemon`.
 
+pub mod buffer;
 pub mod facts;
+pub mod reactor;
