@@ -7,6 +7,7 @@
 //! are the shells around them.
 
 pub mod announce;
+pub mod election;
 pub mod vips;
 
 mod addresses;

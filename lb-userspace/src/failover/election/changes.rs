@@ -1,0 +1,86 @@
+//! What is to be done after an event of an election, and why.
+
+use std::{fmt, time::Duration};
+
+use super::MachineId;
+
+/// What is to be done after an event, in this order: raise, send (before `lower` when `say_last`), announce, lower.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Raise the addresses.
+    pub raise: bool,
+    /// Take them down.
+    pub lower: bool,
+    /// Announce them (gratuitous ARP, unsolicited NA): now, and again later.
+    pub announce: bool,
+    /// Send a heartbeat at once.
+    pub send: bool,
+    /// The heartbeat still says that this machine owns: the last one of an owner that yields.
+    pub say_last: bool,
+    /// Why the role changed.
+    pub reason: Option<Reason>,
+    /// What an operator should know.
+    pub alarm: Option<Alarm>,
+}
+
+/// Why a role changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// No owner was heard.
+    Silence,
+    /// The owner said that it leaves.
+    Resigned(MachineId),
+    /// The owner handed over to this machine.
+    HandedOver(MachineId),
+    /// This machine handed over.
+    HandedOverTo(MachineId),
+    /// This machine is better than the owner, and back.
+    Failback,
+    /// A better owner is heard.
+    BetterOwner(MachineId),
+    /// An owner is heard that does not hear this machine.
+    Unheard(MachineId),
+    /// This machine stood still.
+    StoodStill(Duration),
+    /// lbd stops, or maintenance begins.
+    Stopped,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Reason::Silence => f.write_str("no owner is heard"),
+            Reason::Resigned(machine) => write!(f, "{machine} gave it up"),
+            Reason::HandedOver(machine) => write!(f, "{machine} handed it over"),
+            Reason::HandedOverTo(machine) => write!(f, "handed over to {machine}"),
+            Reason::Failback => f.write_str("this machine has the greater priority and is well again"),
+            Reason::BetterOwner(machine) => write!(f, "{machine} owns it too, with greater priority"),
+            Reason::Unheard(machine) => write!(f, "{machine} owns it too and does not hear this machine"),
+            Reason::StoodStill(time) => write!(f, "this machine stood still for {time:?}"),
+            Reason::Stopped => f.write_str("this machine leaves"),
+        }
+    }
+}
+
+/// What an operator should know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Alarm {
+    /// A heartbeat of this machine came back to it.
+    LoopedBack,
+    /// A second owner is heard.
+    SecondOwner(MachineId),
+    /// Somebody else claims an address.
+    AddressClaimed,
+    /// The machine that was to take over did not.
+    HandoverUnanswered(MachineId),
+    /// A move was asked for, and no other machine can take the group.
+    NoSuccessor,
+    /// A move was asked for here, and this machine does not own the group.
+    NotOwner,
+}
+
+impl fmt::Display for MachineId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "machine {:016x}", self.0)
+    }
+}
