@@ -8,6 +8,7 @@
 
 pub mod announce;
 pub mod election;
+pub mod heartbeat;
 pub mod vips;
 
 mod addresses;

@@ -1,0 +1,118 @@
+//! Which authentic heartbeats may be believed: everybody on the segment can record one and send it again.
+//!
+//! A heartbeat is fresh when its sender echoes the boot number of this very start of ours, which nobody could know before;
+//! from then on only greater sequence numbers count. Until the sender has heard us it is believed when its clock and ours
+//! are close, so that an owner that cannot hear us is not taken for dead. Clock jumps hurt only that first contact.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::{Duration, Instant},
+};
+
+use super::{Boot, Heartbeat};
+use crate::failover::election::MachineId;
+
+/// How far two clocks may be apart at first contact.
+const CLOCK_WINDOW_MS: u64 = 5_000;
+
+/// Earlier starts of a machine that are remembered, so that recordings of them are refused.
+const MAX_RETIRED: usize = 16;
+
+/// Machines that are known at a time. A cluster has a handful; more would be forged with the cluster's own key.
+const MAX_MACHINES: usize = 32;
+
+/// Why an authentic heartbeat is not believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// It is our own: a loop or a mirror in the network.
+    #[error("it is this machine's own: something in the network sends frames back")]
+    Own,
+    /// It is older than what was heard: a recording, or overtaken on the way.
+    #[error("it was heard before, or is older than what was heard")]
+    Stale,
+    /// Its sender has not heard this start of ours, and the clocks are too far apart to tell whether it is new.
+    #[error("it may be a recording: its sender has not heard this machine yet, and the clocks differ by more than 5 s")]
+    Unproven,
+    /// Too many machines.
+    #[error("there are more machines than a cluster can have")]
+    TooMany,
+}
+
+#[derive(Debug)]
+struct Known {
+    boot: Boot,
+    sequence: u64,
+    /// Whether this boot was proven by an echo.
+    proven: bool,
+    retired: VecDeque<Boot>,
+    heard: Instant,
+}
+
+/// What was heard of whom.
+#[derive(Debug)]
+pub struct Freshness {
+    own: MachineId,
+    boot: Boot,
+    known: BTreeMap<MachineId, Known>,
+}
+
+impl Freshness {
+    /// Of a machine and this start of its lbd.
+    #[must_use]
+    pub fn new(own: MachineId, boot: Boot) -> Self {
+        Self { own, boot, known: BTreeMap::new() }
+    }
+
+    /// Takes an authentic heartbeat; `wall_ms` is our wall clock.
+    ///
+    /// # Errors
+    /// When it must not be believed.
+    pub fn accept(&mut self, heartbeat: &Heartbeat, now: Instant, wall_ms: u64) -> Result<(), Refused> {
+        if heartbeat.sender == self.own {
+            return Err(Refused::Own);
+        }
+        let proven = heartbeat.hears(self.own, self.boot);
+        let close = heartbeat.sent_ms.abs_diff(wall_ms) <= CLOCK_WINDOW_MS;
+        let Some(known) = self.known.get_mut(&heartbeat.sender) else {
+            if self.known.len() >= MAX_MACHINES {
+                return Err(Refused::TooMany);
+            }
+            if !proven && !close {
+                return Err(Refused::Unproven);
+            }
+            let (boot, sequence) = (heartbeat.boot, heartbeat.sequence);
+            let known = Known { boot, sequence, proven, retired: VecDeque::new(), heard: now };
+            self.known.insert(heartbeat.sender, known);
+            return Ok(());
+        };
+        if known.boot == heartbeat.boot {
+            if heartbeat.sequence <= known.sequence {
+                return Err(Refused::Stale);
+            }
+            if !proven && !known.proven && !close {
+                return Err(Refused::Unproven);
+            }
+        } else {
+            if known.retired.contains(&heartbeat.boot) {
+                return Err(Refused::Stale);
+            }
+            if !proven && !close {
+                return Err(Refused::Unproven);
+            }
+            known.retired.push_back(known.boot);
+            if known.retired.len() > MAX_RETIRED {
+                known.retired.pop_front();
+            }
+            known.proven = false;
+        }
+        known.proven |= proven;
+        (known.boot, known.sequence, known.heard) = (heartbeat.boot, heartbeat.sequence, now);
+        Ok(())
+    }
+
+    /// Whom we have heard within `time`: what our heartbeats echo.
+    pub fn echoes(&self, now: Instant, time: Duration) -> impl Iterator<Item = (MachineId, Boot)> {
+        let lately = move |known: &Known| now.saturating_duration_since(known.heard) <= time;
+        self.known.iter().filter(move |(_, known)| lately(known)).map(|(machine, known)| (*machine, known.boot))
+    }
+}
