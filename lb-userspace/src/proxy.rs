@@ -6,4 +6,6 @@
 
 pub mod buffer;
 pub mod facts;
+pub mod h1;
+pub mod path;
 pub mod reactor;

@@ -38,6 +38,8 @@ pub struct Strictness {
     pub allow_underscore: bool,
     /// Whether `%2f` and `%5c` may stand in a path; else 400.
     pub allow_encoded_slash: bool,
+    /// Whether several slashes in a row count, and are forwarded, as one.
+    pub merge_slashes: bool,
     /// Whether WebSocket and other upgrades may pass.
     pub allow_upgrade: bool,
 }
@@ -51,6 +53,7 @@ impl Default for Strictness {
             allow_bare_lf: false,
             allow_underscore: false,
             allow_encoded_slash: false,
+            merge_slashes: true,
             allow_upgrade: true,
         }
     }
