@@ -9,3 +9,4 @@ pub mod facts;
 pub mod h1;
 pub mod path;
 pub mod reactor;
+pub mod pool;

@@ -14,6 +14,9 @@ pub struct Pool {
     pub nodes: BTreeMap<String, Node>,
     /// How a request, or a connection of generic TCP, chooses its node.
     pub scheduler: Scheduler,
+    /// Consistent hash with bounded loads (Mirrokni, Thorup, Zadimoghaddam 2018): the most open requests a node may have, in
+    /// percent of the mean of the live nodes; a key whose node has more goes to another. At least 101; 0: no bound.
+    pub hash_load_percent: u32,
     /// Nodes of the highest priority group serve; lower ones join until this many are live. 0: no groups.
     pub min_live_nodes: u32,
     /// How long a node that came up takes to get its full share; zero: at once.
@@ -131,7 +134,7 @@ pub enum PersistenceKind {
         /// Bits of IPv6.
         prefix6: u8,
     },
-    /// By a cookie of ours: node and virtual server, signed; no address inside.
+    /// By a cookie of ours: pool and node, signed; no address inside.
     Cookie {
         /// Its name.
         name: String,
@@ -250,4 +253,44 @@ impl Default for Passive {
             status_failures: 3,
         }
     }
+}
+
+/// What passive monitoring did to a node: the worker tells lbd, which logs it and shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeEvent {
+    /// Name of the pool.
+    pub pool: String,
+    /// Name of the node.
+    pub node: String,
+    /// What became of it.
+    pub change: NodeChange,
+}
+
+/// What became of a node under passive monitoring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NodeChange {
+    /// Out for `node_fail_time`, and then for as long as the requests that try it fail.
+    Out {
+        /// What failed.
+        reason: Failure,
+        /// How many times in a row.
+        in_a_row: u32,
+    },
+    /// A request that tried it succeeded: it serves again.
+    Back,
+}
+
+/// What passive monitoring counts as failure of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Failure {
+    /// The connection was refused, or did not stand in time (TLS included).
+    Connect,
+    /// The connection was closed, or spoke nonsense, before a response.
+    EarlyClose,
+    /// No reply in time.
+    ReplyTimeout,
+    /// One of the pool's `statuses`.
+    Status,
 }
