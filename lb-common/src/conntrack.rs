@@ -1,7 +1,8 @@
 //! Connection tracking: the states, and how a TCP segment moves them. Pure: a function of state, direction and flags.
 //!
 //! DSR sees only the client's half of a connection, NAT both. A RST or FIN never deletes an entry: a forged one must
-//! not cut a connection (RFC 5961), so it only shortens the timeout, and traffic that goes on revives the entry.
+//! not cut a connection (RFC 5961), so it only shortens the timeout, and traffic that goes on revives the entry. Nor does a
+//! SYN after it, unless nobody speaks any more: whoever can forge one can forge both.
 
 /// TCP header flags, byte 13 of the header (RFC 9293 §3.1).
 pub mod tcp_flag {
@@ -111,7 +112,7 @@ impl State {
         matches!(self, State::Established | State::Udp)
     }
 
-    /// Whether a SYN on a record in this state begins a new connection at once (RFC 9293 §3.6.1 allows it in TIME-WAIT).
+    /// Whether an end of the connection was announced: when its node fails, nothing is left to be moved.
     #[inline(always)]
     pub fn is_closing(self) -> bool {
         matches!(self, State::FinWait | State::TimeWait | State::Closed)
@@ -150,12 +151,45 @@ pub enum Direction {
     FromNode,
 }
 
+/// Ticks of silence after which a SYN is believed to open a new connection where a RST, or in DSR a FIN, ended the last one.
+pub const SYN_SILENCE: i32 = 2;
+
+/// Where a SYN takes a record in `Established` or a closing state: the next state and the FIN flags to store. `None`: a new
+/// connection begins, at whatever node. `silent`: nothing was seen of the connection for more than [`SYN_SILENCE`] ticks.
+///
+/// * TIME-WAIT: a new connection at once (RFC 9293 §3.6.1): the node itself has said that the old one is over.
+/// * After a RST, or the client's FIN in DSR: both may be forged, and the SYN, too. While anybody speaks the node stays; a
+///   genuine client opens its new connection there, and nothing that the old one's FINs said counts for it.
+/// * FIN-WAIT in NAT: one side may go on sending for hours; the other side's FIN will be seen.
+/// * From the node, with ACK: it has opened a new connection, which nobody but the node can say.
+#[inline(always)]
+pub fn on_syn(
+    state: State,
+    fins: u8,
+    translated: bool,
+    direction: Direction,
+    flags: u8,
+    silent: bool,
+) -> Option<(State, u8)> {
+    let acknowledges = flags & tcp_flag::ACK != 0;
+    match direction {
+        Direction::FromNode if acknowledges && state.is_closing() => Some((State::Closed, 0)),
+        Direction::FromClient if !acknowledges => match state {
+            State::TimeWait => None,
+            State::FinWait if translated => Some((state, fins)),
+            State::FinWait | State::Closed => (!silent).then_some((State::Closed, 0)),
+            _ => Some((state, fins)),
+        },
+        Direction::FromNode | Direction::FromClient => Some((state, fins)),
+    }
+}
+
 /// Where a TCP segment takes an established record: the next state, and the FIN flags (`flow::flag`) to store.
 ///
 /// `fins` are the record's `FIN_CLIENT | FIN_NODE` bits. Only segments of connections in `Established` or a closing state
-/// come here; a SYN never does (the slow path decides about it).
+/// come here, and no SYN ([`on_syn`]).
 #[inline(always)]
-pub fn on_segment(state: State, fins: u8, direction: Direction, flags: u8) -> (State, u8) {
+pub fn on_segment(fins: u8, direction: Direction, flags: u8) -> (State, u8) {
     use crate::flow::flag::{FIN_CLIENT, FIN_NODE};
     let fins = if flags & tcp_flag::FIN == 0 {
         fins
@@ -175,7 +209,6 @@ pub fn on_segment(state: State, fins: u8, direction: Direction, flags: u8) -> (S
         // Also from Closed: the RST was not believed by the peers, so it was forged.
         State::Established
     };
-    let _ = state;
     (next, fins)
 }
 
@@ -183,7 +216,7 @@ pub fn on_segment(state: State, fins: u8, direction: Direction, flags: u8) -> (S
 mod tests {
     use super::*;
     use crate::flow::flag::{FIN_CLIENT, FIN_NODE};
-    use tcp_flag::{ACK, FIN, RST};
+    use tcp_flag::{ACK, FIN, RST, SYN};
 
     #[test]
     fn numbers_and_states_are_one_to_one() {
@@ -200,21 +233,52 @@ mod tests {
         use State::{Closed, Established as E, FinWait, TimeWait};
         let both = FIN_CLIENT | FIN_NODE;
         let rows = [
-            ("data", E, 0, C, ACK, (E, 0)),
-            ("client closes its half", E, 0, C, FIN | ACK, (FinWait, FIN_CLIENT)),
-            ("node closes its half", E, 0, N, FIN | ACK, (FinWait, FIN_NODE)),
-            ("half-closed download goes on", FinWait, FIN_CLIENT, N, ACK, (FinWait, FIN_CLIENT)),
-            ("second FIN", FinWait, FIN_CLIENT, N, FIN | ACK, (TimeWait, both)),
-            ("last ACK", TimeWait, both, C, ACK, (TimeWait, both)),
-            ("FIN again", FinWait, FIN_CLIENT, C, FIN | ACK, (FinWait, FIN_CLIENT)),
-            ("reset by client", E, 0, C, RST, (Closed, 0)),
-            ("reset by node", E, 0, N, RST | ACK, (Closed, 0)),
-            ("reset while closing", FinWait, FIN_NODE, C, RST, (Closed, FIN_NODE)),
-            ("a forged reset does not end it", Closed, 0, C, ACK, (E, 0)),
-            ("after a reset while closing", Closed, FIN_NODE, C, ACK, (FinWait, FIN_NODE)),
+            ("data, also after a forged reset", 0, C, ACK, (E, 0)),
+            ("client closes its half", 0, C, FIN | ACK, (FinWait, FIN_CLIENT)),
+            ("node closes its half", 0, N, FIN | ACK, (FinWait, FIN_NODE)),
+            ("half-closed download goes on", FIN_CLIENT, N, ACK, (FinWait, FIN_CLIENT)),
+            ("second FIN", FIN_CLIENT, N, FIN | ACK, (TimeWait, both)),
+            ("last ACK", both, C, ACK, (TimeWait, both)),
+            ("FIN again", FIN_CLIENT, C, FIN | ACK, (FinWait, FIN_CLIENT)),
+            ("reset by client", 0, C, RST, (Closed, 0)),
+            ("reset by node", 0, N, RST | ACK, (Closed, 0)),
+            ("reset while closing", FIN_NODE, C, RST, (Closed, FIN_NODE)),
+            ("after a reset while closing", FIN_NODE, C, ACK, (FinWait, FIN_NODE)),
+        ];
+        for (name, fins, direction, flags, expected) in rows {
+            assert_eq!(on_segment(fins, direction, flags), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_syn_opens_a_new_connection_only_where_the_old_one_is_over() {
+        use Direction::{FromClient as C, FromNode as N};
+        use State::{Closed, Established as E, FinWait, TimeWait};
+        let both = FIN_CLIENT | FIN_NODE;
+        let opened = Some((Closed, 0));
+        // State and FINs; direction and flags; what becomes of it while somebody speaks, and after silence; in DSR, in NAT.
+        let rows = [
+            ("live", E, 0, C, SYN, [Some((E, 0)); 4]),
+            (
+                "half closed",
+                FinWait,
+                FIN_CLIENT,
+                C,
+                SYN,
+                [opened, None, Some((FinWait, FIN_CLIENT)), Some((FinWait, FIN_CLIENT))],
+            ),
+            ("closed", TimeWait, both, C, SYN, [None; 4]),
+            ("reset", Closed, FIN_NODE, C, SYN, [opened, None, opened, None]),
+            ("a SYN-ACK from a client opens nothing", Closed, 0, C, SYN | ACK, [Some((Closed, 0)); 4]),
+            ("the node says so", FinWait, FIN_CLIENT, N, SYN | ACK, [opened; 4]),
+            ("its SYN-ACK comes twice", E, 0, N, SYN | ACK, [Some((E, 0)); 4]),
+            ("no answer", FinWait, FIN_CLIENT, N, SYN, [Some((FinWait, FIN_CLIENT)); 4]),
         ];
         for (name, state, fins, direction, flags, expected) in rows {
-            assert_eq!(on_segment(state, fins, direction, flags), expected, "{name}");
+            for (i, expected) in expected.into_iter().enumerate() {
+                let (translated, silent) = (i >= 2, i % 2 == 1);
+                assert_eq!(on_syn(state, fins, translated, direction, flags, silent), expected, "{name} {i}");
+            }
         }
     }
 }

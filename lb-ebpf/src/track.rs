@@ -3,7 +3,7 @@
 
 use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
 use lb_common::{
-    conntrack::{Direction, State, on_segment, tcp_flag},
+    conntrack::{Direction, SYN_SILENCE, State, on_segment, on_syn, tcp_flag},
     explain::step,
     flow::{Control, FlowRecord, flag, ticks},
     node::node_flag,
@@ -145,56 +145,72 @@ pub fn timeout_of(virtual_server: u16, state: u8) -> u16 {
     TIMEOUTS.get(u32::from(virtual_server)).map_or(60, |t| t.0[usize::from(state & 15)])
 }
 
+/// How often a change of state is tried when other CPUs or the daemon change the record at the same time.
+const SEGMENT_TRIES: u32 = 4;
+
 /// Moves the state of a connection in `FLOWS` or `PENDING`. False: the packet opens a new connection in the old one's place.
 ///
 /// A function of its own: it runs a few times in a connection's life.
 #[inline(never)]
 fn segment(record: *mut FlowRecord, direction: u32, tcp_flags: u8, now: u32) -> bool {
     let slot = Slot { record, index: 0 };
-    let control = slot.control();
-    let state = State::from_number(control.state);
-    let from_client = direction == Direction::FromClient as u32;
-    let (next, fins) = match state {
-        State::Established | State::FinWait | State::TimeWait | State::Closed => {
-            if tcp_flags & tcp_flag::SYN != 0 {
-                // From the node: a SYN-ACK sent again. From the client: a new connection where the old one is closing; with ACK
-                // it opens nothing.
-                return !(from_client && tcp_flags & tcp_flag::ACK == 0 && state.is_closing());
-            }
-            let direction = if from_client { Direction::FromClient } else { Direction::FromNode };
-            on_segment(state, control.flags & (flag::FIN_CLIENT | flag::FIN_NODE), direction, tcp_flags)
-        }
-        State::SynSent if !from_client && tcp_flags & tcp_flag::SYN != 0 => (State::SynReceived, 0),
-        State::Free | State::Claimed => return false,
-        State::SynSent | State::SynReceived | State::UdpNew | State::Udp | State::Affinity | State::Fragment => {
+    let mut tries = 0;
+    while tries < SEGMENT_TRIES {
+        let control = slot.control();
+        let Some((state, flags)) = moved(control, direction == Direction::FromClient as u32, tcp_flags, now) else {
+            return false;
+        };
+        if (state as u8 == control.state && flags == control.flags) || explaining() {
             return true;
         }
-    };
-    let mut flags = control.flags & !(flag::FIN_CLIENT | flag::FIN_NODE | flag::ACTIVE) | fins;
-    if next.is_active() {
-        flags |= flag::ACTIVE;
-    }
-    if (next as u8 == control.state && flags == control.flags) || explaining() {
-        return true;
-    }
-    let changed = Control { seen: now, state: next as u8, flags, generation: control.generation };
-    if slot.exchange(control, changed) {
-        let gained = flags & !control.flags & flag::ACTIVE != 0;
-        let lost = control.flags & !flags & flag::ACTIVE != 0;
-        // SAFETY: a live map value.
-        let (node, virtual_server) = unsafe { ((*record).node, (*record).virtual_server) };
-        // A slot that is another node's by now counts from zero.
-        let current = NODES.get(u32::from(node)).is_some_and(|n| n.generation == control.generation);
-        if gained && current {
-            count::active(node, 1);
+        let changed = Control { seen: now, state: state as u8, flags, generation: control.generation };
+        if slot.exchange(control, changed) {
+            count_change(slot, control, changed);
+            return true;
         }
-        if lost && current {
-            count::active(node, u64::MAX);
-        }
-        // SAFETY: as above; a 16-bit field that only the connection's own packets write.
-        unsafe { (*record).timeout = timeout_of(virtual_server, next as u8) };
+        tries += 1;
     }
     true
+}
+
+/// State and flags after a segment. `None`: it opens a new connection in the old one's place.
+#[inline(always)]
+fn moved(control: Control, from_client: bool, tcp_flags: u8, now: u32) -> Option<(State, u8)> {
+    let state = State::from_number(control.state);
+    let direction = if from_client { Direction::FromClient } else { Direction::FromNode };
+    let fins = control.flags & (flag::FIN_CLIENT | flag::FIN_NODE);
+    let (next, fins) = match state {
+        State::Established | State::FinWait | State::TimeWait | State::Closed if tcp_flags & tcp_flag::SYN != 0 => {
+            let silent = now.wrapping_sub(control.seen) as i32 > SYN_SILENCE;
+            on_syn(state, fins, control.flags & flag::NAT != 0, direction, tcp_flags, silent)?
+        }
+        State::Established | State::FinWait | State::TimeWait | State::Closed => on_segment(fins, direction, tcp_flags),
+        State::SynSent if !from_client && tcp_flags & tcp_flag::SYN != 0 => (State::SynReceived, 0),
+        State::Free | State::Claimed => return None,
+        State::SynSent | State::SynReceived | State::UdpNew | State::Udp | State::Affinity | State::Fragment => {
+            return Some((state, control.flags));
+        }
+    };
+    let active = if next.is_active() { flag::ACTIVE } else { 0 };
+    Some((next, control.flags & !(flag::FIN_CLIENT | flag::FIN_NODE | flag::ACTIVE) | fins | active))
+}
+
+/// A connection went from one state to another: its node's load and its timeout follow.
+#[inline(always)]
+fn count_change(slot: Slot, before: Control, after: Control) {
+    let record = slot.record;
+    // SAFETY: a live map value.
+    let (node, virtual_server) = unsafe { ((*record).node, (*record).virtual_server) };
+    // A slot that is another node's by now counts from zero.
+    let current = NODES.get(u32::from(node)).is_some_and(|n| n.generation == before.generation);
+    if after.flags & !before.flags & flag::ACTIVE != 0 && current {
+        count::active(node, 1);
+    }
+    if before.flags & !after.flags & flag::ACTIVE != 0 && current {
+        count::active(node, u64::MAX);
+    }
+    // Of the state that it has by now. SAFETY: as above; a 16-bit field that only the connection's own packets write.
+    unsafe { (*record).timeout = timeout_of(virtual_server, slot.control().state) };
 }
 
 /// Takes a connection and its answering half out of `FLOWS`.

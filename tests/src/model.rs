@@ -2,7 +2,8 @@
 //! packet. Written from those documents and shares no code with the XDP program; verdict tests run both and compare.
 //!
 //! State is what a reader of the documents imagines: a map of connections, a map of answers, notes of datagrams. There is no
-//! clock and no room to run out of: tests use tables that are large enough, and say when a connection has expired.
+//! clock and no room to run out of: tests use tables that are large enough, and say when a connection has expired or fallen
+//! silent.
 //!
 //! Where the documents leave a choice (which free source port, which random node) the model takes what the program did as a
 //! [`Hint`] and judges whether that was allowed.
@@ -33,6 +34,8 @@ pub struct Hint<'a> {
     pub reason: Reason,
     /// The frame as it came out.
     pub out: &'a [u8],
+    /// So much time has gone by that a connection may have been silent for some seconds.
+    pub slow: bool,
     /// The node slot and source port of the connection that it noted for this packet.
     pub noted: Option<(u16, u16)>,
 }

@@ -70,6 +70,7 @@ fn remember(state: &mut State, arrival: Arrival<'_>, server: &Server, (node, pha
         nat_port,
         answer,
         hops: vec![<[u8; 6]>::try_from(&arrival.frame[6..12]).expect("six bytes")],
+        silent: false,
         counts_pending: server.counts_pending,
         number: state.opened,
     };

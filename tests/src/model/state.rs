@@ -46,7 +46,7 @@ impl Phase {
         matches!(self, Phase::SynSent | Phase::SynReceived | Phase::UdpNew)
     }
 
-    /// A SYN begins a new connection in its place.
+    /// An end was announced: when its node fails, nothing is left to be moved.
     #[must_use]
     pub fn is_closing(self) -> bool {
         matches!(self, Phase::FinWait | Phase::TimeWait | Phase::Closed)
@@ -89,6 +89,8 @@ pub struct Connection {
     pub answer: Option<Tuple>,
     /// Where the client's packets have come from: its answers go to one of these.
     pub hops: Vec<Mac>,
+    /// Nothing was seen of it for some seconds.
+    pub silent: bool,
     /// Counted as half-open load.
     pub counts_pending: bool,
     /// Tells apart connections that have had the same tuple.

@@ -3,9 +3,9 @@
 use lb_common::reason::Reason;
 
 use super::{
-    Arrival, Expected, Refusal, forward, open,
+    Arrival, Expected, Hint, Refusal, forward, open,
     parse::{Part, Tuple},
-    state::{Datagram, Note, Phase, State},
+    state::{Connection, Datagram, Note, Phase, State},
 };
 use crate::{packet::tcp, rig::world::Mode};
 
@@ -54,16 +54,19 @@ fn known(state: &mut State, arrival: Arrival<'_>) -> Result<Known, Refusal> {
         let resets = state.server_of(&tuple).is_some_and(|server| server.resets_on_failure);
         return Ok(Err(if is_tcp && resets { None } else { Some(Fate::Moved) }));
     }
-    if opening && connection.phase.is_closing() {
+    if opening && begins_afresh(&connection, arrival.hint) {
         state.remove(&tuple);
         return Ok(Err(Some(Fate::Fresh)));
     }
-    if is_tcp {
+    if opening && is_forgeable_end(&connection) {
+        reopen(state, &tuple);
+    } else if is_tcp {
         advance(state, &tuple, true, flags);
     }
     let hop = <[u8; 6]>::try_from(&arrival.frame[6..12]).expect("six bytes");
     if let Some(connection) = state.connections.get_mut(&tuple) {
         connection.hops.push(hop);
+        connection.silent = false;
     }
     let sent = forward::to_node(state, arrival, &tuple, (connection.node, connection.mode, connection.nat_port));
     let plain = flags & (tcp::SYN | tcp::RST) == 0 && flags & tcp::ACK != 0;
@@ -75,10 +78,33 @@ fn known(state: &mut State, arrival: Arrival<'_>) -> Result<Known, Refusal> {
     Ok(Ok(sent))
 }
 
+/// Ended by what anybody could have forged: a RST, or a FIN where the node's is not seen.
+fn is_forgeable_end(connection: &Connection) -> bool {
+    connection.phase == Phase::Closed || (connection.phase == Phase::FinWait && connection.mode == Mode::Dsr)
+}
+
+/// Whether a SYN opens a new connection in the place of this one: both sides have closed it, or it is silent after an end
+/// that may be forged.
+fn begins_afresh(connection: &Connection, hint: Hint<'_>) -> bool {
+    let silent = connection.silent || (hint.slow && hint.noted.is_some());
+    connection.phase == Phase::TimeWait || (is_forgeable_end(connection) && silent)
+}
+
+/// Perhaps a new connection between the same ends: what the old one's FINs said does not count for it.
+fn reopen(state: &mut State, client: &Tuple) {
+    if let Some(connection) = state.connections.get_mut(client) {
+        connection.fins = (false, false);
+    }
+    state.set_phase(client, Phase::Closed);
+}
+
 /// From the node of a connection.
 fn answer(state: &mut State, arrival: Arrival<'_>, client: Tuple) -> Result<Expected, Refusal> {
     if client.protocol == 6 {
         advance(state, &client, false, arrival.packet.flags);
+    }
+    if let Some(connection) = state.connections.get_mut(&client) {
+        connection.silent = false;
     }
     let connection = state.connections[&client].clone();
     let sent = forward::to_client(arrival, &client, &connection);
@@ -106,6 +132,9 @@ fn advance(state: &mut State, client: &Tuple, from_client: bool, flags: u8) {
         return;
     }
     if flags & tcp::SYN != 0 {
+        if !from_client && flags & tcp::ACK != 0 && connection.phase.is_closing() {
+            reopen(state, client);
+        }
         return;
     }
     if flags & tcp::FIN != 0 {

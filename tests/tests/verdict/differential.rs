@@ -1,7 +1,10 @@
 //! G: a million packets, plausible and mutated, through the program and through the model: action, reason and bytes agree,
 //! and what both remember agrees, too. `LB_FUZZ_SEED` replays one run, `LB_FUZZ_STEPS` makes it shorter or longer.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use lb_common::{
     conntrack::{STATE_SLOTS, Timeouts},
@@ -98,6 +101,7 @@ struct Run {
     base: World,
     flows: Vec<Tuple>,
     seen: BTreeMap<&'static str, u64>,
+    batch_began: Instant,
 }
 
 impl Run {
@@ -107,7 +111,8 @@ impl Run {
         let rig = Rig::with(base.clone(), sizes).expect("the program loads");
         let state = State::new(base.clone());
         let random = Random(seed);
-        Self { seed, step: 0, random, rig, state, base, flows: Vec::new(), seen: BTreeMap::new() }
+        let batch_began = Instant::now();
+        Self { seed, step: 0, random, rig, state, base, flows: Vec::new(), seen: BTreeMap::new(), batch_began }
     }
 
     fn begin_batch(&mut self) {
@@ -115,6 +120,7 @@ impl Run {
         self.rig.forget_connections().expect("maps can be written");
         self.state.forget();
         self.flows.clear();
+        self.batch_began = Instant::now();
     }
 
     fn configure(&mut self) {
@@ -138,11 +144,14 @@ impl Run {
             self.configure();
         } else if self.step.is_multiple_of(390) {
             self.expire_one();
+        } else if self.step.is_multiple_of(30) {
+            self.silence_one();
         }
         let frame = packet(&mut self.random, &self.state, &self.flows);
         let outcome = self.rig.run(&frame).unwrap_or_else(|error| self.fail(&frame, &format!("{error:#}")));
         let before = self.state.connections.len();
-        let hint = Hint { reason: outcome.reason, out: &outcome.bytes, noted: self.noted(&frame) };
+        let slow = self.batch_began.elapsed() > Duration::from_secs(2);
+        let hint = Hint { reason: outcome.reason, out: &outcome.bytes, slow, noted: self.noted(&frame) };
         let expected = model::step(&mut self.state, &frame, hint);
         if (outcome.action, outcome.reason) != (expected.action, expected.reason) {
             let (found, right) = (action::name(outcome.action), action::name(expected.action));
@@ -194,7 +203,20 @@ impl Run {
         }
     }
 
-    /// A connection falls silent.
+    /// A connection falls silent, for longer than a forger needs and shorter than any timeout.
+    fn silence_one(&mut self) {
+        if self.flows.is_empty() {
+            return;
+        }
+        let tuple = self.random.pick(&self.flows);
+        let Some(connection) = self.state.connections.get_mut(&tuple) else { return };
+        if let Some((index, _)) = tables::find(&self.rig.flows, &key_of(&tuple)) {
+            tables::age(&self.rig.flows, index, 3);
+            connection.silent = true;
+        }
+    }
+
+    /// A connection expires.
     fn expire_one(&mut self) {
         if self.flows.is_empty() {
             return;

@@ -9,7 +9,7 @@ use lb_tests::{
     packet::{Packet, tcp},
     rig::{
         Rig, tables,
-        world::{Mode, TCP, UDP, World, from_node, slot, to_client, to_node},
+        world::{Mode, TCP, UDP, World, from_node, number_of, slot, to_client, to_node},
     },
 };
 
@@ -108,7 +108,6 @@ fn a_datagram_is_proven_by_an_answer_or_a_second_one() {
 #[test]
 fn closing_in_nat_follows_both_sides() {
     use State::{Closed, Established, FinWait, TimeWait};
-    const FIN: u8 = tcp::FIN | tcp::ACK;
     enum Side {
         Client,
         Node,
@@ -186,26 +185,103 @@ fn a_half_closed_connection_still_carries_data() {
     });
 }
 
+const FIN: u8 = tcp::FIN | tcp::ACK;
+
+/// Nothing is heard of the connection for so many seconds.
+fn silence(rig: &Rig, request: &Packet, seconds: u32) {
+    let (index, _) = tables::find(&rig.flows, &tables::key_of(request)).expect("established");
+    tables::age(&rig.flows, index, seconds);
+}
+
+/// The connection's SYN begins a new one: the old record is gone.
+fn begins_afresh(rig: &mut Rig, request: &Packet, mode: Mode) {
+    open(rig, request, mode);
+    assert_eq!(in_flows(rig, request), None, "{mode:?}");
+    assert_eq!(pending_state(rig, request), State::SynSent);
+    assert_eq!(tables::records(&rig.flows).count(), 0, "both halves are gone");
+    assert_eq!((active(rig, 1, 1), active(rig, 1, 2), active(rig, 1, 3)), (0, 0, 0));
+}
+
 #[test]
-fn a_syn_on_a_closing_record_begins_afresh_and_on_a_live_one_does_not() {
+fn a_forged_end_and_a_forged_syn_do_not_move_a_live_connection() {
+    each_tcp(3, |rig, mode, _, request| {
+        // Whoever is scheduled next is another node.
+        rig.change(|world| world.server_mut(1).scheduler = lb_common::vip::scheduler::SEQUENCE).unwrap();
+        for forged in [&[tcp::SYN][..], &[tcp::RST, tcp::SYN], &[FIN, tcp::SYN], &[FIN, tcp::RST, tcp::SYN, tcp::SYN]] {
+            rig.forget().unwrap();
+            let (machine, _) = establish(rig, &request, mode);
+            silence(rig, &request, 100);
+            for (i, flags) in forged.iter().enumerate() {
+                if i > 0 {
+                    // One of the two sides speaks now and then.
+                    silence(rig, &request, 2);
+                }
+                client_sends(rig, &request, *flags, mode, machine);
+            }
+            client_sends(rig, &request, tcp::ACK | tcp::PSH, mode, machine);
+            let record = in_flows(rig, &request).expect("never replaced");
+            assert_eq!(number_of(record.node), machine, "{mode:?} {forged:02x?}");
+            assert!(in_pending(rig, &request).is_none(), "{mode:?} {forged:02x?}");
+        }
+    });
+}
+
+#[test]
+fn a_syn_after_an_end_and_silence_begins_afresh() {
     each_tcp(1, |rig, mode, _, request| {
-        establish(rig, &request, mode);
-        client_sends(rig, &request, tcp::SYN, mode, 1);
-        assert_eq!(state(rig, &request), Some(State::Established), "{mode:?}");
-        let closings: &[&[u8]] = &[&[tcp::FIN | tcp::ACK], &[tcp::RST]];
-        for closing in closings {
+        let ends: &[&[u8]] = if mode == Mode::Dsr { &[&[tcp::RST], &[FIN], &[FIN, tcp::RST]] } else { &[&[tcp::RST]] };
+        for end in ends {
             rig.forget().unwrap();
             establish(rig, &request, mode);
-            for flags in *closing {
+            for flags in *end {
                 client_sends(rig, &request, *flags, mode, 1);
             }
+            silence(rig, &request, 3);
             client_sends(rig, &request, tcp::SYN | tcp::ACK, mode, 1);
             assert!(in_flows(rig, &request).is_some(), "a SYN-ACK opens nothing: {mode:?}");
-            check(rig, &sent("afresh", &request, forwarded(mode), &to_node(&request, mode, 1, CLIENT_PORT)));
-            assert_eq!(in_flows(rig, &request), None, "{mode:?}");
-            assert_eq!(pending_state(rig, &request), State::SynSent);
-            assert_eq!(tables::records(&rig.flows).count(), 0, "both halves are gone");
-            assert_eq!(active(rig, 1, 1), 0);
+            silence(rig, &request, 3);
+            begins_afresh(rig, &request, mode);
+        }
+    });
+}
+
+#[test]
+fn when_both_sides_have_closed_a_syn_begins_afresh_at_once() {
+    each_tcp(1, |rig, mode, _, request| {
+        if mode == Mode::Dsr {
+            return;
+        }
+        establish(rig, &request, mode);
+        client_sends(rig, &request, FIN, mode, 1);
+        // One side may go on for hours: a SYN, forged or not, is the node's to judge.
+        silence(rig, &request, 100);
+        client_sends(rig, &request, tcp::SYN, mode, 1);
+        assert_eq!(state(rig, &request), Some(State::FinWait), "{mode:?}");
+        node_sends(rig, &request, FIN, mode, 1);
+        client_sends(rig, &request, tcp::ACK, mode, 1);
+        assert_eq!(state(rig, &request), Some(State::TimeWait), "{mode:?}");
+        begins_afresh(rig, &request, mode);
+    });
+}
+
+#[test]
+fn a_new_connection_in_the_place_of_an_ended_one_lives_like_any_other() {
+    each_tcp(1, |rig, mode, _, request| {
+        let ends: &[u8] = &[FIN, tcp::RST];
+        for end in ends {
+            rig.forget().unwrap();
+            establish(rig, &request, mode);
+            client_sends(rig, &request, FIN, mode, 1);
+            client_sends(rig, &request, *end, mode, 1);
+            client_sends(rig, &request, tcp::SYN, mode, 1);
+            if mode != Mode::Dsr {
+                node_sends(rig, &request, tcp::SYN | tcp::ACK, mode, 1);
+            }
+            client_sends(rig, &request, tcp::ACK, mode, 1);
+            let record = in_flows(rig, &request).expect("established");
+            assert_eq!(record.control.state, State::Established as u8, "{mode:?} {end:02x}");
+            assert_eq!(record.timeout, Timeouts::default().0[State::Established as usize], "{mode:?} {end:02x}");
+            assert_eq!(active(rig, 1, 1), 1);
         }
     });
 }
