@@ -7,9 +7,11 @@
 //! are the shells around them.
 
 pub mod announce;
+pub mod carp;
 pub mod election;
 pub mod heartbeat;
 pub mod vips;
+pub mod vrrp;
 
 mod addresses;
 mod engine;
