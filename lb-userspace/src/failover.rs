@@ -6,6 +6,7 @@
 //! `vips` (what is to be done) and `announce` (the packets) are pure; `addresses`, `packet_socket`, `record` and `engine`
 //! are the shells around them.
 
+pub mod advertiser;
 pub mod announce;
 pub mod carp;
 pub mod election;

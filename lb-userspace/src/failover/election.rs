@@ -18,7 +18,7 @@ use std::{
 };
 
 mod changes;
-pub use self::changes::{Alarm, Changes, Reason};
+pub use self::changes::{Alarm, Changes, Reason, Rival};
 
 /// Tells machines apart. The same over restarts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -258,7 +258,7 @@ impl Election {
             (Role::Backup, Role::Idle | Role::Backup) => {
                 let others = || self.alive(now).any(|(_, peer)| peer.says.role == Role::Active);
                 if was_owner && !others() && self.rank(now) == 0 {
-                    self.take(changes, Reason::Resigned(from));
+                    self.take(changes, Reason::Resigned(Rival::Machine(from)));
                 }
             }
             (Role::Active, Role::Active) => self.meet(from, says, deaf_since, changes, now),
@@ -281,14 +281,14 @@ impl Election {
         // After a cut heals neither knows yet that it is heard again: that takes one heartbeat each way.
         let deaf = deaf_since.is_some_and(|since| now.saturating_duration_since(since) > self.settings.dead_after());
         if better || deaf {
-            let reason = if better { Reason::BetterOwner(from) } else { Reason::Unheard(from) };
+            let reason = if better { Reason::BetterOwner(Rival::Machine(from)) } else { Reason::Unheard(from) };
             self.yield_role(changes, reason);
             // Says that it lost before the addresses are gone, so that the winner announces them again.
             changes.send = true;
             changes.say_last = true;
             self.quiet_since = now;
         } else {
-            changes.alarm = Some(Alarm::SecondOwner(from));
+            changes.alarm = Some(Alarm::SecondOwner(Rival::Machine(from)));
             self.assert(changes, now);
         }
     }

@@ -1,6 +1,6 @@
 //! What is to be done after an event of an election, and why.
 
-use std::{fmt, time::Duration};
+use std::{fmt, net::IpAddr, time::Duration};
 
 use super::MachineId;
 
@@ -23,13 +23,31 @@ pub struct Changes {
     pub alarm: Option<Alarm>,
 }
 
+/// Another machine that has, or had, the same role.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rival {
+    /// One of ours.
+    Machine(MachineId),
+    /// A VRRP or CARP router.
+    Address(IpAddr),
+}
+
+impl fmt::Display for Rival {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Rival::Machine(machine) => machine.fmt(f),
+            Rival::Address(address) => address.fmt(f),
+        }
+    }
+}
+
 /// Why a role changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reason {
     /// No owner was heard.
     Silence,
     /// The owner said that it leaves.
-    Resigned(MachineId),
+    Resigned(Rival),
     /// The owner handed over to this machine.
     HandedOver(MachineId),
     /// This machine handed over.
@@ -37,7 +55,7 @@ pub enum Reason {
     /// This machine is better than the owner, and back.
     Failback,
     /// A better owner is heard.
-    BetterOwner(MachineId),
+    BetterOwner(Rival),
     /// An owner is heard that does not hear this machine.
     Unheard(MachineId),
     /// This machine stood still.
@@ -68,7 +86,7 @@ pub enum Alarm {
     /// A heartbeat of this machine came back to it.
     LoopedBack,
     /// A second owner is heard.
-    SecondOwner(MachineId),
+    SecondOwner(Rival),
     /// Somebody else claims an address.
     AddressClaimed,
     /// The machine that was to take over did not.

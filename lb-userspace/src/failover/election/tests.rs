@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Alarm, Changes, Election, Event, MachineId, Reason, Role, Says, Settings};
+use super::{Alarm, Changes, Election, Event, MachineId, Reason, Rival, Role, Says, Settings};
 
 const OWN: MachineId = MachineId(1);
 const PEER: MachineId = MachineId(2);
@@ -145,7 +145,7 @@ fn a_rival_is_answered_at_most_once_per_interval() {
     let mut election = in_role(Role::Active, 50, start);
     let mut rival = |at| election.apply(heard(says(Role::Active, 50)), ms(start, at));
     let first = rival(340);
-    assert!(first.announce && first.send && first.alarm == Some(Alarm::SecondOwner(PEER)));
+    assert!(first.announce && first.send && first.alarm == Some(Alarm::SecondOwner(Rival::Machine(PEER))));
     let answers = (341..440).filter(|at| rival(*at).send).count();
     assert_eq!(answers, 0);
     assert!(rival(441).announce);
