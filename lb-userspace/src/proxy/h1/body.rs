@@ -15,17 +15,9 @@ const MAX_DIGITS: u8 = 16;
 const MAX_TRAILERS: usize = 8 * 1024;
 
 /// Fields that must not come as trailers, whoever allows them: RFC 9110 §6.5.1.
-const NEVER_TRAILERS: KnownSet = KnownSet::NEVER_COPIED.union(KnownSet::of(&[
+const NEVER_TRAILERS: KnownSet = KnownSet::NEVER_COPIED.union(KnownSet::OF_CLIENT).union(KnownSet::of(&[
     Known::Cookie,
     Known::SetCookie,
-    Known::XForwardedFor,
-    Known::XForwardedProto,
-    Known::XForwardedHost,
-    Known::XForwardedPort,
-    Known::XRealIp,
-    Known::XClusterClientIp,
-    Known::TrueClientIp,
-    Known::Forwarded,
     Known::Via,
     Known::Authorization,
     Known::ContentType,

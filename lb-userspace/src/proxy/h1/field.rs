@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::{
-    Known,
+    Known, KnownSet,
     scan::{self, NAME_BYTES, NameByte},
     slots::{Slot, Slots, Span},
 };
@@ -93,7 +93,7 @@ pub(super) fn line(
     if length == 0 || length == text.len() {
         return Err(BadField::Name);
     }
-    if has_underscore && !allow_underscore {
+    if has_underscore && (!allow_underscore || is_twin(&text[..length])) {
         return Ok(None);
     }
     let value = &text[length + 1..];
@@ -102,6 +102,17 @@ pub(super) fn line(
     let slot = Slot { name: Span::new(start, start + length), value, known: Known::of(&text[..length]), listed: false };
     slots.fields.push(slot);
     Ok(Some(slot))
+}
+
+/// Whether a name with `_` would, where `_` and `-` are one, pass for a field that only the proxy may write.
+fn is_twin(name: &[u8]) -> bool {
+    const LONGEST: usize = 32;
+    let mut buf = [0; LONGEST];
+    let Some(twin) = buf.get_mut(..name.len()) else { return false };
+    for (to, from) in twin.iter_mut().zip(name) {
+        *to = if *from == b'_' { b'-' } else { *from };
+    }
+    KnownSet::NEVER_COPIED.union(KnownSet::OF_CLIENT).contains(Known::of(twin))
 }
 
 /// The value of `Content-Length`: digits and nothing else, RFC 9110 §8.6. `None` where it is not, or above `u64::MAX`.

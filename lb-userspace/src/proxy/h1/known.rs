@@ -194,6 +194,18 @@ impl KnownSet {
         Known::ProxyAuthenticate,
     ]);
 
+    /// What tells a node who the client is: believed only of trusted proxies.
+    pub const OF_CLIENT: Self = Self::of(&[
+        Known::XForwardedFor,
+        Known::XForwardedProto,
+        Known::XForwardedHost,
+        Known::XForwardedPort,
+        Known::XRealIp,
+        Known::XClusterClientIp,
+        Known::TrueClientIp,
+        Known::Forwarded,
+    ]);
+
     /// These.
     #[must_use]
     pub const fn of(names: &[Known]) -> Self {

@@ -344,7 +344,7 @@ impl<'a> RequestHead<'a> {
     }
 
     /// The fields in their order.
-    pub fn fields(&self) -> impl Iterator<Item = Field<'a>> + Clone + use<'a> {
+    pub fn fields(&self) -> impl DoubleEndedIterator<Item = Field<'a>> + Clone + use<'a> {
         self.slots.iter(self.buf)
     }
 

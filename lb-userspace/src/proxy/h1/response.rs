@@ -331,7 +331,7 @@ impl<'a> ResponseHead<'a> {
     }
 
     /// The fields in their order.
-    pub fn fields(&self) -> impl Iterator<Item = Field<'a>> + Clone + use<'a> {
+    pub fn fields(&self) -> impl DoubleEndedIterator<Item = Field<'a>> + Clone + use<'a> {
         self.slots.iter(self.buf)
     }
 

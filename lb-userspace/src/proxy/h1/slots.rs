@@ -97,7 +97,7 @@ impl Slots {
     }
 
     /// The fields, from the buffer that they were found in.
-    pub(super) fn iter<'a>(&'a self, buf: &'a [u8]) -> impl Iterator<Item = Field<'a>> + Clone {
+    pub(super) fn iter<'a>(&'a self, buf: &'a [u8]) -> impl DoubleEndedIterator<Item = Field<'a>> + Clone {
         self.fields.iter().map(move |slot| Field {
             name: slot.name.of(buf),
             value: slot.value.of(buf),
