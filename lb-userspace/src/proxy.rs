@@ -5,8 +5,11 @@
 //! It must never open files or bind ports in the worker, and never touch BPF maps. Called by `daemon`.
 
 pub mod buffer;
+pub mod client_hello;
 pub mod facts;
 pub mod h1;
+pub mod identity;
 pub mod path;
+pub mod proxy_protocol;
 pub mod reactor;
 pub mod pool;
