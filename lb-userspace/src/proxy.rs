@@ -10,6 +10,13 @@ pub mod facts;
 pub mod h1;
 pub mod identity;
 pub mod path;
+pub mod pool;
 pub mod proxy_protocol;
 pub mod reactor;
-pub mod pool;
+mod serve;
+pub mod stream;
+#[cfg(test)]
+mod testing;
+pub mod transfer;
+mod upstream;
+pub mod worker;

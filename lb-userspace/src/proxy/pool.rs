@@ -51,6 +51,14 @@ const MAX_FAILURE_POOLS: usize = 8;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PoolId(u16);
 
+impl PoolId {
+    /// Its place in [`Pools::iter`].
+    #[must_use]
+    pub fn index(self) -> usize {
+        usize::from(self.0)
+    }
+}
+
 /// One of the worker's threads.
 #[derive(Clone, Copy, Debug)]
 pub struct Thread {

@@ -1,0 +1,135 @@
+//! Generic TCP: a connection gets a node, and bytes go both ways, whoever speaks first.
+
+use std::{
+    borrow::Cow,
+    net::{IpAddr, SocketAddr},
+    rc::Rc,
+};
+
+use super::tunnel::{End, Tunnel};
+use crate::proxy::{
+    facts::{Facts, TlsFacts},
+    pool::{
+        Lease, NodeSet,
+        retry::{Attempt, Decision, Failure},
+    },
+    reactor::Deadline,
+    stream::Stream,
+    upstream,
+    worker::{
+        plan::VirtualServer,
+        thread::{Worker, now},
+    },
+};
+
+/// A connection of generic TCP as schedulers and persistence see it.
+#[derive(Debug)]
+struct Connection {
+    client: SocketAddr,
+    local: SocketAddr,
+}
+
+impl Facts for Connection {
+    fn client(&self) -> IpAddr {
+        self.client.ip().to_canonical()
+    }
+
+    fn local(&self) -> SocketAddr {
+        self.local
+    }
+
+    fn method(&self) -> &str {
+        ""
+    }
+
+    fn host(&self) -> &str {
+        ""
+    }
+
+    fn path(&self) -> &str {
+        ""
+    }
+
+    fn raw_url(&self) -> &str {
+        ""
+    }
+
+    fn query(&self) -> Option<&str> {
+        None
+    }
+
+    fn header(&self, _: &str) -> Option<Cow<'_, str>> {
+        None
+    }
+
+    fn version(&self) -> &str {
+        ""
+    }
+
+    fn tls(&self) -> Option<&TlsFacts> {
+        None
+    }
+}
+
+/// Serves a connection to its end.
+pub(super) async fn serve(worker: &Rc<Worker>, server: &VirtualServer, mut client: Stream, peer: SocketAddr) {
+    let deadline = Deadline::new();
+    let Ok(local) = client.socket().local_address() else { return };
+    let facts = Connection { client: peer, local };
+    let Some((lease, mut node)) = connect(worker, server, &facts, &deadline).await else {
+        // The client is to see that it was not served, not an empty answer.
+        client.socket().reset_on_close();
+        return;
+    };
+    let idle = u64::try_from(server.settings.timeouts.idle.as_millis()).unwrap_or(u64::MAX);
+    let mut tunnel = Tunnel::new(None, None);
+    let begin = now();
+    match tunnel.run(&mut client, &mut node, &deadline, idle).await {
+        End::Complete | End::Idle => {}
+        End::Client(_) => node.socket().reset_on_close(),
+        End::Node(_) => {
+            client.socket().reset_on_close();
+            if tunnel.down() == 0 {
+                lease.early_close(now());
+            }
+        }
+    }
+    if tunnel.down() > 0 {
+        lease.first_byte(now() - begin, now());
+    }
+}
+
+/// A node and a connection to it: another node where the first cannot be reached.
+async fn connect(
+    worker: &Rc<Worker>,
+    server: &VirtualServer,
+    facts: &Connection,
+    deadline: &Deadline,
+) -> Option<(Lease, Stream)> {
+    let plan = worker.plan();
+    let pool = server.pool?;
+    let mut tried = NodeSet::default();
+    for attempts in 1.. {
+        let lease = upstream::choose(worker, &plan, pool, facts, &tried, deadline).await.ok()?;
+        match upstream::connect(&lease, deadline).await {
+            Ok(stream) => return Some((lease, stream)),
+            Err(error) => {
+                tracing::debug!(pool = lease.pool().name(), node = lease.node().name(), %error, "no connection");
+                let attempt = Attempt {
+                    method: facts.method(),
+                    sent: false,
+                    answered: false,
+                    replayable: true,
+                    failure: Failure::Connect,
+                    attempts,
+                    timed_out: 0,
+                };
+                if matches!(lease.pool().after_failure(&attempt, now()), Decision::GiveUp(_)) {
+                    return None;
+                }
+                tried.insert(lease.node().id());
+            }
+        }
+    }
+    None
+}

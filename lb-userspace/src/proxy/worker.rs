@@ -1,0 +1,177 @@
+//! The engine of the worker process: a thread for each core with listeners, connections and node connections of its own.
+//!
+//! Threads share nothing on a request's way. A new plan reaches each thread as a message; a thread compiles it between two
+//! tasks, requests that run keep what they began with, and no connection is cut. Must never open files or bind ports: the
+//! listening sockets are given to it. Called by `proxy`'s worker process, and by benchmarks and tests in their own.
+
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use tokio::sync::mpsc;
+
+use crate::{control::proxy::ProxyPlan, proxy::pool};
+
+mod accept;
+pub(crate) mod plan;
+pub(crate) mod thread;
+
+#[cfg(test)]
+mod tests;
+
+use thread::Command;
+
+/// Listening sockets of one address of a virtual server.
+#[derive(Debug)]
+pub struct Listen {
+    /// The virtual server's name.
+    pub virtual_server: String,
+    /// The address as it stands in the virtual server's `listen`: when it is gone from there, the sockets are closed.
+    pub address: SocketAddr,
+    /// One socket for each thread, all bound to the address with `SO_REUSEPORT`.
+    pub sockets: Vec<TcpListener>,
+}
+
+/// Starts workers' threads.
+#[derive(Debug)]
+pub struct Engine;
+
+/// A running engine. Dropped, its threads end at once.
+#[derive(Debug)]
+pub struct Handle {
+    threads: Vec<Thread>,
+    pools: Arc<pool::Shared>,
+}
+
+#[derive(Debug)]
+struct Thread {
+    commands: mpsc::UnboundedSender<Command>,
+    shared: Arc<Shared>,
+    join: Option<JoinHandle<io::Result<()>>>,
+}
+
+/// What a thread tells of itself: written by it alone.
+#[derive(Debug, Default)]
+pub(crate) struct Shared {
+    /// Grows as long as the thread turns, at least once a second.
+    beats: AtomicU64,
+    connections: AtomicUsize,
+    generation: AtomicU64,
+}
+
+/// What a thread is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ThreadState {
+    /// Grows at least once a second while the thread serves: one that stands still hangs.
+    pub beats: u64,
+    /// Client connections.
+    pub connections: usize,
+    /// Generation of the plan it serves by.
+    pub generation: u64,
+    /// Whether it has ended.
+    pub ended: bool,
+}
+
+impl Engine {
+    /// Starts `threads` threads that serve `plan` on `listeners`.
+    ///
+    /// # Errors
+    /// When a thread cannot be started.
+    pub fn start(plan: Arc<ProxyPlan>, listeners: Vec<Listen>, threads: usize) -> io::Result<Handle> {
+        let pools = pool::Shared::new();
+        let mut started = Vec::with_capacity(threads);
+        for index in 0..threads {
+            let (commands, receiver) = mpsc::unbounded_channel();
+            let shared = Arc::new(Shared::default());
+            let (own, own_pools) = (Arc::clone(&shared), Arc::clone(&pools));
+            let join = std::thread::Builder::new()
+                .name(format!("lb-worker-{index}"))
+                .spawn(move || thread::main(index, threads, own_pools, own, receiver))?;
+            started.push(Thread { commands, shared, join: Some(join) });
+        }
+        let handle = Handle { threads: started, pools };
+        handle.swap(plan, listeners);
+        Ok(handle)
+    }
+}
+
+impl Handle {
+    /// Lets all threads go on by `plan`, with the sockets of addresses that are new in it. Requests that run end as they
+    /// began, no connection is cut, and sockets of addresses that are gone are closed.
+    pub fn swap(&self, plan: Arc<ProxyPlan>, added: Vec<Listen>) {
+        let mut shares: Vec<Vec<thread::Share>> = self.threads.iter().map(|_| Vec::new()).collect();
+        for listen in added {
+            for (share, socket) in shares.iter_mut().zip(listen.sockets) {
+                share.push(thread::Share {
+                    virtual_server: listen.virtual_server.clone(),
+                    address: listen.address,
+                    socket,
+                });
+            }
+        }
+        for (thread, share) in self.threads.iter().zip(shares) {
+            thread.send(Command::Swap(Arc::clone(&plan), share));
+        }
+    }
+
+    /// Stops accepting, lets requests end, and tells clients to come again on another connection; what is still open after
+    /// `longest` is cut. Returns at once; [`Handle::is_done`] tells the end.
+    pub fn drain(&self, longest: Duration) {
+        for thread in &self.threads {
+            thread.send(Command::Drain(longest));
+        }
+    }
+
+    /// Whether all threads have ended.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.threads.iter().all(|thread| thread.join.as_ref().is_none_or(JoinHandle::is_finished))
+    }
+
+    /// What each thread is doing.
+    #[must_use]
+    pub fn states(&self) -> Vec<ThreadState> {
+        self.threads.iter().map(Thread::state).collect()
+    }
+
+    /// What the threads share of their pools: events of passive monitoring, operators' words about nodes.
+    #[must_use]
+    pub fn pools(&self) -> &Arc<pool::Shared> {
+        &self.pools
+    }
+
+    /// Waits until all threads have ended, after [`Handle::drain`].
+    ///
+    /// # Errors
+    /// The first thread's that failed.
+    pub fn join(mut self) -> io::Result<()> {
+        let joins = self.threads.iter_mut().filter_map(|thread| thread.join.take()).collect::<Vec<_>>();
+        joins
+            .into_iter()
+            .map(|join| join.join().unwrap_or_else(|_| Err(io::Error::other("a thread panicked"))))
+            .collect()
+    }
+}
+
+impl Thread {
+    fn send(&self, command: Command) {
+        // A thread that has ended takes no command; `states` tells that it has.
+        let _ = self.commands.send(command);
+    }
+
+    fn state(&self) -> ThreadState {
+        ThreadState {
+            beats: self.shared.beats.load(Ordering::Relaxed),
+            connections: self.shared.connections.load(Ordering::Relaxed),
+            generation: self.shared.generation.load(Ordering::Relaxed),
+            ended: self.join.as_ref().is_none_or(JoinHandle::is_finished),
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! A thread of the worker: takes commands, holds what its connections share.
+
+use std::{
+    cell::{Cell, RefCell},
+    io,
+    net::{SocketAddr, TcpListener},
+    rc::Rc,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use tokio::sync::{mpsc, watch};
+
+use super::{Shared, accept, plan::Compiled};
+use crate::{
+    control::proxy::ProxyPlan,
+    proxy::{
+        pool,
+        reactor::{self, Deadline, Listener},
+        upstream::millis,
+    },
+};
+
+/// How often a thread tells that it lives, and looks after its idle connections.
+const BEAT_MS: u64 = 500;
+
+/// What a thread is told.
+#[derive(Debug)]
+pub(super) enum Command {
+    /// Go on by this plan, with these sockets in addition.
+    Swap(Arc<ProxyPlan>, Vec<Share>),
+    /// Accept no more, end what is open within this time.
+    Drain(Duration),
+}
+
+/// A thread's socket of an address.
+#[derive(Debug)]
+pub(super) struct Share {
+    pub(super) virtual_server: String,
+    pub(super) address: SocketAddr,
+    pub(super) socket: TcpListener,
+}
+
+/// What the connections of a thread share.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    plan: RefCell<Rc<Compiled>>,
+    shared: Arc<Shared>,
+    draining: Cell<bool>,
+    connections: Cell<usize>,
+    random: Cell<u64>,
+    accept_failures: Cell<u64>,
+}
+
+/// A listener's task: dropping the sender ends it.
+struct Accepting {
+    virtual_server: String,
+    address: SocketAddr,
+    _stop: watch::Sender<bool>,
+}
+
+/// Counts a client's connection as long as it lives.
+#[derive(Debug)]
+pub(crate) struct Connected(Rc<Worker>);
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        self.0.count(self.0.connections.get() - 1);
+    }
+}
+
+impl Worker {
+    /// The plan as it is now: a request takes it once, and keeps it.
+    pub(crate) fn plan(&self) -> Rc<Compiled> {
+        Rc::clone(&self.plan.borrow())
+    }
+
+    /// Whether connections are to be closed after their request.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.get()
+    }
+
+    /// Counts a client's connection.
+    pub(crate) fn connected(self: &Rc<Self>) -> Connected {
+        self.count(self.connections.get() + 1);
+        Connected(Rc::clone(self))
+    }
+
+    fn count(&self, connections: usize) {
+        self.connections.set(connections);
+        self.shared.connections.store(connections, Ordering::Relaxed);
+    }
+
+    /// A random number: for schedulers, not for secrets (xorshift64*).
+    pub(crate) fn random(&self) -> u64 {
+        let mut x = self.random.get();
+        x ^= x >> 12;
+        x ^= x << 25;
+        x ^= x >> 27;
+        self.random.set(x);
+        x.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    /// Nothing can be accepted for now. Logged once in a while: it comes again every tenth of a second.
+    pub(super) fn accept_failed(&self, error: &io::Error) {
+        let before = self.accept_failures.replace(self.accept_failures.get() + 1);
+        if before % 600 == 0 {
+            tracing::warn!(%error, "cannot accept connections: they wait in the backlog");
+        }
+    }
+}
+
+/// The thread: runs until it is drained, or its commands end.
+pub(super) fn main(
+    index: usize,
+    count: usize,
+    pools: Arc<pool::Shared>,
+    shared: Arc<Shared>,
+    commands: mpsc::UnboundedReceiver<Command>,
+) -> io::Result<()> {
+    reactor::run(serve(index, count, pools, shared, commands))
+}
+
+async fn serve(
+    index: usize,
+    count: usize,
+    pools: Arc<pool::Shared>,
+    shared: Arc<Shared>,
+    mut commands: mpsc::UnboundedReceiver<Command>,
+) {
+    let thread = pool::Thread { index, count };
+    let worker = Rc::new(Worker {
+        plan: RefCell::new(Rc::new(Compiled::empty(&pools, thread))),
+        shared,
+        draining: Cell::new(false),
+        connections: Cell::new(0),
+        // Any odd number that differs from thread to thread.
+        random: Cell::new(0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(index as u64 * 2 + 1)),
+        accept_failures: Cell::new(0),
+    });
+    let deadline = Deadline::new();
+    let mut accepting: Vec<Accepting> = Vec::new();
+    let mut end_ms = u64::MAX;
+    loop {
+        let now_ms = reactor::now_ms();
+        if worker.draining.get() && (worker.connections.get() == 0 || now_ms >= end_ms) {
+            return;
+        }
+        worker.shared.beats.fetch_add(1, Ordering::Relaxed);
+        worker.plan.borrow().tend();
+        match deadline.within((now_ms + BEAT_MS).min(end_ms), commands.recv()).await {
+            Err(_) => {}
+            Ok(None) => return,
+            Ok(Some(Command::Swap(plan, shares))) => swap(&worker, &plan, shares, &mut accepting),
+            Ok(Some(Command::Drain(longest))) => {
+                accepting.clear();
+                worker.draining.set(true);
+                end_ms = reactor::now_ms().saturating_add(millis(longest));
+            }
+        }
+    }
+}
+
+/// Compiles a plan, ends listeners that are gone from it and starts those that are new.
+fn swap(worker: &Rc<Worker>, plan: &Arc<ProxyPlan>, shares: Vec<Share>, accepting: &mut Vec<Accepting>) {
+    let compiled = Rc::new(worker.plan.borrow().next(plan));
+    accepting.retain(|listener| {
+        plan.virtual_servers
+            .get(&listener.virtual_server)
+            .is_some_and(|server| server.listen.contains(&listener.address))
+    });
+    *worker.plan.borrow_mut() = Rc::clone(&compiled);
+    worker.shared.generation.store(plan.generation, Ordering::Relaxed);
+    for share in shares {
+        let Some(id) = compiled.id(&share.virtual_server) else { continue };
+        let listener = match Listener::new(share.socket) {
+            Ok(listener) => listener,
+            Err(error) => {
+                tracing::error!(virtual_server = share.virtual_server, address = %share.address, %error, "cannot listen");
+                continue;
+            }
+        };
+        let (stop, stopped) = watch::channel(false);
+        reactor::spawn(accept::run(Rc::clone(worker), id, listener, stopped));
+        accepting.push(Accepting { virtual_server: share.virtual_server, address: share.address, _stop: stop });
+    }
+}
+
+/// The time of this round of the loop, on the clock that all threads share.
+pub(crate) fn now() -> Duration {
+    Duration::from_micros(reactor::now_us())
+}
