@@ -16,6 +16,7 @@ pub mod http;
 pub mod log;
 pub mod pool;
 pub mod rule;
+pub mod template;
 pub mod tls;
 
 /// Everything the worker does.

@@ -44,6 +44,24 @@ pub trait Facts {
     }
 }
 
+/// The head of a response as rules and logs see it.
+pub trait ResponseFacts {
+    /// The status.
+    fn status(&self) -> u16;
+    /// A response header field by its lower-case name; several are joined by `, `.
+    fn header(&self, name: &str) -> Option<Cow<'_, str>>;
+}
+
+/// Tells requests apart: in logs, events and what nodes are told. Shown as 32 hexadecimal digits, as W3C's trace ids are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct RequestId(pub u128);
+
+impl std::fmt::Display for RequestId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
 /// What the TLS handshake with the client said.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TlsFacts {

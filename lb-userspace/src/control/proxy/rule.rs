@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+pub mod check;
+
 /// The rules of a virtual server.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rules {
@@ -109,9 +111,8 @@ pub enum Test {
     Range(u64, u64),
 }
 
-/// What a rule does. Texts may use macros: `%{host}`, `%{path}`, `%{query}`, `%{client_address}`, `%{header:NAME}`,
-/// `%{cookie:NAME}`, `%{node}`, `%{request_id}`, `%{1}` (group of the last regex that matched). Values are checked for
-/// control characters after expansion.
+/// What a rule does. Texts may use the macros of [`super::template::Macro`], such as `%{host}`, `%{header:NAME}` or `%{1}`
+/// (group of the last regex that matched). Values are checked for control characters after expansion.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
