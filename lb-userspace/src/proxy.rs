@@ -9,11 +9,14 @@ pub mod client_hello;
 pub mod facts;
 pub mod h1;
 pub mod identity;
+pub mod limit;
 pub mod path;
 pub mod pool;
 pub mod proxy_protocol;
 pub mod reactor;
+pub mod rules;
 mod serve;
+pub mod stats;
 pub mod stream;
 #[cfg(test)]
 mod testing;

@@ -57,6 +57,12 @@ impl PoolId {
     pub fn index(self) -> usize {
         usize::from(self.0)
     }
+
+    /// The pool at that position of the plan that the `Pools` is compiled from: for rules, which are compiled from it, too.
+    #[must_use]
+    pub(super) fn at(position: u16) -> Self {
+        Self(position)
+    }
 }
 
 /// One of the worker's threads.

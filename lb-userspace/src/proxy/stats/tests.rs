@@ -1,0 +1,103 @@
+//! Counters added up over threads, kept over plans, and shown.
+
+use super::*;
+
+#[test]
+fn threads_are_added_up() {
+    let stats = Stats::new(2);
+    for (thread, status) in [(0, 200), (0, 204), (1, 503), (1, 0), (1, 799)] {
+        let thread = stats.thread(thread).unwrap();
+        thread.virtual_server("web").finish(status, Duration::from_millis(3), 100, 1000);
+        thread.pool("app").requests.add(status);
+        thread.node("app", "a").time_to_head.record(Duration::from_millis(2));
+    }
+    stats.thread(0).unwrap().virtual_server("web").connections.enter();
+    stats.thread(1).unwrap().virtual_server("web").connections.enter();
+    stats.thread(1).unwrap().virtual_server("web").connections.leave();
+    stats.thread(1).unwrap().virtual_server("web").refuse(Refused::Rate);
+    stats.thread(0).unwrap().virtual_server("web").refuse(Refused::Internal);
+    let snapshot = stats.snapshot();
+    let web = &snapshot.virtual_servers["web"];
+    assert_eq!((web.requests, web.bytes_received, web.bytes_sent), ([2, 0, 2, 0, 0, 1], 500, 5000));
+    assert_eq!((web.duration.count(), web.connections), (5, 1));
+    assert_eq!(web.refused, BTreeMap::from([("rate".to_owned(), 1), ("internal".to_owned(), 1)]));
+    assert_eq!(snapshot.pools["app"].requests, [2, 0, 2, 0, 0, 1]);
+    assert_eq!(snapshot.nodes["app"]["a"].time_to_head.count(), 5);
+    assert!(stats.thread(2).is_none());
+}
+
+#[test]
+fn rules_keep_their_counters_when_others_come_and_go() {
+    let stats = Stats::new(1);
+    let thread = stats.thread(0).unwrap();
+    let before = thread.rules("web", ["a", "b"].into_iter());
+    before[1].add(3);
+    let after = thread.rules("web", ["new", "b"].into_iter());
+    after[1].add(1);
+    assert_eq!(stats.snapshot().rules["web"]["b"], 4);
+    assert_eq!(thread.rules("other", ["b"].into_iter())[0].read(), 0);
+}
+
+#[test]
+fn what_is_not_in_the_plan_is_forgotten() {
+    let stats = Stats::new(1);
+    let thread = stats.thread(0).unwrap();
+    let held = thread.virtual_server("gone");
+    let _ = (thread.pool("gone"), thread.node("gone", "a"), thread.rules("gone", ["r"].into_iter()));
+    stats.retain(&ProxyPlan::default());
+    held.accepted.add(1);
+    assert_eq!(stats.snapshot(), Snapshot::default());
+}
+
+#[test]
+fn every_refusal_has_its_own_counter_and_word() {
+    let stats = VirtualServerStats::default();
+    let mut words = BTreeSet::new();
+    for (position, why) in Refused::ALL.iter().enumerate() {
+        stats.refuse(*why);
+        assert_eq!(stats.refused[position].read(), 1, "{why:?}");
+        assert!(words.insert(why.name()), "{why:?}");
+    }
+}
+
+#[test]
+fn a_page_is_what_prometheus_reads() {
+    let stats = Stats::new(1);
+    let thread = stats.thread(0).unwrap();
+    let web = thread.virtual_server("we\"b");
+    web.finish(200, Duration::from_micros(100), 10, 20);
+    web.finish(404, Duration::from_micros(300), 10, 20);
+    web.refuse(Refused::NoNode);
+    thread.rules("we\"b", ["r"].into_iter())[0].add(2);
+    thread.node("app", "a").time_to_head.record(Duration::from_micros(1500));
+    let _ = thread.pool("app");
+    let page = render(&stats.snapshot());
+    for line in [
+        "lb_http_requests_total{virtual_server=\"we\\\"b\",code_class=\"2xx\"} 1",
+        "lb_http_requests_total{virtual_server=\"we\\\"b\",code_class=\"4xx\"} 1",
+        "lb_http_request_duration_seconds_bucket{virtual_server=\"we\\\"b\",le=\"0.000128\"} 1",
+        "lb_http_request_duration_seconds_bucket{virtual_server=\"we\\\"b\",le=\"0.000256\"} 1",
+        "lb_http_request_duration_seconds_bucket{virtual_server=\"we\\\"b\",le=\"0.000512\"} 2",
+        "lb_http_request_duration_seconds_bucket{virtual_server=\"we\\\"b\",le=\"+Inf\"} 2",
+        "lb_http_request_duration_seconds_sum{virtual_server=\"we\\\"b\"} 0.0004",
+        "lb_http_request_duration_seconds_count{virtual_server=\"we\\\"b\"} 2",
+        "lb_proxy_refused_total{virtual_server=\"we\\\"b\",reason=\"no_node\"} 1",
+        "lb_rule_matches_total{virtual_server=\"we\\\"b\",rule=\"r\"} 2",
+        "lb_node_response_seconds_sum{pool=\"app\",node=\"a\"} 0.0015",
+        "lb_access_log_dropped_lines_total 0",
+    ] {
+        assert!(page.lines().any(|other| other == line), "{line} is not in\n{page}");
+    }
+    // Each family is declared once, before its samples, and each sample is a number.
+    let mut families = BTreeSet::new();
+    let mut current = "";
+    for line in page.lines() {
+        if let Some(declared) = line.strip_prefix("# TYPE ") {
+            current = declared.split(' ').next().unwrap();
+            assert!(families.insert(current), "{current} twice");
+        } else if !line.starts_with('#') {
+            assert!(line.starts_with(current), "{line} under {current}");
+            assert!(line.rsplit_once(' ').unwrap().1.parse::<f64>().is_ok(), "{line}");
+        }
+    }
+}
