@@ -9,6 +9,7 @@
 pub mod advertiser;
 pub mod announce;
 pub mod carp;
+pub mod cluster;
 pub mod election;
 pub mod heartbeat;
 pub mod vips;
