@@ -12,6 +12,7 @@ pub mod carp;
 pub mod cluster;
 pub mod election;
 pub mod heartbeat;
+pub mod host;
 pub mod vips;
 pub mod vrrp;
 
@@ -53,6 +54,17 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// The thread of failover.
+    #[error("cannot start the failover thread: {0}")]
+    Thread(io::Error),
+    /// The sockets of heartbeats.
+    #[error("cannot listen for heartbeats on {listen:?}: {source} (are the addresses this machine's, and the ports free?)")]
+    Heartbeats {
+        /// Where.
+        listen: Vec<std::net::SocketAddr>,
+        /// Why.
+        source: io::Error,
+    },
     /// The kernel refused a request.
     #[error("{source}")]
     Netlink {
@@ -75,10 +87,14 @@ pub enum Error {
     Left(String),
 }
 
+/// How long [`StaticVips::set_now`] waits: heartbeats must not wait longer for a slow kernel.
+const SET_WITHIN: std::time::Duration = std::time::Duration::from_millis(100);
+
 /// The task that keeps the VIPs up. When this is dropped it ends and the addresses stay.
 #[derive(Debug)]
 pub struct StaticVips {
     wanted: watch::Sender<Option<BTreeSet<RaisedVip>>>,
+    orders: mpsc::UnboundedSender<engine::Order>,
     withdraw: mpsc::Sender<oneshot::Sender<Result<(), Error>>>,
     problems: watch::Receiver<Vec<String>>,
     engine: AbortHandle,
@@ -90,15 +106,31 @@ impl StaticVips {
     pub fn spawn(state_dir: &Path) -> Result<Self, Error> {
         let (wanted, changed) = watch::channel(None);
         let (withdraw, withdrawn) = mpsc::channel(1);
+        let (orders, ordered) = mpsc::unbounded_channel();
         let (problem, problems) = watch::channel(Vec::new());
         let engine = engine::Engine::new(state_dir, problem)?;
-        let engine = tokio::spawn(engine.run(changed, withdrawn)).abort_handle();
-        Ok(Self { wanted, withdraw, problems, engine })
+        let engine = tokio::spawn(engine.run(changed, ordered, withdrawn)).abort_handle();
+        Ok(Self { wanted, orders, withdraw, problems, engine })
     }
 
     /// Replaces the VIPs. Those that stay are not touched.
     pub fn set(&self, vips: Vec<RaisedVip>) {
         self.wanted.send_replace(Some(vips.into_iter().collect()));
+    }
+
+    /// As [`StaticVips::set`], and waits until the kernel was asked for all of it, at most [`SET_WITHIN`].
+    pub async fn set_now(&self, vips: BTreeSet<RaisedVip>) {
+        let (done, answer) = oneshot::channel();
+        // An engine that has ended has nothing to do any more; one that is slow goes on by itself.
+        if self.orders.send(engine::Order::Set(vips, done)).is_ok() {
+            let _ = tokio::time::timeout(SET_WITHIN, answer).await;
+        }
+    }
+
+    /// Announces those of these VIPs that are up: at once, and again later.
+    pub fn announce(&self, vips: BTreeSet<RaisedVip>) {
+        // An engine that has ended announces nothing.
+        let _ = self.orders.send(engine::Order::Announce(vips));
     }
 
     /// What keeps VIPs from being up, one sentence each: `VIP 192.0.2.10: interface eth0 does not exist (yet)`.

@@ -18,8 +18,13 @@ use super::{
 mod output;
 #[cfg(test)]
 mod tests;
+mod thread;
 
-pub use self::output::{Counters, GroupStatus, Incident, MachineStatus, Output, Status};
+pub(super) use self::thread::{Addresses, Order, Task, open};
+pub use self::{
+    output::{Counters, GroupStatus, Incident, MachineStatus, Output, Status},
+    thread::{INCIDENTS, Paths},
+};
 
 /// A machine is forgotten by `status` when it was not heard for so long.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(24 * 3_600);
@@ -59,8 +64,13 @@ pub struct Group {
 pub enum Command {
     /// The groups from now on. Those that stay are not touched.
     Groups(Vec<Group>),
-    /// Why this machine should own nothing; `None`: it is well.
-    Fault(Option<String>),
+    /// Why this machine should own nothing, as one of several watchers sees it; `None`: to that one, it is well.
+    Fault {
+        /// Who says so: `front end`, `nodes`, `worker`, `heartbeats`.
+        watcher: &'static str,
+        /// Why.
+        why: Option<String>,
+    },
     /// Moves a group, by name, to a machine or to the best other one.
     Move {
         /// Which.
@@ -102,7 +112,7 @@ pub struct Cluster {
     removed: BTreeMap<GroupId, u32>,
     seen: BTreeMap<MachineId, Seen>,
     counters: Counters,
-    fault: Option<String>,
+    faults: BTreeMap<&'static str, String>,
     in_maintenance: bool,
     sequence: u64,
     next_heartbeat: Instant,
@@ -119,7 +129,7 @@ impl Cluster {
             removed: BTreeMap::new(),
             seen: BTreeMap::new(),
             counters: Counters::default(),
-            fault: None,
+            faults: BTreeMap::new(),
             in_maintenance: false,
             sequence: 0,
             next_heartbeat: now,
@@ -178,10 +188,13 @@ impl Cluster {
         let mut last_words = Vec::new();
         match command {
             Command::Groups(groups) => self.set_groups(groups, &mut output, &mut last_words, now),
-            Command::Fault(fault) => {
-                self.fault.clone_from(&fault);
+            Command::Fault { watcher, why } => {
+                match why {
+                    Some(why) => self.faults.insert(watcher, why),
+                    None => self.faults.remove(watcher),
+                };
                 for id in self.ids() {
-                    self.step(id, Event::Fault(fault.clone()), &mut output, &mut last_words, now);
+                    self.step(id, Event::Fault(self.fault()), &mut output, &mut last_words, now);
                 }
             }
             Command::Move { group, to } => {
@@ -231,9 +244,15 @@ impl Cluster {
             groups: self.members.iter().map(group).collect(),
             machines: self.seen.iter().filter(lately).map(machine).collect(),
             counters: self.counters,
-            fault: self.fault.clone(),
+            fault: self.fault(),
             in_maintenance: self.in_maintenance,
         }
+    }
+
+    /// All that is wrong with this machine, in one sentence.
+    fn fault(&self) -> Option<String> {
+        let faults: Vec<String> = self.faults.iter().map(|(watcher, why)| format!("{watcher}: {why}")).collect();
+        (!faults.is_empty()).then(|| faults.join("; "))
     }
 
     fn ids(&self) -> Vec<GroupId> {
@@ -273,7 +292,7 @@ impl Cluster {
             if !self.in_maintenance {
                 election.apply(Event::Start, now);
             }
-            election.apply(Event::Fault(self.fault.clone()), now);
+            election.apply(Event::Fault(self.fault()), now);
             self.members.insert(id, Member { group, election, since: now, why: "started".to_owned() });
         }
     }

@@ -179,7 +179,9 @@ impl Election {
             Event::Tick => {}
             Event::Heard { from, says, hears_us } => self.hear(from, says, hears_us, &mut changes, now),
             Event::Fault(fault) => {
-                self.settled_since = now;
+                if fault.is_some() != self.fault.is_some() {
+                    self.settled_since = now;
+                }
                 self.fault = fault;
             }
             Event::Move(to) => self.move_to(to, &mut changes, now),

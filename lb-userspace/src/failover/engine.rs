@@ -30,6 +30,15 @@ const OBSERVE_AGAIN: Duration = Duration::from_secs(1);
 /// What sends the result of a withdrawal.
 pub(super) type Done = oneshot::Sender<Result<(), Error>>;
 
+/// What is ordered beside the set of wanted VIPs.
+#[derive(Debug)]
+pub(super) enum Order {
+    /// These VIPs are to be up; the answer comes when the kernel was asked.
+    Set(BTreeSet<RaisedVip>, oneshot::Sender<()>),
+    /// These are to be announced again.
+    Announce(BTreeSet<RaisedVip>),
+}
+
 #[derive(Debug)]
 pub(super) struct Engine {
     vips: Vips,
@@ -68,6 +77,7 @@ impl Engine {
     pub(super) async fn run(
         mut self,
         mut wanted: watch::Receiver<Option<BTreeSet<RaisedVip>>>,
+        mut orders: mpsc::UnboundedReceiver<Order>,
         mut withdraw: mpsc::Receiver<Done>,
     ) {
         loop {
@@ -78,6 +88,14 @@ impl Engine {
                     let vips = wanted.borrow_and_update().clone();
                     self.step(Event::Wanted(vips.unwrap_or_default())).await;
                 }
+                Some(order) = orders.recv() => match order {
+                    Order::Set(vips, done) => {
+                        self.step(Event::Wanted(vips)).await;
+                        // Who asked has stopped waiting.
+                        let _ = done.send(());
+                    }
+                    Order::Announce(vips) => self.step(Event::Announce(vips)).await,
+                },
                 done = withdraw.recv() => {
                     let Some(done) = done else { return };
                     // Nobody waits for the answer: there is nobody to tell.

@@ -48,6 +48,8 @@ pub enum Event {
     Observed(Snapshot),
     /// An address asked for was there already: it is not ours.
     WasThere(RaisedVip),
+    /// Somebody else may have answered for these VIPs: those that are up are announced anew.
+    Announce(BTreeSet<RaisedVip>),
     /// Time has passed.
     Tick,
 }
@@ -125,6 +127,11 @@ impl Vips {
             Event::Observed(snapshot) => self.observed = Some(snapshot),
             Event::WasThere(vip) => {
                 self.ours.remove(&vip);
+            }
+            Event::Announce(vips) => {
+                for state in self.announced.iter_mut().filter_map(|(vip, state)| vips.contains(vip).then_some(state)) {
+                    (state.left, state.due) = (ANNOUNCEMENTS, now);
+                }
             }
             Event::Tick => {}
         }

@@ -1,0 +1,91 @@
+//! Real threads and datagrams over loopback.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use super::Host;
+use crate::failover::{
+    cluster::{Command, Group, Incident, Machine, Paths},
+    election::{MachineId, Role},
+    heartbeat::{Boot, Key},
+};
+
+fn host(index: u64, ports: [u16; 2], state: &tempfile::TempDir) -> Host {
+    let address = |index: usize| SocketAddr::from(([127, 0, 0, 1], ports[index]));
+    let own = usize::try_from(index).unwrap();
+    let machine = Machine {
+        id: MachineId(index + 1),
+        boot: Boot(index + 1_000),
+        keys: vec![Key::new(1, b"a key of the cluster")],
+        names: BTreeMap::new(),
+        interval: Duration::from_millis(20),
+        misses: 3,
+    };
+    let paths = Paths { listen: vec![address(own)], peers: vec![address(1 - own)] };
+    Host::start(state.path(), machine, paths, || Ok(())).unwrap()
+}
+
+fn group(priority: u8) -> Command {
+    let group = Group { name: "web".into(), priority, failback: true, failback_delay: Duration::from_millis(100) };
+    Command::Groups(vec![group])
+}
+
+fn free_ports() -> [u16; 2] {
+    let sockets = [(); 2].map(|()| std::net::UdpSocket::bind("127.0.0.1:0").unwrap());
+    sockets.each_ref().map(|socket| socket.local_addr().unwrap().port())
+}
+
+fn wait_for(what: &str, condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while !condition() {
+        assert!(Instant::now() < deadline, "{what} did not happen within 5 s");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn role(host: &Host) -> Role {
+    host.status().groups.first().map_or(Role::Idle, |group| group.role)
+}
+
+#[test]
+fn two_machines_elect_move_and_leave_over_real_sockets() {
+    let state = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let ports = free_ports();
+    let mut first = host(0, ports, &state[0]);
+    let second = host(1, ports, &state[1]);
+    first.command(group(200));
+    second.command(group(100));
+    wait_for("the election", || role(&first) == Role::Active && role(&second) == Role::Backup);
+    second.command(Command::Move { group: "web".into(), to: None });
+    first.command(Command::Move { group: "web".into(), to: None });
+    wait_for("the move", || role(&second) == Role::Active && role(&first) == Role::Backup);
+    wait_for("the failback", || role(&first) == Role::Active && role(&second) == Role::Backup);
+    let mut incidents = first.incidents().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    runtime.block_on(first.leave());
+    wait_for("the takeover", || role(&second) == Role::Active);
+    let mut transitions = 0;
+    while let Ok(incident) = incidents.try_recv() {
+        transitions += usize::from(matches!(incident, Incident::Transition { .. }));
+    }
+    assert_eq!(transitions, 4, "owner, moved away, back, left");
+}
+
+#[test]
+fn an_address_that_is_not_there_is_an_error_that_names_it() {
+    let state = tempfile::tempdir().unwrap();
+    let machine = Machine {
+        id: MachineId(1),
+        boot: Boot(1),
+        keys: vec![],
+        names: BTreeMap::new(),
+        interval: Duration::from_millis(100),
+        misses: 3,
+    };
+    let paths = Paths { listen: vec!["192.0.2.1:3780".parse().unwrap()], peers: vec![] };
+    let error = Host::start(state.path(), machine, paths, || Ok(())).unwrap_err().to_string();
+    assert!(error.contains("192.0.2.1:3780"), "{error}");
+}
