@@ -4,6 +4,7 @@
 //! `daemon` is the one composition root that knows them all. `cargo xtask tidy` checks this.
 
 pub mod admin;
+pub mod certificate;
 pub mod config;
 pub mod control;
 pub mod ctl;

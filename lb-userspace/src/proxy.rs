@@ -20,6 +20,7 @@ pub mod stats;
 pub mod stream;
 #[cfg(test)]
 mod testing;
+pub mod tls;
 pub mod transfer;
 mod upstream;
 pub mod worker;

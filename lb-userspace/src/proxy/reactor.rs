@@ -17,7 +17,7 @@ use std::{
     os::fd::OwnedFd,
     rc::Rc,
     sync::{Arc, OnceLock},
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
     time::Instant,
 };
 
@@ -60,6 +60,8 @@ struct Reactor {
     sources: RefCell<Slab<Rc<Source>>>,
     tasks: RefCell<Slab<Task>>,
     ready: RefCell<VecDeque<usize>>,
+    /// Who waits for the next round.
+    next_round: RefCell<Vec<Waker>>,
     remote: Arc<Remote>,
     deadlines: deadline::Table,
     now_us: Cell<u64>,
@@ -180,6 +182,20 @@ pub async fn yield_now() {
     .await;
 }
 
+/// Lets everything go first that is ready, and what events come next: for work that is long and can wait.
+pub async fn next_round() {
+    let mut waited = false;
+    std::future::poll_fn(|context| {
+        if waited {
+            return Poll::Ready(());
+        }
+        waited = true;
+        with(|reactor| reactor.next_round.borrow_mut().push(context.waker().clone()));
+        Poll::Pending
+    })
+    .await;
+}
+
 impl Reactor {
     fn new() -> io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
@@ -191,6 +207,7 @@ impl Reactor {
             sources: RefCell::default(),
             tasks: RefCell::default(),
             ready: RefCell::default(),
+            next_round: RefCell::default(),
             remote: Arc::new(Remote::new(wakeup)),
             deadlines: deadline::Table::default(),
             now_us: Cell::new(now),
@@ -250,6 +267,9 @@ impl Reactor {
             }
         }
         drop(sources);
+        for waker in self.next_round.borrow_mut().drain(..) {
+            waker.wake();
+        }
         let now_ms = self.now_us.get() / 1000;
         if now_ms >= self.next_tick_ms.get() {
             self.next_tick_ms.set(now_ms + TICK_MS);
@@ -260,7 +280,7 @@ impl Reactor {
 
     /// How long to wait: not at all while tasks are ready, until the next tick while someone has a deadline.
     fn timeout(&self) -> Option<Timespec> {
-        if !self.ready.borrow().is_empty() {
+        if !self.ready.borrow().is_empty() || !self.next_round.borrow().is_empty() {
             return Some(Timespec { tv_sec: 0, tv_nsec: 0 });
         }
         if self.deadlines.is_empty() {

@@ -154,3 +154,27 @@ fn splicing_moves_bytes_between_sockets() {
     })
     .unwrap();
 }
+
+#[test]
+fn long_work_lets_all_that_is_ready_and_new_events_go_first() {
+    let order = run(async {
+        let (listener, address) = listener();
+        let order = std::rc::Rc::new(std::cell::RefCell::new(Vec::new()));
+        let served = std::rc::Rc::clone(&order);
+        spawn(async move {
+            listener.accept().await.unwrap();
+            served.borrow_mut().push("event");
+        });
+        yield_now().await;
+        let _client = TcpStream::connect(address).unwrap();
+        let ready = std::rc::Rc::clone(&order);
+        spawn(async move { ready.borrow_mut().push("ready") });
+        next_round().await;
+        // The event of this round woke its task before us.
+        yield_now().await;
+        order.borrow_mut().push("long work");
+        order.take()
+    })
+    .unwrap();
+    assert_eq!(order, ["ready", "event", "long work"]);
+}
