@@ -9,21 +9,18 @@
 
 use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
 
-use crate::{
-    control::{
-        plan::Admission,
-        proxy::{self as plan, pool::Scheduler},
-    },
-    proxy::facts::Facts,
-};
+use crate::{control::proxy as plan, proxy::facts::Facts};
 
 pub mod queue;
 pub mod retry;
 
+mod choose;
+mod compile;
 mod key;
 mod latency;
 mod lease;
 mod node;
+mod persist;
 mod ready;
 mod ring;
 mod schedule;
@@ -34,10 +31,12 @@ mod tests;
 
 pub use lease::Lease;
 pub use node::{Node, NodeId, NodeSet};
+pub use persist::table::{Record, Session, Table, TableKind};
 pub use shared::Shared;
 
+use choose::Request;
 use key::Hashes;
-use node::NodeState;
+use persist::Persistence;
 use queue::Ticket;
 use ready::Ready;
 use retry::Budget;
@@ -88,6 +87,19 @@ pub enum NoNode {
     Gone(plan::pool::NodeGone),
 }
 
+/// A session of a persistence table, for people.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct KnownSession {
+    /// Its pool.
+    pub pool: String,
+    /// The client's network, or a hash that stands for the application's id.
+    pub id: String,
+    /// Its node; `None`: the pool has it no longer.
+    pub node: Option<String>,
+    /// How long it is still remembered if it is not used.
+    pub left: Duration,
+}
+
 /// The pools of one thread. Ids and names hold for this value only: a request keeps the `Rc<Pools>` it began with.
 #[derive(Debug)]
 pub struct Pools {
@@ -111,6 +123,7 @@ pub struct Pool {
     hashes: Hashes,
     /// Of consistent hash.
     ring: Option<Arc<Vec<u16>>>,
+    persistence: Option<Persistence>,
 }
 
 /// What a thread knows of a pool from one plan to the next.
@@ -131,23 +144,13 @@ impl Pools {
         thread: Thread,
         now: Duration,
     ) -> Self {
-        let place = |name: &String| plan.pools.keys().position(|other| other == name).map(|i| PoolId(i as u16));
-        let hashes = Hashes::new(&plan.secret);
-        let mut pools = Vec::with_capacity(plan.pools.len());
-        for (i, (name, settings)) in plan.pools.iter().enumerate() {
+        shared.size_tables(plan);
+        let source = compile::Source { plan, shared, hashes: Hashes::new(&plan.secret), thread, now };
+        let pools = plan.pools.keys().enumerate().map(|(i, name)| {
             let before = previous.and_then(|pools| pools.pool(pools.id(name)?));
-            let failure_pool = settings.failure_pool.as_ref().and_then(place);
-            pools.push(Rc::new(Pool::compile(
-                (PoolId(i as u16), name),
-                settings,
-                failure_pool,
-                (shared, before),
-                hashes,
-                thread,
-                now,
-            )));
-        }
-        let pools = Self { pools, shared: Arc::clone(shared), thread };
+            Rc::new(source.pool(PoolId(i as u16), name, before))
+        });
+        let pools = Self { pools: pools.collect(), shared: Arc::clone(shared), thread };
         // A change may have made room.
         pools.tick();
         pools
@@ -240,6 +243,24 @@ impl Pools {
         Err(NoNode::Down)
     }
 
+    /// Up to `most` sessions of a persistence table whose pool is still there, in no order.
+    #[must_use]
+    pub fn sessions(&self, kind: TableKind, most: usize, now: Duration) -> Vec<KnownSession> {
+        let name = |record: &Record| {
+            let pool = self.pools.iter().find(|pool| {
+                pool.persistence.as_ref().is_some_and(|persistence| persistence.is_in(kind, record.session.pool))
+            })?;
+            let node = pool.nodes.iter().find(|node| node.identity == record.node);
+            Some(KnownSession {
+                pool: pool.name.clone(),
+                id: kind.show(record.session.id),
+                node: node.map(|node| node.name.clone()),
+                left: record.left,
+            })
+        };
+        self.shared.table(kind).export(most, now).iter().filter_map(name).collect()
+    }
+
     /// To be called about once a second: lets requests that wait use nodes that came back meanwhile.
     pub fn tick(&self) {
         for pool in &self.pools {
@@ -248,61 +269,7 @@ impl Pools {
     }
 }
 
-/// What a choice depends on.
-#[derive(Clone, Copy)]
-struct Request<'a> {
-    facts: &'a dyn Facts,
-    tried: &'a NodeSet,
-    now: Duration,
-    random: u64,
-    /// It waited in this pool's queue and was called.
-    queued: bool,
-}
-
 impl Pool {
-    fn compile(
-        (id, name): (PoolId, &str),
-        settings: &plan::pool::Pool,
-        failure_pool: Option<PoolId>,
-        (shared, before): (&Arc<Shared>, Option<&Rc<Pool>>),
-        hashes: Hashes,
-        thread: Thread,
-        now: Duration,
-    ) -> Self {
-        let shared_pool = shared.pool(name);
-        let mut nodes = Vec::with_capacity(settings.nodes.len());
-        for (i, (node_name, node)) in settings.nodes.iter().enumerate() {
-            let old = before.and_then(|pool| pool.nodes.iter().find(|old| old.name == *node_name));
-            let state = match old {
-                Some(old) => Rc::clone(&old.state),
-                None => Rc::new(NodeState::new(shared.node(&shared_pool, node_name))),
-            };
-            let was_live = old.is_some_and(|old| old.admission == Admission::All);
-            if before.is_some() && !was_live && node.admission == Admission::All {
-                state.shared.came_up(now);
-            }
-            nodes.push(Node::new(NodeId::new(id, i), node_name, node, hashes.text(node_name), state));
-        }
-        let state = before.map_or_else(
-            || Rc::new(PoolState { turn: Turn::new(thread, nodes.len()), budget: RefCell::default() }),
-            |pool| Rc::clone(&pool.state),
-        );
-        let hash = matches!(settings.scheduler, Scheduler::ConsistentHash(_));
-        let ring = hash.then(|| shared_pool.ring.ring(&nodes));
-        Self {
-            id,
-            name: name.to_owned(),
-            settings: settings.clone(),
-            nodes,
-            ready: RefCell::default(),
-            state,
-            shared: shared_pool,
-            failure_pool,
-            hashes,
-            ring,
-        }
-    }
-
     /// Its place in [`Pools`].
     #[must_use]
     pub fn id(&self) -> PoolId {
@@ -336,71 +303,5 @@ impl Pool {
             return decision;
         }
         retry::Decision::GiveUp(retry::GiveUp::Budget)
-    }
-
-    fn choose(self: &Rc<Self>, request: &Request<'_>) -> Result<Lease, NoNode> {
-        if request.tried.is_empty() && !request.queued {
-            self.state.budget.borrow_mut().count(request.now);
-        }
-        self.schedule(request)
-    }
-
-    /// Chooses by the scheduler.
-    fn schedule(self: &Rc<Self>, request: &Request<'_>) -> Result<Lease, NoNode> {
-        let mut ready = self.ready.borrow_mut();
-        if ready.is_stale(&self.shared, request.now) {
-            ready.refresh(self, request.now);
-        }
-        if ready.members.is_empty() {
-            return Err(NoNode::Down);
-        }
-        let first_come = !request.queued && self.settings.queue > 0 && self.shared.queue.waiting_for_any() > 0;
-        let mut skip = request.tried.of(self.id);
-        let key = match &self.settings.scheduler {
-            Scheduler::ConsistentHash(key) => self.hashes.key(key, request.facts),
-            Scheduler::RoundRobin
-            | Scheduler::WeightedRoundRobin
-            | Scheduler::LeastConnections
-            | Scheduler::WeightedLeastConnections
-            | Scheduler::FastestResponse
-            | Scheduler::Perceptive
-            | Scheduler::RandomOfTwo => None,
-        };
-        while let Some(id) = schedule::pick(self, &ready, &skip, key, request.now, request.random) {
-            if first_come {
-                self.shared.queue.call_first();
-                break;
-            }
-            let node = &self.nodes[id.index()];
-            if let Some(lease) = Lease::take(self, node, key) {
-                return Ok(lease);
-            }
-            skip.insert(id);
-        }
-        Err(self.none_left(&ready, request))
-    }
-
-    /// Why no node could be picked.
-    fn none_left(&self, ready: &Ready, request: &Request<'_>) -> NoNode {
-        let tried = request.tried.of(self.id);
-        let mut untried = ready.members.iter().filter(|member| !tried.contains(member.id));
-        if untried.clone().next().is_none() {
-            return NoNode::AllTried;
-        }
-        // A node on probation takes one request at a time, and none waits for it.
-        if untried.all(|member| self.nodes[member.id.index()].state.shared.is_out()) {
-            return if tried.is_empty() { NoNode::Down } else { NoNode::AllTried };
-        }
-        let limits = (self.settings.queue, self.settings.queue_timeout);
-        NoNode::Busy(if request.queued { None } else { Ticket::take(&self.shared, None, limits, request.now) })
-    }
-
-    /// Calls the first that waits if some node has room. It may be of no use to it: then it calls the next.
-    fn call_if_room(&self) {
-        let has_room =
-            |node: &Node| node.admission != Admission::Nothing && node.has_room() && !node.state.shared.is_out();
-        if self.shared.queue.waiting() > 0 && self.nodes.iter().any(has_room) {
-            self.shared.queue.call_first();
-        }
     }
 }

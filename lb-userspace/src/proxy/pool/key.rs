@@ -5,8 +5,9 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use aws_lc_rs::hmac;
 use lb_common::flow::mix64;
-use siphasher::sip::SipHasher13;
+use siphasher::{sip::SipHasher13, sip128::SipHasher24};
 
 use crate::{
     control::proxy::{Secret, pool::Key},
@@ -16,7 +17,10 @@ use crate::{
 /// The keyed hashes of a plan.
 #[derive(Clone, Copy)]
 pub(super) struct Hashes {
-    hasher: SipHasher13,
+    /// For choices.
+    short: SipHasher13,
+    /// For what must not collide.
+    long: SipHasher24,
 }
 
 impl std::fmt::Debug for Hashes {
@@ -27,17 +31,22 @@ impl std::fmt::Debug for Hashes {
 
 impl Hashes {
     pub(super) fn new(secret: &Secret) -> Self {
-        let mut key = [0; 16];
-        // Both halves of the secret count. SipHash does not give away its key.
-        for (i, place) in key.iter_mut().enumerate() {
-            *place = secret.0[i] ^ secret.0[i + 16].rotate_left(3);
-        }
-        Self { hasher: SipHasher13::new_with_key(&key) }
+        let derived = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &secret.0), b"lb pool hashes");
+        let (short, rest) = derived.as_ref().split_at(16);
+        let mut keys = [[0; 16]; 2];
+        keys[0].copy_from_slice(short);
+        keys[1].copy_from_slice(&rest[..16]);
+        Self { short: SipHasher13::new_with_key(&keys[0]), long: SipHasher24::new_with_key(&keys[1]) }
     }
 
     /// 64 bits of a text.
     pub(super) fn text(&self, text: &str) -> u64 {
-        self.hasher.hash(text.as_bytes())
+        self.short.hash(text.as_bytes())
+    }
+
+    /// 128 bits of a text: two that are the same are the same text.
+    pub(super) fn text128(&self, text: &str) -> u128 {
+        self.long.hash(text.as_bytes()).as_u128()
     }
 
     /// The value of `key` in a request; `None` when the request has none, or an empty one.
@@ -46,7 +55,7 @@ impl Hashes {
         match key {
             Key::ClientAddress { prefix4, prefix6 } => {
                 let network = network(facts.client(), *prefix4, *prefix6);
-                Some(self.hasher.hash(&network.to_be_bytes()))
+                Some(self.short.hash(&network.to_be_bytes()))
             }
             Key::Header(name) => of(facts.header(name)?.as_ref()),
             Key::Cookie(name) => of(facts.cookie(name)?.as_ref()),
@@ -70,6 +79,12 @@ pub(super) fn network(address: IpAddr, prefix4: u8, prefix6: u8) -> u128 {
 /// The first value of a parameter of a query, as it was sent.
 pub(super) fn parameter<'a>(query: &'a str, name: &str) -> Option<&'a str> {
     query.split('&').filter_map(|pair| pair.split_once('=')).find(|(key, _)| *key == name).map(|(_, value)| value)
+}
+
+/// A number for a client address: what keeps a client on one of a node's addresses.
+pub(super) fn address_key(address: IpAddr) -> u64 {
+    let bits = network(address, 32, 128);
+    mix64(bits as u64 ^ mix64((bits >> 64) as u64))
 }
 
 /// Rendezvous score of one address of a node for a key.

@@ -5,6 +5,7 @@ use std::{net::SocketAddr, rc::Rc, time::Duration};
 use super::{
     Pool,
     node::{Node, NodeId},
+    persist::Lesson,
 };
 use crate::control::proxy::pool::Failure;
 
@@ -22,6 +23,8 @@ pub struct Lease {
     counted: bool,
     /// It tries a node that is out.
     probe: bool,
+    /// What its response may teach of the client's session.
+    pub(super) lesson: Lesson,
 }
 
 impl Lease {
@@ -41,7 +44,7 @@ impl Lease {
             return None;
         }
         node.state.open.set(node.state.open.get() + 1);
-        Some(Self { pool: Rc::clone(pool), node: node.id, address, counted, probe })
+        Some(Self { pool: Rc::clone(pool), node: node.id, address, counted, probe, lesson: Lesson::None })
     }
 
     /// The pool that serves: another than was asked for, if a failure pool had to.
@@ -105,6 +108,32 @@ impl Lease {
         state.shared.worked(Failure::ReplyTimeout);
         if self.probe {
             state.shared.back(now);
+        }
+    }
+
+    /// Whether [`Self::learn`] has to see the response.
+    #[must_use]
+    pub fn watches_response(&self) -> bool {
+        self.lesson != Lesson::None
+    }
+
+    /// Learns the session that a response begins, from its `Set-Cookie` fields (one value each) and its `Location`. Returns
+    /// the value of a `Set-Cookie` field to be added to the response, which tells the client its node.
+    #[must_use = "the client has to be told"]
+    pub fn learn<'a>(
+        &self,
+        set_cookies: impl IntoIterator<Item = &'a str>,
+        location: Option<&str>,
+        now: Duration,
+    ) -> Option<&str> {
+        let persistence = self.pool.persistence.as_ref()?;
+        match self.lesson {
+            Lesson::None => None,
+            Lesson::SetCookie => persistence.set_cookie(self.node),
+            Lesson::Session => {
+                persistence.learn(&self.pool, self.node(), set_cookies, location, now);
+                None
+            }
         }
     }
 

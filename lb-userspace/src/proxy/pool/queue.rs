@@ -83,6 +83,13 @@ impl Queue {
         }
     }
 
+    /// Some node has room though nobody is on the way to it, as when time brought a node back: calls the first.
+    pub(super) fn call_first_if_none_is(&self) {
+        if self.waiting() > 0 && !lock(&self.waiters).list.iter().any(|waiter| waiter.called) {
+            self.call_from(0, None);
+        }
+    }
+
     /// Calls the first after `number`, of those that can use `node`.
     #[inline(never)]
     fn call_from(&self, number: u64, node: Option<&SharedNode>) {
@@ -176,13 +183,12 @@ impl Future for Ticket {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         let mut waiters = lock(&self.pool.queue.waiters);
-        match waiters.find(self.number) {
-            Some(waiter) if !waiter.called => {
-                waiter.waker = Some(context.waker().clone());
-                Poll::Pending
-            }
-            _ => Poll::Ready(()),
-        }
+        let Some(waiter) = waiters.find(self.number).filter(|waiter| !waiter.called) else { return Poll::Ready(()) };
+        let old = waiter.waker.replace(context.waker().clone());
+        // A waker may hold the last reference to a task that waits here too: it goes when the lock is open.
+        drop(waiters);
+        drop(old);
+        Poll::Pending
     }
 }
 

@@ -186,3 +186,146 @@ impl Budget {
         &mut self.seconds[self.newest as usize % WINDOW]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FAILURES: [Failure; 8] = [
+        Failure::Connect,
+        Failure::KeptClosed,
+        Failure::EarlyClose,
+        Failure::BadResponse,
+        Failure::ReplyTimeout,
+        Failure::Refused,
+        Failure::Status(503),
+        Failure::Status(500),
+    ];
+
+    fn retry() -> plan::Retry {
+        plan::Retry { attempts: 3, timed_out_attempts: 2, statuses: vec![503], budget_percent: 20 }
+    }
+
+    /// Every combination of what a decision depends on.
+    fn all() -> impl Iterator<Item = Attempt<'static>> {
+        const METHODS: [&str; 10] =
+            ["GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE", "POST", "PATCH", "PROPFIND", ""];
+        let bits = (0..8u8).flat_map(|bits| (1..=4).map(move |attempts| (bits, attempts)));
+        let cases = FAILURES.into_iter().flat_map(|f| METHODS.map(move |m| (f, m)));
+        cases.flat_map(move |(failure, method)| {
+            bits.clone().flat_map(move |(bits, attempts)| {
+                (0..=attempts).map(move |timed_out| Attempt {
+                    method,
+                    sent: bits & 1 != 0,
+                    answered: bits & 2 != 0,
+                    replayable: bits & 4 != 0,
+                    failure,
+                    attempts,
+                    timed_out,
+                })
+            })
+        })
+    }
+
+    #[test]
+    fn what_may_have_been_executed_is_repeated_only_if_it_is_idempotent_and_whole() {
+        let mut seen = 0;
+        for attempt in all() {
+            seen += 1;
+            let decision = decide(&attempt, &retry());
+            let goes_on = !matches!(decision, Decision::GiveUp(_));
+            let certainly_not_executed = !attempt.sent
+                && matches!(attempt.failure, Failure::KeptClosed | Failure::EarlyClose)
+                || matches!(attempt.failure, Failure::Connect | Failure::Refused);
+            if goes_on {
+                assert!(!attempt.answered, "{attempt:?}");
+                assert!(!attempt.sent || attempt.replayable, "{attempt:?}");
+                assert!(certainly_not_executed || is_idempotent(attempt.method), "never doubled: {attempt:?}");
+                assert_ne!(attempt.failure, Failure::Status(500), "{attempt:?}");
+            }
+            if decision == (Decision::OtherNode { repeats: false }) {
+                assert!(certainly_not_executed, "the budget counts what may repeat work: {attempt:?}");
+            }
+            let within = attempt.attempts < 3 && (attempt.failure != Failure::ReplyTimeout || attempt.timed_out < 2);
+            if matches!(decision, Decision::OtherNode { .. }) {
+                assert!(within, "{attempt:?}");
+            }
+            let safe = certainly_not_executed || is_idempotent(attempt.method);
+            let wanted = !attempt.answered && safe && (!attempt.sent || attempt.replayable);
+            if wanted && attempt.failure != Failure::Status(500) && (within || attempt.failure == Failure::KeptClosed) {
+                assert!(goes_on, "{decision:?} for {attempt:?}");
+            }
+        }
+        assert_eq!(seen, 8 * 10 * 8 * (2 + 3 + 4 + 5));
+    }
+
+    #[test]
+    fn decisions() {
+        use Decision::{GiveUp as Stop, OtherNode, SameNode};
+        let get = Attempt {
+            method: "GET",
+            sent: true,
+            answered: false,
+            replayable: true,
+            failure: Failure::EarlyClose,
+            attempts: 1,
+            timed_out: 0,
+        };
+        let post = Attempt { method: "POST", ..get };
+        let tcp = Attempt { method: "", ..get };
+        let repeat = OtherNode { repeats: true };
+        let redirect = OtherNode { repeats: false };
+        let cases = [
+            ("node died under a GET", get, repeat),
+            ("node died under a POST", post, Stop(GiveUp::NotIdempotent)),
+            ("POST, refused connection", Attempt { failure: Failure::Connect, sent: false, ..post }, redirect),
+            ("TCP, refused connection", Attempt { failure: Failure::Connect, sent: false, ..tcp }, redirect),
+            ("TCP, closed after bytes", tcp, Stop(GiveUp::NotIdempotent)),
+            ("stale connection, GET", Attempt { failure: Failure::KeptClosed, ..get }, SameNode),
+            (
+                "stale connection, POST sent",
+                Attempt { failure: Failure::KeptClosed, ..post },
+                Stop(GiveUp::NotIdempotent),
+            ),
+            ("stale connection, nothing sent", Attempt { failure: Failure::KeptClosed, sent: false, ..post }, SameNode),
+            ("h2 says it did nothing, POST", Attempt { failure: Failure::Refused, ..post }, redirect),
+            (
+                "h2 says so, body is gone",
+                Attempt { failure: Failure::Refused, replayable: false, ..post },
+                Stop(GiveUp::NotReplayable),
+            ),
+            ("PUT, body is gone", Attempt { method: "PUT", replayable: false, ..get }, Stop(GiveUp::NotReplayable)),
+            ("503", Attempt { failure: Failure::Status(503), ..get }, repeat),
+            ("500", Attempt { failure: Failure::Status(500), ..get }, Stop(GiveUp::StatusStands)),
+            ("503 to a POST", Attempt { failure: Failure::Status(503), ..post }, Stop(GiveUp::NotIdempotent)),
+            ("a part was sent", Attempt { answered: true, ..get }, Stop(GiveUp::Answered)),
+            ("third attempt", Attempt { attempts: 3, ..get }, Stop(GiveUp::Attempts)),
+            ("first timeout", Attempt { failure: Failure::ReplyTimeout, timed_out: 1, ..get }, repeat),
+            (
+                "second timeout",
+                Attempt { failure: Failure::ReplyTimeout, attempts: 2, timed_out: 2, ..get },
+                Stop(GiveUp::TimedOutAttempts),
+            ),
+        ];
+        for (name, attempt, expected) in cases {
+            assert_eq!(decide(&attempt, &retry()), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn the_budget_is_a_share_of_the_last_ten_seconds() {
+        let s = Duration::from_secs;
+        let taken = |budget: &mut Budget, now| (0..1000).filter(|_| budget.take(now, 20)).count();
+        let mut budget = Budget::default();
+        assert_eq!(taken(&mut budget, s(100)), 10, "some always");
+        for second in 100..110 {
+            (0..100).for_each(|_| budget.count(s(second)));
+        }
+        assert_eq!(taken(&mut budget, s(109)), 190, "20 % of 1000, less those taken");
+        assert_eq!(taken(&mut budget, s(110)), 0, "180 allowed, 190 taken in the window");
+        assert_eq!(taken(&mut budget, s(118)), 0, "they are in the window still");
+        assert_eq!(taken(&mut budget, s(119)), 10, "and out of it");
+        assert_eq!(taken(&mut budget, s(100_000)), 10, "a long pause");
+        assert_eq!(taken(&mut budget, s(3)), 0, "a clock that steps back gives nothing away");
+    }
+}

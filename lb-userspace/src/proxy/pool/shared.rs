@@ -10,8 +10,15 @@ use std::{
     time::Duration,
 };
 
-use super::{queue::Queue, ring::RingCache};
-use crate::control::proxy::pool::{Failure, NodeChange, NodeEvent, Passive};
+use super::{
+    persist::table::{Table, TableKind},
+    queue::Queue,
+    ring::RingCache,
+};
+use crate::control::proxy::{
+    ProxyPlan,
+    pool::{Failure, NodeChange, NodeEvent, Passive},
+};
 
 /// Events kept until lbd takes them; further ones are counted and dropped.
 const MAX_EVENTS: usize = 1024;
@@ -25,6 +32,7 @@ pub(super) const LAST_RESORT: Duration = Duration::from_secs(1);
 pub struct Shared {
     pools: Mutex<BTreeMap<String, Weak<SharedPool>>>,
     nodes: Mutex<BTreeMap<(String, String), Weak<SharedNode>>>,
+    tables: [Arc<Table>; TableKind::ALL.len()],
     events: Arc<Events>,
 }
 
@@ -45,6 +53,25 @@ impl Shared {
     pub fn bring_back(&self, pool: &str, node: &str, now: Duration) -> bool {
         let node = lock(&self.nodes).get(&(pool.to_owned(), node.to_owned())).and_then(Weak::upgrade);
         node.is_some_and(|node| node.back(now))
+    }
+
+    /// The persistence table of a kind.
+    #[must_use]
+    pub fn table(&self, kind: TableKind) -> &Arc<Table> {
+        &self.tables[kind as usize]
+    }
+
+    /// Gives each table the size of the largest that a pool of the plan asks for.
+    pub(super) fn size_tables(&self, plan: &ProxyPlan) {
+        let mut sizes = [0; TableKind::ALL.len()];
+        for persistence in plan.pools.values().filter_map(|pool| pool.persistence.as_ref()) {
+            if let Some(kind) = TableKind::of(&persistence.kind) {
+                sizes[kind as usize] = persistence.max_entries.max(sizes[kind as usize]);
+            }
+        }
+        for (table, size) in self.tables.iter().zip(sizes) {
+            table.set_size(size);
+        }
     }
 
     pub(super) fn pool(&self, name: &str) -> Arc<SharedPool> {
@@ -176,15 +203,15 @@ impl SharedNode {
         if passive.node_fail_time.is_zero() {
             return;
         }
+        let (most, counter) = self.limit(failure, passive);
+        if most == 0 {
+            return;
+        }
         let until = nanos(now + passive.node_fail_time).max(1);
         if probe {
             self.failed_at.store(nanos(now), Relaxed);
             self.out_until.store(until, Relaxed);
             self.pool.epoch.fetch_add(1, Relaxed);
-            return;
-        }
-        let (most, counter) = self.limit(failure, passive);
-        if most == 0 {
             return;
         }
         let in_a_row = counter.fetch_add(1, Relaxed) + 1;

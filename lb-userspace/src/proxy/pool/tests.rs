@@ -7,17 +7,38 @@ use std::{
 
 use super::*;
 use crate::{
-    control::proxy::{
-        ProxyPlan, Secret,
-        pool::{Node as PlanNode, NodeProtocol, NodeTimeouts, Passive, Pool as PlanPool, Retry},
+    control::{
+        plan::Admission,
+        proxy::{
+            ProxyPlan, Secret,
+            pool::{Key, Node as PlanNode, NodeProtocol, NodeTimeouts, Passive, Pool as PlanPool, Retry, Scheduler},
+        },
     },
     proxy::facts::TlsFacts,
 };
 
 mod basics;
+mod limits;
+mod passive;
+mod persist;
+mod random;
+mod schedule;
 
 /// A time at which every test begins: not zero, as no clock of a worker is.
 const START: Duration = Duration::from_secs(1000);
+
+const BY_ADDRESS: Scheduler = Scheduler::ConsistentHash(Key::ClientAddress { prefix4: 32, prefix6: 64 });
+
+const SCHEDULERS: [Scheduler; 8] = [
+    Scheduler::RoundRobin,
+    Scheduler::WeightedRoundRobin,
+    Scheduler::LeastConnections,
+    Scheduler::WeightedLeastConnections,
+    Scheduler::FastestResponse,
+    Scheduler::Perceptive,
+    Scheduler::RandomOfTwo,
+    BY_ADDRESS,
+];
 
 const ONE_THREAD: Thread = Thread { index: 0, count: 1 };
 

@@ -1,18 +1,6 @@
 //! Choosing at all: every scheduler serves, nodes that take nothing get nothing, failure pools take over.
 
 use super::*;
-use crate::control::proxy::pool::Key;
-
-const SCHEDULERS: [Scheduler; 8] = [
-    Scheduler::RoundRobin,
-    Scheduler::WeightedRoundRobin,
-    Scheduler::LeastConnections,
-    Scheduler::WeightedLeastConnections,
-    Scheduler::FastestResponse,
-    Scheduler::Perceptive,
-    Scheduler::RandomOfTwo,
-    Scheduler::ConsistentHash(Key::ClientAddress { prefix4: 32, prefix6: 64 }),
-];
 
 #[test]
 fn every_scheduler_serves_and_keeps_to_admission_and_tried_nodes() {
