@@ -5,20 +5,43 @@
 
 use std::{net::SocketAddr, rc::Rc};
 
-use super::{reactor::Socket, stream::Stream, worker::thread::Worker};
+use super::{facts::TlsFacts, reactor::Socket, stream::Stream, worker::thread::Worker};
 use crate::control::proxy::Service;
 
+mod answer;
+mod client;
+mod facts;
+mod http1;
+mod request;
+mod scratch;
 mod tcp;
-pub(crate) mod tunnel;
+#[cfg(test)]
+mod tests;
+mod tunnel;
+
+/// Who is at the ends of a client's connection.
+#[derive(Debug)]
+pub(crate) struct Ends {
+    /// The client, or the proxy in front of us.
+    pub(crate) client: SocketAddr,
+    /// What it connected to.
+    pub(crate) local: SocketAddr,
+    /// What its TLS handshake said.
+    pub(crate) tls: Option<Box<TlsFacts>>,
+}
 
 /// Serves a connection of the virtual server at place `id`, to its end.
-pub(crate) async fn connection(worker: Rc<Worker>, id: usize, socket: Socket, peer: SocketAddr) {
+pub(crate) async fn connection(worker: Rc<Worker>, id: usize, socket: Socket, client: SocketAddr, local: SocketAddr) {
     let connected = worker.connected();
     let Some(server) = worker.plan().server(id).cloned() else { return };
     let stream = Stream::Plain(socket);
+    let ends = Ends { client, local, tls: None };
     match &server.settings.service {
-        Service::Stream(_) => tcp::serve(&worker, &server, stream, peer).await,
-        Service::Http(_) => {}
+        Service::Stream(_) => Box::pin(tcp::serve(&worker, &server, stream, ends)).await,
+        Service::Http(_) => {
+            drop(server);
+            http1::serve(&worker, id, stream, ends).await;
+        }
     }
     drop(connected);
 }

@@ -2,8 +2,12 @@
 
 use std::{
     collections::BTreeMap,
+    io::{BufReader, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -158,5 +162,103 @@ fn pool(nodes: &[SocketAddr]) -> Pool {
         passive: Passive::default(),
         queue: 0,
         queue_timeout: Duration::ZERO,
+    }
+}
+
+/// Reads a head with its empty line; what there is of it when the connection ends.
+pub(crate) fn read_head(peer: &mut impl Read) -> String {
+    let mut head = Vec::new();
+    let mut byte = [0; 1];
+    while !head.ends_with(b"\r\n\r\n") && matches!(peer.read(&mut byte), Ok(1)) {
+        head.push(byte[0]);
+    }
+    String::from_utf8(head).unwrap()
+}
+
+/// Reads one request by a reading of its own, not the proxy's: head and body; `None` when no whole one comes.
+pub(crate) fn read_request(peer: &mut impl Read) -> Option<(String, Vec<u8>)> {
+    let head = read_head(peer);
+    if !head.ends_with("\r\n\r\n") {
+        return None;
+    }
+    let field = |name: &str| {
+        let mut values = head.lines().filter_map(|line| line.split_once(": ")).filter(|field| field.0 == name);
+        let value = values.next().map(|field| field.1.to_owned());
+        assert!(values.next().is_none(), "{name} comes once: {head}");
+        value
+    };
+    let mut body = Vec::new();
+    if let Some(length) = field("Content-Length") {
+        assert!(field("Transfer-Encoding").is_none(), "{head}");
+        body.resize(length.parse().unwrap(), 0);
+        peer.read_exact(&mut body).ok()?;
+    } else if let Some(coding) = field("Transfer-Encoding") {
+        assert_eq!(coding, "chunked");
+        loop {
+            let length = usize::from_str_radix(&read_line(peer)?, 16).unwrap();
+            let start = body.len();
+            body.resize(start + length, 0);
+            peer.read_exact(&mut body[start..]).ok()?;
+            assert_eq!(read_line(peer)?, "");
+            if length == 0 {
+                break;
+            }
+        }
+    }
+    Some((head, body))
+}
+
+fn read_line(peer: &mut impl Read) -> Option<String> {
+    let mut line = Vec::new();
+    let mut byte = [0; 1];
+    while !line.ends_with(b"\r\n") {
+        peer.read_exact(&mut byte).ok()?;
+        line.push(byte[0]);
+    }
+    line.truncate(line.len() - 2);
+    Some(String::from_utf8(line).unwrap())
+}
+
+/// A node that records the requests it gets and answers each the same.
+pub(crate) struct Recorder {
+    server: Server,
+    requests: Arc<Mutex<Vec<(String, Vec<u8>)>>>,
+    connections: Arc<AtomicUsize>,
+}
+
+impl Recorder {
+    pub(crate) fn start(response: &'static str) -> Self {
+        let requests: Arc<Mutex<Vec<_>>> = Arc::default();
+        let connections = Arc::new(AtomicUsize::new(0));
+        let (recorded, counted) = (Arc::clone(&requests), Arc::clone(&connections));
+        let server = Server::start(move |peer| {
+            counted.fetch_add(1, Ordering::SeqCst);
+            let mut peer = BufReader::new(peer);
+            while let Some(request) = read_request(&mut peer) {
+                recorded.lock().unwrap().push(request);
+                if peer.get_mut().write_all(response.as_bytes()).is_err() || response.contains("Connection: close") {
+                    return;
+                }
+            }
+        });
+        Self { server, requests, connections }
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.server.address()
+    }
+
+    /// Heads of the whole requests so far.
+    pub(crate) fn requests(&self) -> Vec<String> {
+        self.requests.lock().unwrap().iter().map(|request| request.0.clone()).collect()
+    }
+
+    /// The last whole request.
+    pub(crate) fn last(&self) -> (String, Vec<u8>) {
+        self.requests.lock().unwrap().last().unwrap().clone()
+    }
+
+    pub(crate) fn connections(&self) -> usize {
+        self.connections.load(Ordering::SeqCst)
     }
 }

@@ -1,6 +1,6 @@
 //! The node side: choosing a node, connections to nodes that are kept, one request to a node with its response.
 //!
-//! Knows nothing of how the client speaks: requests come from `serve`, of HTTP/1.1 and HTTP/2 alike. Must never
+//! Knows nothing of how the client speaks: requests come as a [`client::Client`], HTTP/1.1's and HTTP/2's alike. Must never
 //! send a request that may have been executed a second time unless that changes nothing. Called by `serve`.
 
 use std::{io, time::Duration};
@@ -16,6 +16,10 @@ use super::{
     },
 };
 
+pub(crate) mod client;
+pub(crate) mod exchange;
+pub(crate) mod failure;
+pub(crate) mod forward;
 pub(crate) mod idle;
 
 /// A node for a request: at once, or after waiting in the pool's queue.

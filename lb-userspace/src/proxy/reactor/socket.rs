@@ -236,6 +236,12 @@ impl Socket {
         self.source.ended.get()
     }
 
+    /// Whether the connection failed, or both directions ended, as far as events told.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        self.source.failed.get()
+    }
+
     /// Our address of the connection.
     ///
     /// # Errors

@@ -23,6 +23,8 @@ pub(super) struct Source {
     pub(super) writable: Cell<bool>,
     /// The peer ended its direction, or all of it: reading goes on to the end.
     pub(super) ended: Cell<bool>,
+    /// The connection failed, or both directions ended.
+    pub(super) failed: Cell<bool>,
     reader: RefCell<Option<Waker>>,
     writer: RefCell<Option<Waker>>,
 }
@@ -35,6 +37,7 @@ impl Source {
             readable: Cell::new(true),
             writable: Cell::new(true),
             ended: Cell::new(false),
+            failed: Cell::new(false),
             reader: RefCell::new(None),
             writer: RefCell::new(None),
         })
@@ -82,6 +85,9 @@ impl Source {
             self.readable.set(true);
             if flags.intersects(Flags::RDHUP | Flags::HUP | Flags::ERR) {
                 self.ended.set(true);
+            }
+            if flags.intersects(Flags::HUP | Flags::ERR) {
+                self.failed.set(true);
             }
             wake(&self.reader);
         }

@@ -6,7 +6,10 @@ use std::{
     rc::Rc,
 };
 
-use super::tunnel::{End, Tunnel};
+use super::{
+    Ends,
+    tunnel::{End, Tunnel},
+};
 use crate::proxy::{
     facts::{Facts, TlsFacts},
     pool::{
@@ -22,14 +25,7 @@ use crate::proxy::{
     },
 };
 
-/// A connection of generic TCP as schedulers and persistence see it.
-#[derive(Debug)]
-struct Connection {
-    client: SocketAddr,
-    local: SocketAddr,
-}
-
-impl Facts for Connection {
+impl Facts for Ends {
     fn client(&self) -> IpAddr {
         self.client.ip().to_canonical()
     }
@@ -67,16 +63,14 @@ impl Facts for Connection {
     }
 
     fn tls(&self) -> Option<&TlsFacts> {
-        None
+        self.tls.as_deref()
     }
 }
 
 /// Serves a connection to its end.
-pub(super) async fn serve(worker: &Rc<Worker>, server: &VirtualServer, mut client: Stream, peer: SocketAddr) {
+pub(super) async fn serve(worker: &Rc<Worker>, server: &VirtualServer, mut client: Stream, ends: Ends) {
     let deadline = Deadline::new();
-    let Ok(local) = client.socket().local_address() else { return };
-    let facts = Connection { client: peer, local };
-    let Some((lease, mut node)) = connect(worker, server, &facts, &deadline).await else {
+    let Some((lease, mut node)) = connect(worker, server, &ends, &deadline).await else {
         // The client is to see that it was not served, not an empty answer.
         client.socket().reset_on_close();
         return;
@@ -86,8 +80,8 @@ pub(super) async fn serve(worker: &Rc<Worker>, server: &VirtualServer, mut clien
     let begin = now();
     match tunnel.run(&mut client, &mut node, &deadline, idle).await {
         End::Complete | End::Idle => {}
-        End::Client(_) => node.socket().reset_on_close(),
-        End::Node(_) => {
+        End::Client => node.socket().reset_on_close(),
+        End::Node => {
             client.socket().reset_on_close();
             if tunnel.down() == 0 {
                 lease.early_close(now());
@@ -103,7 +97,7 @@ pub(super) async fn serve(worker: &Rc<Worker>, server: &VirtualServer, mut clien
 async fn connect(
     worker: &Rc<Worker>,
     server: &VirtualServer,
-    facts: &Connection,
+    facts: &Ends,
     deadline: &Deadline,
 ) -> Option<(Lease, Stream)> {
     let plan = worker.plan();

@@ -24,9 +24,9 @@ pub(crate) enum End {
     /// No byte went either way for as long as is allowed, or draining took too long.
     Idle,
     /// The client's connection failed.
-    Client(io::Error),
+    Client,
     /// The node's connection failed.
-    Node(io::Error),
+    Node,
 }
 
 /// A tunnel, and what went through it.
@@ -67,8 +67,12 @@ impl Tunnel {
             let down = self.down.poll(context, node, client);
             match (up, down) {
                 (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => return Poll::Ready(End::Complete),
-                (Poll::Ready(Err(error)), _) => return Poll::Ready(error.of(End::Client, End::Node)),
-                (_, Poll::Ready(Err(error))) => return Poll::Ready(error.of(End::Node, End::Client)),
+                (Poll::Ready(Err(Failed::From)), _) | (_, Poll::Ready(Err(Failed::To))) => {
+                    return Poll::Ready(End::Client);
+                }
+                (Poll::Ready(Err(Failed::To)), _) | (_, Poll::Ready(Err(Failed::From))) => {
+                    return Poll::Ready(End::Node);
+                }
                 (Poll::Pending, _) | (_, Poll::Pending) => {}
             }
             let now_moved = self.up.bytes + self.down.bytes;
@@ -88,17 +92,8 @@ impl Tunnel {
 /// Which side of a direction failed.
 #[derive(Debug)]
 enum Failed {
-    From(io::Error),
-    To(io::Error),
-}
-
-impl Failed {
-    fn of(self, from: fn(io::Error) -> End, to: fn(io::Error) -> End) -> End {
-        match self {
-            Self::From(error) => from(error),
-            Self::To(error) => to(error),
-        }
-    }
+    From,
+    To,
 }
 
 /// One direction.
@@ -121,16 +116,16 @@ impl Direction {
     /// Ready when the direction ended and its end was passed on.
     fn poll(&mut self, context: &mut Context<'_>, from: &mut Stream, to: &mut Stream) -> Poll<Result<(), Failed>> {
         loop {
-            ready!(self.poll_send(context, to)).map_err(Failed::To)?;
+            ready!(self.poll_send(context, to)).map_err(|_| Failed::To)?;
             if self.passed_on {
                 return Poll::Ready(Ok(()));
             }
             if self.ended {
-                ready!(to.poll_end(context)).map_err(Failed::To)?;
+                ready!(to.poll_end(context)).map_err(|_| Failed::To)?;
                 self.passed_on = true;
                 return Poll::Ready(Ok(()));
             }
-            ready!(self.poll_receive(context, from, to.plain().is_some())).map_err(Failed::From)?;
+            ready!(self.poll_receive(context, from, to.plain().is_some())).map_err(|_| Failed::From)?;
         }
     }
 

@@ -1,6 +1,6 @@
 //! The listeners of a thread: a task for each accepts connections and starts a task for each of those.
 
-use std::{io, rc::Rc};
+use std::{io, net::SocketAddr, rc::Rc};
 
 use rustix::io::Errno;
 use tokio::sync::watch;
@@ -22,10 +22,12 @@ pub(super) async fn run(
     worker: Rc<Worker>,
     virtual_server: usize,
     listener: Listener,
+    address: SocketAddr,
     mut stop: watch::Receiver<bool>,
 ) {
     let deadline = Deadline::new();
     let mut burst = 0;
+    let is_wildcard = address.ip().is_unspecified();
     loop {
         let accepted = tokio::select! {
             biased;
@@ -34,7 +36,9 @@ pub(super) async fn run(
         };
         match accepted {
             Ok((socket, peer)) => {
-                reactor::spawn(serve::connection(Rc::clone(&worker), virtual_server, socket, peer));
+                // One socket for all addresses: each connection knows which one it came to.
+                let local = if is_wildcard { socket.local_address().unwrap_or(address) } else { address };
+                reactor::spawn(serve::connection(Rc::clone(&worker), virtual_server, socket, peer, local));
                 burst += 1;
                 if burst >= BURST {
                     burst = 0;

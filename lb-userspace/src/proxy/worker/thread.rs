@@ -181,7 +181,7 @@ fn swap(worker: &Rc<Worker>, plan: &Arc<ProxyPlan>, shares: Vec<Share>, acceptin
             }
         };
         let (stop, stopped) = watch::channel(false);
-        reactor::spawn(accept::run(Rc::clone(worker), id, listener, stopped));
+        reactor::spawn(accept::run(Rc::clone(worker), id, listener, share.address, stopped));
         accepting.push(Accepting { virtual_server: share.virtual_server, address: share.address, _stop: stop });
     }
 }

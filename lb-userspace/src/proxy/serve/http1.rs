@@ -1,0 +1,101 @@
+//! A connection of a client that speaks HTTP/1.1: request after request, and what follows the last one.
+
+use std::{future::poll_fn, rc::Rc, task::ready};
+
+use super::{
+    Ends,
+    request::{self, Next},
+    tunnel::{End, Tunnel},
+};
+use crate::proxy::{
+    buffer::Buffer,
+    reactor::Deadline,
+    stream::Stream,
+    upstream::{after, forward::Upgraded, millis},
+    worker::thread::Worker,
+};
+
+/// What is read of a client that we close on, so that it gets our answer and no reset (THREATS H2).
+const LINGER_BYTES: usize = 64 * 1024;
+const LINGER_MS: u64 = 5000;
+
+/// Serves a connection to its end.
+pub(super) async fn serve(worker: &Rc<Worker>, id: usize, mut stream: Stream, ends: Ends) {
+    let deadline = Deadline::new();
+    let mut rest = None;
+    let mut is_first = true;
+    loop {
+        let buffer = match rest.take() {
+            Some(buffer) => buffer,
+            None => match next_bytes(worker, id, &mut stream, &deadline, is_first).await {
+                Some(buffer) => buffer,
+                None => return,
+            },
+        };
+        // The plan as it is now, for all of this request.
+        let plan = worker.plan();
+        let Some(server) = plan.server(id) else { return };
+        let connection =
+            request::Connection { worker, plan: &plan, server, ends: &ends, deadline: &deadline, is_first };
+        match Box::pin(request::serve(&connection, &mut stream, buffer)).await {
+            Next::Again(buffer) => rest = buffer,
+            Next::Close => return,
+            Next::Reset => return stream.socket().reset_on_close(),
+            Next::Linger => return linger(&mut stream, &deadline).await,
+            Next::Tunnel(upgraded, buffer) => {
+                let idle = millis(server.settings.timeouts.idle);
+                return tunnel(stream, *upgraded, buffer, &deadline, idle).await;
+            }
+        }
+        is_first = false;
+    }
+}
+
+/// Waits for a request's first bytes, holding no buffer; `None` when the connection is to be closed.
+async fn next_bytes(
+    worker: &Worker,
+    id: usize,
+    stream: &mut Stream,
+    deadline: &Deadline,
+    is_first: bool,
+) -> Option<Buffer> {
+    let timeouts = worker.plan().server(id)?.settings.timeouts.clone();
+    let longest = if is_first { timeouts.request_head } else { timeouts.keep_alive };
+    let read = poll_fn(|context| {
+        ready!(stream.poll_readable(context))?;
+        let mut buffer = Buffer::take();
+        let count = ready!(stream.poll_read(context, buffer.room()))?;
+        buffer.filled(count);
+        std::task::Poll::Ready(std::io::Result::Ok(buffer))
+    });
+    deadline.within(after(longest), read).await.ok()?.ok().filter(|buffer| !buffer.is_empty())
+}
+
+/// Ends our direction and reads what the client still sends, for a while.
+async fn linger(stream: &mut Stream, deadline: &Deadline) {
+    let reading = async {
+        let mut left = LINGER_BYTES;
+        if poll_fn(|context| stream.poll_end(context)).await.is_err() {
+            return;
+        }
+        let mut buffer = Buffer::take();
+        while left > 0 {
+            match poll_fn(|context| stream.poll_read(context, buffer.room())).await {
+                Ok(0) | Err(_) => return,
+                Ok(count) => left = left.saturating_sub(count),
+            }
+        }
+    };
+    // Too slow or too much: the connection is closed now.
+    let _ = deadline.within(after(std::time::Duration::from_millis(LINGER_MS)), reading).await;
+}
+
+/// An upgraded connection: bytes both ways.
+async fn tunnel(mut client: Stream, mut upgraded: Upgraded, early: Option<Buffer>, deadline: &Deadline, idle: u64) {
+    let mut tunnel = Tunnel::new(early, upgraded.rest.take());
+    match tunnel.run(&mut client, &mut upgraded.node, deadline, idle).await {
+        End::Complete | End::Idle => {}
+        End::Client => upgraded.node.socket().reset_on_close(),
+        End::Node => client.socket().reset_on_close(),
+    }
+}

@@ -1,0 +1,207 @@
+//! Nodes that fail in every way, and what becomes of the request.
+
+use std::{
+    io::{Read, Write},
+    net::TcpListener,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use super::{exchange, read_response};
+use crate::{
+    control::proxy::Service,
+    control::proxy::http::ErrorPage,
+    proxy::testing::{Proxy, Recorder, Server, http_plan, read_head, read_request},
+};
+
+const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+
+/// An address that refuses connections.
+fn closed() -> std::net::SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+#[test]
+fn a_refusing_node_is_passed_over_even_for_post() {
+    let node = Recorder::start(std::str::from_utf8(OK).unwrap());
+    let proxy = Proxy::start(http_plan(&[closed(), node.address()]));
+    for _ in 0..4 {
+        let answer =
+            exchange(&proxy, b"POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 3\r\n\r\nabc");
+        assert!(answer.ends_with("ok"), "{answer}");
+    }
+    assert_eq!(node.requests().len(), 4);
+}
+
+#[test]
+fn when_no_node_is_there_the_answer_says_so() {
+    let proxy = Proxy::start(http_plan(&[closed()]));
+    let answer = exchange(&proxy, b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    assert!(answer.starts_with("HTTP/1.1 502 Bad Gateway\r\n"), "{answer}");
+    assert!(answer.contains("Proxy-Status: lb; error=connection_refused"), "{answer}");
+}
+
+#[test]
+fn own_pages_keep_their_status_fields_and_body() {
+    let mut plan = http_plan(&[closed()]);
+    let Service::Http(http) = &mut plan.virtual_servers.get_mut("test").unwrap().service else { unreachable!() };
+    http.error_page = ErrorPage::Own {
+        status: Some(500),
+        fields: vec![("X-Sorry".to_owned(), "yes".to_owned())],
+        body: b"sorry".to_vec(),
+        content_type: "text/plain".to_owned(),
+    };
+    let proxy = Proxy::start(plan);
+    let answer = exchange(&proxy, b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    assert!(answer.starts_with("HTTP/1.1 500 ") && answer.contains("\r\nX-Sorry: yes\r\n"), "{answer}");
+    assert!(answer.ends_with("\r\n\r\nsorry"), "{answer}");
+}
+
+/// A node whose first connection ends as `first` says after one request, and whose others serve.
+fn failing_once(first: impl Fn(std::net::TcpStream) + Send + Sync + 'static) -> (Server, Arc<AtomicUsize>) {
+    let requests = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&requests);
+    let connections = AtomicUsize::new(0);
+    let node = Server::start(move |mut peer| {
+        let is_first = connections.fetch_add(1, Ordering::SeqCst) == 0;
+        while read_request(&mut peer).is_some() {
+            counted.fetch_add(1, Ordering::SeqCst);
+            if is_first {
+                return first(peer);
+            }
+            peer.write_all(OK).unwrap();
+        }
+    });
+    (node, requests)
+}
+
+#[test]
+fn a_get_that_got_no_answer_is_tried_elsewhere_and_a_post_is_not() {
+    for (request, status, requests) in [
+        ("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", 200, 2),
+        ("PUT / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 3\r\n\r\nabc", 200, 2),
+        ("POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 3\r\n\r\nabc", 502, 1),
+    ] {
+        let (failing, first) = failing_once(drop);
+        let served = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&served);
+        let other = Server::start(move |mut peer| {
+            while read_request(&mut peer).is_some() {
+                counted.fetch_add(1, Ordering::SeqCst);
+                peer.write_all(OK).unwrap();
+            }
+        });
+        let mut plan = http_plan(&[failing.address(), other.address()]);
+        // The failing node is the one that is chosen first.
+        plan.pools.get_mut("nodes").unwrap().scheduler = crate::control::proxy::pool::Scheduler::LeastConnections;
+        plan.pools.get_mut("nodes").unwrap().nodes.get_mut("node0").unwrap().priority = 10;
+        plan.pools.get_mut("nodes").unwrap().min_live_nodes = 1;
+        let proxy = Proxy::start(plan);
+        let answer = exchange(&proxy, request.as_bytes());
+        let tried = first.load(Ordering::SeqCst) + served.load(Ordering::SeqCst);
+        assert!(tried <= requests, "{request}: {tried} times");
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status} ")) || status == 200 && tried == 1,
+            "{request}: {answer}"
+        );
+    }
+}
+
+#[test]
+fn a_kept_connection_that_the_node_closes_costs_no_request() {
+    let node = Server::start(|mut peer| {
+        // One response, then the connection is closed without a word.
+        if read_request(&mut peer).is_some() {
+            peer.write_all(OK).unwrap();
+        }
+    });
+    let proxy = Proxy::start(http_plan(&[node.address()]));
+    let mut client = proxy.connect();
+    for _ in 0..50 {
+        client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+        let (head, body) = read_response(&mut client);
+        assert!(head.starts_with("HTTP/1.1 200") && body == b"ok", "{head}");
+    }
+}
+
+#[test]
+fn a_body_that_is_cut_off_is_not_taken_for_complete() {
+    for response in [
+        "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nshort",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n64\r\nshort",
+    ] {
+        let node = Server::start(move |mut peer| {
+            read_head(&mut peer);
+            peer.write_all(response.as_bytes()).unwrap();
+        });
+        let proxy = Proxy::start(http_plan(&[node.address()]));
+        let mut client = proxy.connect();
+        client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+        let mut answer = Vec::new();
+        let _ = client.read_to_end(&mut answer);
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        assert!(!answer.ends_with("0\r\n\r\n") && answer.matches("HTTP/1.1").count() <= 1, "{answer}");
+    }
+}
+
+#[test]
+fn what_is_no_response_is_answered_502_and_never_passed_on() {
+    for response in [
+        "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nok",
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        "HTP/1.1 200 OK\r\n\r\n",
+        "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: foo\r\n\r\n",
+    ] {
+        let node = Server::start(move |mut peer| {
+            read_head(&mut peer);
+            peer.write_all(response.as_bytes()).unwrap();
+        });
+        let proxy = Proxy::start(http_plan(&[node.address()]));
+        let answer = exchange(&proxy, b"POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
+        assert!(answer.starts_with("HTTP/1.1 502 "), "{response:?}: {answer}");
+    }
+}
+
+#[test]
+fn bytes_after_a_response_meet_no_other_request() {
+    let node = Server::start(|mut peer| {
+        while read_request(&mut peer).is_some() {
+            peer.write_all(
+                b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil",
+            )
+            .unwrap();
+        }
+    });
+    let proxy = Proxy::start(http_plan(&[node.address()]));
+    let mut client = proxy.connect();
+    for _ in 0..5 {
+        client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+        assert_eq!(read_response(&mut client).1, b"ok");
+    }
+}
+
+#[test]
+fn a_silent_node_is_given_up_in_time() {
+    let silent = Server::start(|mut peer| drop(peer.read_to_end(&mut Vec::new())));
+    let mut plan = http_plan(&[silent.address()]);
+    plan.pools.get_mut("nodes").unwrap().timeouts.reply = Duration::from_millis(200);
+    let proxy = Proxy::start(plan);
+    let answer = exchange(&proxy, b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    assert!(answer.starts_with("HTTP/1.1 504 "), "{answer}");
+    assert!(answer.contains("error=http_response_timeout"), "{answer}");
+}
+
+#[test]
+fn a_slow_body_is_answered_408() {
+    let node = Recorder::start(std::str::from_utf8(OK).unwrap());
+    let mut plan = http_plan(&[node.address()]);
+    let timeouts = &mut plan.virtual_servers.get_mut("test").unwrap().timeouts;
+    timeouts.body_grace = Duration::from_millis(300);
+    let proxy = Proxy::start(plan);
+    let answer = exchange(&proxy, b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\nslow");
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    assert!(node.requests().is_empty());
+}

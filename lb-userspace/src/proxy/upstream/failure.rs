@@ -1,0 +1,156 @@
+//! What can go wrong between us and a node, and what each means: status, whose fault, what `Proxy-Status` says.
+
+use std::io;
+
+use crate::proxy::{
+    h1::response::BadResponse,
+    pool::{NoNode, retry},
+    transfer::BodyError,
+};
+
+/// Why a request got no response from a node.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// No node is there, or none was tried that could be reached.
+    #[error("no node is available")]
+    NoNode(NoNode),
+    /// The virtual server has no pool, and no rule answered.
+    #[error("no pool serves this request")]
+    NoPool,
+    /// Connecting failed.
+    #[error("cannot connect: {0}")]
+    Connect(io::Error),
+    /// Connecting took too long.
+    #[error("connecting took too long")]
+    ConnectTimeout,
+    /// The node closed, or reset, its connection before the response's head was complete.
+    #[error("the node closed its connection")]
+    Closed,
+    /// What the node sent is no response.
+    #[error("no response: {0}")]
+    BadResponse(#[from] BadResponse),
+    /// The node sent too many interim responses.
+    #[error("too many interim responses")]
+    Interim,
+    /// The node answered with this status, which is tried elsewhere, and no other node is left.
+    #[error("the node answered {0}")]
+    Status(u16),
+    /// The node did not answer in time.
+    #[error("no answer in time")]
+    ReplyTimeout,
+    /// The node took no bytes for too long.
+    #[error("the node takes no bytes")]
+    NodeStalled,
+    /// The whole request took longer than allowed.
+    #[error("the request took too long")]
+    Transaction,
+    /// The client's body is broken, or did not come in time.
+    #[error("the client's body: {0}")]
+    Body(BodyError),
+    /// The client's body came too slowly.
+    #[error("the client's body came too slowly")]
+    BodyTimeout,
+    /// The client left before it was answered.
+    #[error("the client left")]
+    ClientGone,
+}
+
+/// Whose fault a failure is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// The client's.
+    Client,
+    /// The node's, or the way to it.
+    Node,
+    /// Ours, or the configuration's.
+    Proxy,
+}
+
+/// What a failure means for its client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Verdict {
+    /// Status of the answer; 0: none, the client is not there any more.
+    pub(crate) status: u16,
+    /// `error` of `Proxy-Status`, RFC 9209 §2.3.
+    pub(crate) error: &'static str,
+    /// Whose fault it is.
+    pub(crate) fault: Fault,
+}
+
+impl Failure {
+    /// What it means for the client: the one place that decides it.
+    pub(crate) fn verdict(&self) -> Verdict {
+        let (status, error, fault) = match self {
+            Self::NoNode(NoNode::Busy(_)) => (503, "connection_limit_reached", Fault::Node),
+            Self::NoNode(_) => (503, "destination_unavailable", Fault::Node),
+            Self::NoPool => (503, "proxy_configuration_error", Fault::Proxy),
+            Self::Connect(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                (502, "connection_refused", Fault::Node)
+            }
+            Self::Connect(error) if is_ours(error) => (503, "proxy_internal_error", Fault::Proxy),
+            Self::Connect(_) => (502, "destination_ip_unroutable", Fault::Node),
+            Self::ConnectTimeout => (504, "connection_timeout", Fault::Node),
+            Self::Closed => (502, "connection_terminated", Fault::Node),
+            Self::BadResponse(BadResponse::HeadTooLarge | BadResponse::TooManyFields) => {
+                (502, "http_response_header_section_size", Fault::Node)
+            }
+            Self::BadResponse(_) | Self::Interim => (502, "http_protocol_error", Fault::Node),
+            Self::Status(status) => (*status, "destination_unavailable", Fault::Node),
+            Self::ReplyTimeout => (504, "http_response_timeout", Fault::Node),
+            Self::NodeStalled => (504, "connection_write_timeout", Fault::Node),
+            Self::Transaction => (504, "http_response_timeout", Fault::Node),
+            Self::Body(BodyError::Bad(bad)) => (bad_body_status(bad), "http_request_error", Fault::Client),
+            Self::Body(BodyError::CutOff | BodyError::Broken(_)) | Self::ClientGone => {
+                (0, "connection_terminated", Fault::Client)
+            }
+            Self::BodyTimeout => (408, "http_request_error", Fault::Client),
+        };
+        Verdict { status, error, fault }
+    }
+
+    /// A word or two on it for `Proxy-Status`: nothing that a node or a client wrote.
+    pub(crate) fn details(&self) -> String {
+        match self {
+            Self::Connect(error) => error.kind().to_string(),
+            Self::Body(BodyError::Broken(_)) => "the client's connection failed".to_owned(),
+            Self::NoNode(none) => match none {
+                NoNode::Down => "every node is down",
+                NoNode::AllTried => "every node was tried",
+                NoNode::Busy(_) => "every node is busy",
+                NoNode::Gone(_) => "the client's node is gone",
+            }
+            .to_owned(),
+            other => other.to_string(),
+        }
+    }
+
+    /// What it is to the decision whether to try again; `None`: nothing that another attempt could mend.
+    pub(super) fn retried(&self, reused: bool) -> Option<retry::Failure> {
+        match self {
+            Self::Connect(_) | Self::ConnectTimeout => Some(retry::Failure::Connect),
+            Self::Closed | Self::NodeStalled if reused => Some(retry::Failure::KeptClosed),
+            Self::Closed | Self::NodeStalled => Some(retry::Failure::EarlyClose),
+            Self::BadResponse(_) | Self::Interim => Some(retry::Failure::BadResponse),
+            Self::ReplyTimeout => Some(retry::Failure::ReplyTimeout),
+            Self::NoNode(_)
+            | Self::NoPool
+            | Self::Status(_)
+            | Self::Transaction
+            | Self::Body(_)
+            | Self::BodyTimeout
+            | Self::ClientGone => None,
+        }
+    }
+}
+
+/// Whether a failed connect says nothing about the node: no descriptor, port or memory to be had here.
+fn is_ours(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ADDRNOTAVAIL]
+        .iter()
+        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+}
+
+fn bad_body_status(bad: &crate::proxy::h1::body::BadBody) -> u16 {
+    if *bad == crate::proxy::h1::body::BadBody::TooLarge { 413 } else { 400 }
+}

@@ -1,0 +1,329 @@
+//! A request to a node and its response back: attempts, until one answers or no other may follow.
+
+use std::{future::poll_fn, io, rc::Rc, time::Duration};
+
+use super::{
+    ConnectError, choose,
+    client::Client,
+    connect,
+    exchange::{Cut, Exchange, Times},
+    failure::Failure,
+};
+use crate::{
+    control::proxy::{http::Http, pool as settings},
+    proxy::{
+        buffer::Buffer,
+        facts::Facts,
+        h1::{
+            Framing, Slots,
+            response::ResponseHead,
+            write::{RequestEdit, ResponseEdit},
+        },
+        pool::{
+            Lease, NodeId, NodeSet, Pool, PoolId,
+            retry::{self, Attempt, Decision, GiveUp},
+        },
+        reactor::{self, Deadline, deadline::NEVER},
+        stream::Stream,
+        worker::{
+            plan::{Compiled, VirtualServer},
+            thread::{Worker, now},
+        },
+    },
+};
+
+/// A request that is to be forwarded.
+pub(crate) struct Request<'a> {
+    pub(crate) worker: &'a Worker,
+    pub(crate) plan: &'a Compiled,
+    pub(crate) server: &'a VirtualServer,
+    pub(crate) http: &'a Http,
+    pub(crate) facts: &'a dyn Facts,
+    pub(crate) pool: PoolId,
+    /// How the request's head is changed; framing, upgrade and host are added.
+    pub(crate) edit: RequestEdit<'a>,
+    /// End of the whole request, on the reactor's clock; `NEVER`: none.
+    pub(crate) transaction_at: u64,
+    /// Whether the client's connection is closed after the response, whatever comes.
+    pub(crate) close: bool,
+    pub(crate) deadline: &'a Deadline,
+}
+
+/// What became of a request.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// The response is with the client; whether its connection can be used again.
+    Complete(bool),
+    /// The node changed protocols as it was asked to: bytes go both ways from here.
+    Upgraded(Box<Upgraded>),
+    /// No byte of a response went to the client.
+    Unanswered(Failure),
+    /// A response was begun that cannot be ended.
+    Cut(Cut),
+}
+
+/// The node's side of an upgraded connection.
+#[derive(Debug)]
+pub(crate) struct Upgraded {
+    pub(crate) node: Stream,
+    /// What came after the response's head.
+    pub(crate) rest: Option<Buffer>,
+    /// Counted as long as the connection lives.
+    pub(crate) lease: Lease,
+}
+
+/// What is told of a forwarded request afterwards.
+#[derive(Debug, Default)]
+pub(crate) struct Told {
+    /// Status of the node's response; 0: none came.
+    pub(crate) status: u16,
+    /// Times that the request was sent, or was to be.
+    pub(crate) attempts: u32,
+    /// Pool and node that answered, or were tried last.
+    pub(crate) node: Option<(Rc<Pool>, NodeId)>,
+    /// When the node was asked, and when the response's head came: microseconds of the reactor's clock.
+    pub(crate) asked_us: u64,
+    /// See `asked_us`.
+    pub(crate) head_us: u64,
+    /// Whether the connection to the node was a kept one.
+    pub(crate) reused: bool,
+}
+
+/// Memory that attempts use again.
+#[derive(Debug)]
+pub(crate) struct Memory<'a> {
+    pub(crate) response: &'a mut Slots,
+    pub(crate) to_node: &'a mut Vec<u8>,
+}
+
+/// How an attempt ended.
+enum Ended {
+    Complete(bool),
+    Upgraded(Stream, Option<Buffer>),
+    Cut(Cut),
+    /// No response came, or one with a status that is tried elsewhere.
+    Failed {
+        failure: Failure,
+        /// Whether any of the request may be with the node.
+        sent: bool,
+        reused: bool,
+    },
+}
+
+/// Attempts so far.
+#[derive(Default)]
+struct Tries {
+    attempts: u32,
+    timed_out: u32,
+}
+
+/// Forwards a request: chooses a node, and another after a failure that allows it.
+pub(crate) async fn forward(
+    request: &Request<'_>,
+    client: &mut impl Client,
+    memory: &mut Memory<'_>,
+    told: &mut Told,
+) -> Outcome {
+    let mut tried = NodeSet::default();
+    let mut tries = Tries::default();
+    let mut last = None;
+    loop {
+        let Request { worker, plan, pool, facts, deadline, .. } = request;
+        let lease = match choose(worker, plan, *pool, *facts, &tried, deadline).await {
+            Ok(lease) => lease,
+            // What went wrong before says more than that nothing is left to try.
+            Err(none) => return Outcome::Unanswered(last.unwrap_or(Failure::NoNode(none))),
+        };
+        told.node = Some((Rc::clone(lease.pool()), lease.node().id()));
+        tries.attempts += 1;
+        let mut fresh = false;
+        loop {
+            let (failure, sent, reused) = match attempt(request, client, memory, &lease, fresh, &tries, told).await {
+                Ended::Complete(keep) => return Outcome::Complete(keep),
+                Ended::Cut(cut) => return Outcome::Cut(cut),
+                Ended::Upgraded(node, rest) => return Outcome::Upgraded(Box::new(Upgraded { node, rest, lease })),
+                Ended::Failed { failure, sent, reused } => (failure, sent, reused),
+            };
+            tracing::debug!(pool = lease.pool().name(), node = lease.node().name(), %failure, "an attempt failed");
+            match decide(request, client, &lease, &failure, sent, reused, &mut tries) {
+                Decision::SameNode => fresh = true,
+                Decision::OtherNode { .. } => {
+                    last = Some(failure);
+                    break;
+                }
+                Decision::GiveUp(_) => return Outcome::Unanswered(failure),
+            }
+        }
+        tried.insert(lease.node().id());
+    }
+}
+
+/// Tells the node's pool of a failure, and asks whether another attempt may follow.
+fn decide(
+    request: &Request<'_>,
+    client: &mut impl Client,
+    lease: &Lease,
+    failure: &Failure,
+    sent: bool,
+    reused: bool,
+    tries: &mut Tries,
+) -> Decision {
+    match failure {
+        Failure::ReplyTimeout => {
+            tries.timed_out += 1;
+            lease.reply_timeout(lease.pool().settings().timeouts.reply, now());
+        }
+        Failure::Closed if reused => {}
+        Failure::Closed | Failure::BadResponse(_) | Failure::Interim | Failure::NodeStalled => lease.early_close(now()),
+        // Told by who connected, or by the response; or not the node's.
+        _ => {}
+    }
+    if let Failure::Status(_) = failure {
+        // Decided already: the response was given up for it.
+        return if client.rewind() {
+            Decision::OtherNode { repeats: true }
+        } else {
+            Decision::GiveUp(GiveUp::NotReplayable)
+        };
+    }
+    let Some(kind) = failure.retried(reused) else { return Decision::GiveUp(GiveUp::Answered) };
+    let attempt = Attempt {
+        method: request.facts.method(),
+        sent,
+        answered: false,
+        replayable: client.rewind(),
+        failure: kind,
+        attempts: tries.attempts,
+        timed_out: tries.timed_out,
+    };
+    lease.pool().after_failure(&attempt, now())
+}
+
+/// A connection to the lease's node: a kept one that is quiet, unless it is to be `fresh`.
+async fn connection(request: &Request<'_>, lease: &Lease, fresh: bool) -> Result<(Stream, bool), Failure> {
+    if !fresh && let Some(stream) = request.plan.idle(lease.node().id()).take(lease.address()) {
+        return Ok((stream, true));
+    }
+    match connect(lease, request.deadline).await {
+        Ok(stream) => Ok((stream, false)),
+        Err(ConnectError::Failed(error)) => Err(Failure::Connect(error)),
+        Err(ConnectError::TimedOut) => Err(Failure::ConnectTimeout),
+    }
+}
+
+/// Sends the request to the lease's node once, and the response to the client.
+async fn attempt(
+    request: &Request<'_>,
+    client: &mut impl Client,
+    memory: &mut Memory<'_>,
+    lease: &Lease,
+    fresh: bool,
+    tries: &Tries,
+    told: &mut Told,
+) -> Ended {
+    told.attempts += 1;
+    let settings = lease.pool().settings();
+    let (mut node, reused) = match connection(request, lease, fresh).await {
+        Ok(connection) => connection,
+        Err(failure) => return Ended::Failed { failure, sent: false, reused: false },
+    };
+    (told.reused, told.asked_us) = (reused, reactor::now_us());
+    let mut head = std::mem::take(memory.to_node);
+    head.clear();
+    client.write_head(&mut head, &RequestEdit { framing: client.framing(), ..request.edit });
+    let times = Times::new(request.transaction_at, &request.server.settings.timeouts, &settings.timeouts);
+    let mut exchange = Exchange::new(&mut node, times, head, client.framing());
+    let (strictness, deadline) = (&request.http.strictness, request.deadline);
+    let answered = poll_fn(|context| exchange.poll_head(context, client, strictness, memory.response, deadline)).await;
+    deadline.set(NEVER);
+    if let Err(failure) = answered {
+        // A kept connection that brought bytes was not closed because it was idle.
+        let reused = reused && !exchange.is_answered();
+        return Ended::Failed { failure, sent: exchange.sent, reused };
+    }
+    let Some(response) = exchange.head(memory.response) else { return Ended::Cut(Cut::Node) };
+    told.head_us = reactor::now_us();
+    told.status = response.status();
+    lease.responded(told.status, Duration::from_micros(told.head_us - told.asked_us), now());
+    if settings.retry.statuses.contains(&told.status) && goes_elsewhere(request, client, lease, told.status, tries) {
+        return Ended::Failed { failure: Failure::Status(told.status), sent: true, reused };
+    }
+    let passing = begin_response(request, client, &response, exchange.sent_all);
+    if told.status == 101 {
+        let rest = exchange.take_rest(passing.length);
+        drop(exchange);
+        return match flush(client).await {
+            Ok(()) => Ended::Upgraded(node, rest),
+            Err(_) => Ended::Cut(Cut::Client),
+        };
+    }
+    let mut reader = exchange.begin_body(passing.length, passing.framing);
+    let passed = poll_fn(|context| exchange.poll_body(context, client, &mut reader, deadline)).await;
+    deadline.set(NEVER);
+    if let Err(cut) = passed {
+        return Ended::Cut(cut);
+    }
+    let sent_all = exchange.sent_all;
+    *memory.to_node = exchange.into_memory();
+    // Bytes after the response were not asked for: they must not meet the next request.
+    if passing.node_keeps && sent_all && reader.into_rest().is_empty() && is_shared(settings) {
+        request.plan.idle(lease.node().id()).put(node, lease.address(), settings.keep_alive);
+    }
+    Ended::Complete(!passing.close)
+}
+
+/// A response on its way to the client.
+struct Passing {
+    /// Bytes of its head.
+    length: usize,
+    /// How its body comes.
+    framing: Framing,
+    /// Whether the node's connection may be used again.
+    node_keeps: bool,
+    /// Whether the client's may not.
+    close: bool,
+}
+
+/// Writes the head of the response for the client.
+fn begin_response(
+    request: &Request<'_>,
+    client: &mut impl Client,
+    response: &ResponseHead<'_>,
+    request_is_sent: bool,
+) -> Passing {
+    let framing = response.framing();
+    let outgoing = match framing {
+        Framing::Chunked | Framing::UntilClose if client.takes_chunks() => Framing::Chunked,
+        Framing::Chunked | Framing::UntilClose => Framing::UntilClose,
+        Framing::None | Framing::Length(_) => framing,
+    };
+    // What is left of the request's body would be read as the next request.
+    let close = request.close || !request_is_sent || outgoing == Framing::UntilClose;
+    let edit = ResponseEdit { framing: outgoing, close, keep_alive: !close, ..ResponseEdit::default() };
+    client.respond(response, &edit);
+    Passing { length: response.len(), framing, node_keeps: response.keep_alive(), close }
+}
+
+/// Whether a response with a status that is retried is given up for another node's.
+fn goes_elsewhere(request: &Request<'_>, client: &impl Client, lease: &Lease, status: u16, tries: &Tries) -> bool {
+    let attempt = Attempt {
+        method: request.facts.method(),
+        sent: true,
+        answered: false,
+        replayable: client.can_rewind(),
+        failure: retry::Failure::Status(status),
+        attempts: tries.attempts,
+        timed_out: tries.timed_out,
+    };
+    matches!(lease.pool().after_failure(&attempt, now()), Decision::OtherNode { .. })
+}
+
+/// Sends what waits for the client.
+async fn flush(client: &mut impl Client) -> io::Result<()> {
+    poll_fn(|context| client.poll_send(context, &[], true)).await.map(|_| ())
+}
+
+/// Whether connections of a pool serve any client: not those that tell the node one client's address (THREATS H16).
+fn is_shared(settings: &settings::Pool) -> bool {
+    settings.proxy_protocol.is_none() && !settings.transparent
+}
