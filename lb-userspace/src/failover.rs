@@ -58,7 +58,9 @@ pub enum Error {
     #[error("cannot start the failover thread: {0}")]
     Thread(io::Error),
     /// The sockets of heartbeats.
-    #[error("cannot listen for heartbeats on {listen:?}: {source} (are the addresses this machine's, and the ports free?)")]
+    #[error(
+        "cannot listen for heartbeats on {listen:?}: {source} (are the addresses this machine's, and the ports free?)"
+    )]
     Heartbeats {
         /// Where.
         listen: Vec<std::net::SocketAddr>,

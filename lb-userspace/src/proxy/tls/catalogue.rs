@@ -76,7 +76,11 @@ impl Catalogue {
         let found = server_name.and_then(|name| {
             // A trailing dot says that the name is absolute (RFC 1034 §3.1); certificates are written without.
             let name = name.strip_suffix('.').unwrap_or(name);
-            let wildcard = || name.split_once('.').and_then(|(_, parent)| self.wildcard.get(parent));
+            let wildcard = || {
+                name.split_once('.')
+                    .filter(|(label, _)| !label.is_empty())
+                    .and_then(|(_, parent)| self.wildcard.get(parent))
+            };
             self.exact.get(name).or_else(wildcard)
         });
         let candidates = found.unwrap_or(&self.default);

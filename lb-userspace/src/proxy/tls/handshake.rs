@@ -2,7 +2,7 @@
 
 use std::{future::poll_fn, net::SocketAddr, sync::Arc, task::Poll};
 
-use rustls::Error;
+use rustls::{Error, ProtocolVersion};
 
 use super::{
     Gate, HandshakeError,
@@ -26,7 +26,7 @@ const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
 
 /// For who speaks HTTP where TLS is expected.
 const PLAIN_HTTP: &[u8] =
-    b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 49\r\n\
+    b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 50\r\n\
 Connection: close\r\n\r\nThis port speaks HTTPS: use https:// in the URL.\r\n";
 
 /// Bytes that are read and dropped so that a refusal arrives before the connection is reset.
@@ -75,7 +75,13 @@ async fn serve(
         is_first = false;
         let turn = place.turn().await;
         match advance(stream) {
-            Ok(true) => break,
+            Ok(true) => {
+                // In TLS 1.2 the client waits for our last words; tickets of TLS 1.3 can go along with the first answer.
+                if stream.state().protocol_version() != Some(ProtocolVersion::TLSv1_3) {
+                    poll_fn(|cx| stream.poll_send(cx)).await?;
+                }
+                break;
+            }
             Ok(false) => {}
             Err(error) => {
                 let unknown = handshake.seen().unknown_name;

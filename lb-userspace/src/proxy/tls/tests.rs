@@ -1,4 +1,7 @@
 //! Handshakes and data between our two sides over loopback TCP, and with other implementations.
 
+mod authentication;
 mod fixtures;
+mod names;
+mod robustness;
 mod transfer;

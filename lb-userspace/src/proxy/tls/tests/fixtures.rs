@@ -149,3 +149,25 @@ pub(super) async fn shake(server: &Arc<ServerSetup>, client: &ClientSetup, name:
     let greet = async { connect(dial(address).await, client, node, name, &Deadline::new(), soon()).await };
     tokio::join!(serve, greet)
 }
+
+/// What `openssl s_client` says of a connection to `server`, which it closes at once.
+pub(super) async fn s_client(server: &Arc<ServerSetup>, options: &[&str]) -> String {
+    let (listener, address) = listen();
+    let options: Vec<String> = options.iter().map(ToString::to_string).collect();
+    let (say, said) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        let mut command = std::process::Command::new("openssl");
+        command.args(["s_client", "-connect", &address.to_string()]).args(options).stdin(std::process::Stdio::null());
+        let output = command.output().expect("openssl is installed by `cargo xtask setup`");
+        let text = [output.stdout, output.stderr].concat();
+        let _ = say.send(String::from_utf8_lossy(&text).into_owned());
+    });
+    let (io, _) = listener.accept().await.unwrap();
+    let gate = Gate::new(1);
+    if let Ok((mut stream, _)) = accept(io, server, &gate, &[], &Deadline::new(), soon()).await {
+        let mut rest = Vec::new();
+        let _ = tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut rest).await;
+        let _ = tokio::io::AsyncWriteExt::shutdown(&mut stream).await;
+    }
+    said.await.unwrap()
+}
