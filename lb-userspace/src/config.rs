@@ -11,9 +11,13 @@ mod build;
 mod check;
 mod document;
 mod error;
+pub mod files;
+mod kinds;
 mod ports;
+pub mod proxy;
 mod read;
 pub mod reference;
+mod rule;
 mod rules;
 mod schema;
 mod source;
@@ -54,12 +58,14 @@ pub struct Config {
     pub interfaces: BTreeMap<String, Interface>,
     /// VIP groups, by name.
     pub vips: BTreeMap<String, VipGroup>,
-    /// Virtual servers, by name.
+    /// L4 virtual servers, by name.
     pub virtual_servers: BTreeMap<String, VirtualServer>,
-    /// Pools, by name.
+    /// Pools that forward packets, by name.
     pub pools: BTreeMap<String, Pool>,
     /// Monitors, by name.
     pub monitors: BTreeMap<String, Monitor>,
+    /// What the L7 proxy serves: its virtual servers and pools are not among those above.
+    pub proxy: proxy::Proxy,
 }
 
 /// `[daemon]`.

@@ -1,9 +1,9 @@
 //! The words of errors about single values: what to write instead, and why some things cannot be had. Pure.
 
 use serde_json::Value;
-use toml::de::{DeTable, DeValue};
+use toml::de::DeValue;
 
-use super::{error::Problem, schema, source::Span, words};
+use super::{schema, words};
 
 /// How a missing key is added.
 pub(super) fn add(key: &str, property: &Value) -> String {
@@ -20,34 +20,6 @@ pub(super) fn add(key: &str, property: &Value) -> String {
     let meaning = property["description"].as_str().or_else(|| schema["description"].as_str()).unwrap_or_default();
     let sentence = meaning.split_once(". ").map_or(meaning, |(first, _)| first).replace('\n', " ");
     format!("add {key} = {example}: {}", lower_first(sentence.trim_end_matches('.')))
-}
-
-/// A word of what only a proxy can do: refused, and why; with DSR it could not even be done.
-pub(super) fn proxy_word(root: &DeTable<'_>, path: &[String], word: &str, span: &Span) -> Problem {
-    let (_, sections) = path.split_last().unwrap_or((&path[0], &[]));
-    let place = schema::section(sections);
-    let message = format!("{word:?} in {place} needs the L7 proxy, which this version does not have");
-    let problem = Problem::new(span, message, "needs the L7 proxy");
-    match dsr_pool(root, path) {
-        Some(pool) => problem.help(format!(
-            "pool {pool:?} forwards by dsr: only MAC addresses change, and the answers do not pass the balancer, so that it \
-             can neither read nor change what is said; what works with dsr is tcp or udp, with persistence by source_address"
-        )),
-        None => problem.help("this version balances tcp and udp; persistence is by source_address"),
-    }
-}
-
-/// The pool that a path is about, when it forwards by DSR.
-fn dsr_pool(root: &DeTable<'_>, path: &[String]) -> Option<String> {
-    let string = |table: &str, name: &str, key: &str| -> Option<String> {
-        Some(root.get(table)?.get_ref().get(name)?.get_ref().get(key)?.get_ref().as_str()?.to_owned())
-    };
-    let pool = match path {
-        [section, name, ..] if section == "pool" => name.clone(),
-        [section, name, ..] if section == "virtual_server" => string("virtual_server", name, "pool")?,
-        [..] => return None,
-    };
-    (string("pool", &pool, "forwarding")? == "dsr").then_some(pool)
 }
 
 /// What is wrong with an interface name (Linux `dev_valid_name`), if anything.
@@ -70,7 +42,7 @@ pub(super) fn unknown_section(name: &str, sections: &[&str]) -> String {
         return "did you mean \"version\"?".to_owned();
     }
     match words::meant(name, sections) {
-        Some(one @ ("daemon" | "dataplane")) => format!("did you mean [{one}]?"),
+        Some(one @ ("daemon" | "dataplane" | "proxy" | "tls")) => format!("did you mean [{one}]?"),
         Some(named) => format!("did you mean [{named}.NAME]?"),
         None if words::meant(name, &["node"]).is_some() => {
             "nodes are part of their pool: [pool.NAME.node.NAME]".to_owned()
@@ -94,6 +66,8 @@ pub(super) fn wrong_type(wanted: &str, schema: &Value, found: &DeValue<'_>) -> O
     match (wanted, shown) {
         ("array", Some(shown)) => Some(format!("put it in brackets: [{shown}]")),
         ("string", Some(shown)) => match schema["format"].as_str() {
+            Some("size") => Some(format!("write it with quotes and a unit: \"{shown}B\"")),
+            Some("rate") => Some(format!("write it with quotes and a unit: \"{shown}/s\"")),
             Some("duration" | "seconds") => Some(format!("write it with quotes and a unit: \"{shown}s\"")),
             _ => Some(format!("put it in quotes: \"{shown}\"")),
         },
@@ -112,6 +86,13 @@ pub(super) fn example(format: &str) -> Option<&'static str> {
     Some(match format {
         "duration" => "\"500ms\", \"5s\", \"1m30s\" or \"2h\"",
         "seconds" => "\"5s\", \"1m30s\" or \"2h\"",
+        "network" => "\"10.0.0.0/8\", \"2001:db8::/32\" or \"192.0.2.7\"",
+        "size" => "\"512B\", \"64KiB\" or \"10MiB\"",
+        "rate" => "\"100/s\"",
+        "byte-rate" => "\"64KiB/s\" or \"10MiB/s\"",
+        "key" => {
+            "\"client_address\", \"client_address/24/56\", \"header:X-Key\", \"cookie:sid\", \"query:user\", \"path\" or \"host\""
+        }
         "node-address" => "\"10.0.0.1\", \"10.0.0.1:80\" or \"[2001:db8::1]:80\"",
         "port-range" => "\"1024-32767\"",
         "path" => "\"/run/lb/admin.sock\"",

@@ -8,20 +8,35 @@ use lb_common::conntrack::{State, Timeouts};
 use super::{
     Config, Daemon, Dataplane, Monitor, MonitorKind, Node, Pool, VipGroup, VirtualServer,
     at::At,
-    document::{self, Document, ForwardingWord, MonitorWord, Named},
+    document::{self, Document, ForwardingWord, MonitorWord, Named, ProtocolWord, SchedulerWord},
+    ports::Ports,
     ring_seed,
+    rule::Written,
+    source::Sources,
     text::PortRange,
 };
-use crate::control::plan::{Forwarding, Interface, SourceAffinity};
+use crate::control::plan::{Forwarding, Interface, Protocol, Scheduler, SourceAffinity};
 
-pub(super) fn build(document: &Document) -> Config {
+mod proxy;
+
+/// What a configuration is built from.
+pub(super) struct Building<'d> {
+    pub(super) document: &'d Document,
+    /// Rules of virtual servers, by name.
+    pub(super) rules: &'d BTreeMap<String, Written>,
+    pub(super) sources: &'d Sources,
+}
+
+pub(super) fn build(building: &Building<'_>) -> Config {
+    let document = building.document;
     Config {
+        proxy: proxy::build(building),
         daemon: daemon(&document.daemon),
         dataplane: dataplane(&document.dataplane),
         interfaces: each(&document.interface, |i| Some(interface(i))),
         vips: each(&document.vip, |group| Some(vip_group(group, document))),
         virtual_servers: each(&document.virtual_server, virtual_server),
-        pools: each(&document.pool, |p| Some(pool(p))),
+        pools: each(&document.pool, pool),
         monitors: each(&document.monitor, monitor),
     }
 }
@@ -68,11 +83,20 @@ fn vip_group(raw: &document::VipGroup, document: &Document) -> VipGroup {
 }
 
 fn virtual_server(raw: &document::VirtualServer) -> Option<VirtualServer> {
+    let protocol = match raw.protocol.as_ref()?.value {
+        ProtocolWord::Tcp => Protocol::Tcp,
+        ProtocolWord::Udp => Protocol::Udp,
+        ProtocolWord::Http
+        | ProtocolWord::Https
+        | ProtocolWord::TcpProxy
+        | ProtocolWord::Tls
+        | ProtocolWord::TlsPassthrough => return None,
+    };
     let mut ports: Vec<_> = raw.ports.as_ref()?.value.0.iter().map(|range| (range.value.0, range.value.1)).collect();
     ports.sort_unstable();
     Some(VirtualServer {
         vips: raw.vips.as_ref()?.iter().map(|name| name.value.clone()).collect(),
-        protocol: raw.protocol.as_ref()?.value,
+        protocol,
         ports,
         pool: raw.pool.as_ref()?.value.clone(),
         timeouts: timeouts(&raw.timeouts),
@@ -93,16 +117,26 @@ fn timeouts(raw: &document::TimeoutsTable) -> Timeouts {
     timeouts
 }
 
-fn pool(raw: &document::Pool) -> Pool {
-    Pool {
-        forwarding: match (raw.forwarding.as_ref().map(|word| word.value), raw.source_nat.value) {
-            (Some(ForwardingWord::Dsr), _) => Forwarding::Dsr,
-            (Some(ForwardingWord::Nat) | None, false) => Forwarding::Nat,
-            (Some(ForwardingWord::Nat) | None, true) => Forwarding::NatSource,
-        },
+/// Each port of a list of ports and ranges.
+fn single_ports(ports: &Ports) -> impl Iterator<Item = u16> {
+    /// More are refused; this bounds what is built before that.
+    const MOST: usize = 1024;
+    ports.0.iter().flat_map(|range| range.value.0..=range.value.1).take(MOST)
+}
+
+/// A pool that forwards packets. Without a word of forwarding there is a mistake elsewhere, and it counts as one.
+fn pool(raw: &document::Pool) -> Option<Pool> {
+    let forwarding = match (raw.forwarding.as_ref().map(|word| word.value), raw.source_nat.value) {
+        (Some(ForwardingWord::Proxy), _) => return None,
+        (Some(ForwardingWord::Dsr), _) => Forwarding::Dsr,
+        (Some(ForwardingWord::Nat) | None, false) => Forwarding::Nat,
+        (Some(ForwardingWord::Nat) | None, true) => Forwarding::NatSource,
+    };
+    Some(Pool {
+        forwarding,
         source_address4: raw.source_address.as_ref().map(|address| address.value),
         source_address6: raw.source_address6.as_ref().map(|address| address.value),
-        scheduler: raw.scheduler.value,
+        scheduler: raw.scheduler.as_ref().map_or(Scheduler::Maglev, |word| scheduler(word.value)),
         affinity: raw.persistence.as_ref().map(|persistence| SourceAffinity {
             prefix4: persistence.prefix.value,
             prefix6: persistence.prefix6.value,
@@ -113,12 +147,29 @@ fn pool(raw: &document::Pool) -> Pool {
         failure_pool: raw.failure_pool.as_ref().map(|name| name.value.clone()),
         monitors: raw.monitors.iter().map(|name| name.value.clone()).collect(),
         nodes: each(&raw.node, node),
+    })
+}
+
+fn scheduler(word: SchedulerWord) -> Scheduler {
+    match word {
+        SchedulerWord::RoundRobin => Scheduler::RoundRobin,
+        SchedulerWord::WeightedRoundRobin => Scheduler::WeightedRoundRobin,
+        SchedulerWord::LeastConnections => Scheduler::LeastConnections,
+        SchedulerWord::WeightedLeastConnections => Scheduler::WeightedLeastConnections,
+        SchedulerWord::SourceHash => Scheduler::SourceHash,
+        SchedulerWord::Random => Scheduler::Random,
+        // Those that only the proxy has were taken out before.
+        SchedulerWord::Maglev
+        | SchedulerWord::FastestResponse
+        | SchedulerWord::Perceptive
+        | SchedulerWord::RandomOfTwo
+        | SchedulerWord::ConsistentHash => Scheduler::Maglev,
     }
 }
 
 fn node(raw: &document::Node) -> Option<Node> {
-    let address = raw.address.as_ref()?.value;
-    Some(Node { address: address.ip, port: address.port, weight: raw.weight.value, state: raw.state.value })
+    let address = &raw.address.as_ref()?.value;
+    Some(Node { address: address.ip()?, port: address.port, weight: raw.weight.value, state: raw.state.value })
 }
 
 fn monitor(raw: &document::Monitor) -> Option<Monitor> {

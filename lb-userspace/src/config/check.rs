@@ -5,22 +5,29 @@ mod addresses;
 mod limits;
 mod pools;
 mod ports;
+mod proxy;
 mod references;
+
+use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
 use super::{
-    Config, ConfigErrors, Users, VirtualServer, build,
+    Config, ConfigErrors, Users, VirtualServer,
+    build::{self, Building},
     document::Document,
     error::{Problem, Problems},
-    read, schema,
+    kinds, read,
+    rule::Written,
+    schema,
     source::{Sources, Span},
 };
 
 pub(super) fn check(sources: &Sources) -> Result<Config, ConfigErrors> {
     let mut problems = Problems::default();
     let mut tree = read::read(sources, &mut problems);
-    schema::check(&mut tree.root, &mut problems);
+    let rules = schema::check(&mut tree.root, &mut problems);
+    kinds::check(&mut tree.root, &mut problems);
     if tree.broken {
         return Err(problems.into_errors(sources));
     }
@@ -28,8 +35,8 @@ pub(super) fn check(sources: &Sources) -> Result<Config, ConfigErrors> {
     let whole = toml::Spanned::new(0..0, tree.root);
     let config = match Document::deserialize(toml::Deserializer::from(whole)) {
         Ok(document) => {
-            let config = build::build(&document);
-            check_references(&document, &config, pruned, &mut problems);
+            let config = build::build(&Building { document: &document, rules: &rules, sources });
+            check_references(&document, &config, &rules, pruned, &mut problems);
             Some(config)
         }
         Err(error) => {
@@ -44,19 +51,28 @@ pub(super) fn check(sources: &Sources) -> Result<Config, ConfigErrors> {
     }
 }
 
-fn check_references(document: &Document, config: &Config, pruned: bool, problems: &mut Problems) {
-    let mut checker = Checker { document, config, users: config.users(), pruned, problems };
+fn check_references(
+    document: &Document,
+    config: &Config,
+    rules: &BTreeMap<String, Written>,
+    pruned: bool,
+    problems: &mut Problems,
+) {
+    let mut checker = Checker { document, config, rules, users: config.users(), pruned, problems };
     checker.references();
     checker.addresses();
     checker.ports();
     checker.pools();
     checker.limits();
+    checker.proxy();
 }
 
 /// A document that fits the schema, its places, and its meaning.
 struct Checker<'c> {
     document: &'c Document,
     config: &'c Config,
+    /// Rules of virtual servers, by name.
+    rules: &'c BTreeMap<String, Written>,
     users: Users<'c>,
     /// Whether something wrong was taken out of the document: then nothing is concluded from what is not there.
     pruned: bool,

@@ -17,11 +17,23 @@ use super::{
     DEFAULT_RING_SEED, OnStop,
     at::At,
     ports::Ports,
-    text::{AbsolutePath, NodeAddress, Period, PortRange, Seconds},
+    rule::RuleList,
+    text::{AbsolutePath, ByteRate, KeyText, NetworkText, NodeAddress, Period, PortRange, Seconds},
 };
 use crate::control::{
-    plan::{AttachMode, OnNodeFailure, Protocol, Refusal, Scheduler},
+    plan::{AttachMode, OnNodeFailure, Refusal},
+    proxy::{
+        ClientTimeouts,
+        pool::{NodeGone, NodeProtocol, ProxyVersion},
+    },
     view::NodeState,
+};
+
+pub(super) mod proxy;
+
+use self::proxy::{
+    AccessLog, BandwidthClass, Certificate, ErrorPage, Http, IdentityTable, Limits, NodeTimeoutsTable, NodeTls,
+    PassiveTable, Proxy, RateClass, RetryTable, ServerTls, TlsDefaults, period,
 };
 
 /// Named tables with the place of each name.
@@ -52,6 +64,22 @@ pub(super) struct Document {
     /// A monitor: an active health check, used by any number of pools.
     #[serde(default)]
     pub(super) monitor: Named<Monitor>,
+    /// The L7 proxy as a whole: it serves virtual servers with `protocol` `http`, `https`, `tcp_proxy`, `tls` or
+    /// `tls_passthrough`, in a worker process without privileges.
+    #[serde(default)]
+    pub(super) proxy: Proxy,
+    /// TLS with clients, where a virtual server says nothing else.
+    #[serde(default)]
+    pub(super) tls: TlsDefaults,
+    /// A certificate with its key. The files are read when lbd starts and at each reload.
+    #[serde(default)]
+    pub(super) certificate: Named<Certificate>,
+    /// A limit of requests, for the rules that name it: what is beyond is answered 429.
+    #[serde(default)]
+    pub(super) rate_class: Named<RateClass>,
+    /// A limit of bytes per second, shared by everything that rules put into it.
+    #[serde(default)]
+    pub(super) bandwidth_class: Named<BandwidthClass>,
 }
 
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
@@ -122,24 +150,74 @@ pub(super) struct VipGroup {
 
 #[derive(Debug, Deserialize, JsonSchema)]
 pub(super) struct VirtualServer {
-    /// Names of VIP groups.
-    #[schemars(required, length(min = 1))]
+    /// Names of VIP groups. Needed, except where `listen` says addresses.
+    #[schemars(length(min = 1))]
     pub(super) vips: Option<Vec<At<String>>>,
-    /// Transport protocol.
+    /// L7: addresses of the machine to listen on, beside those of `vips`; `"0.0.0.0"` and `"::"` are all of them.
+    #[schemars(length(min = 1))]
+    pub(super) listen: Option<Vec<At<IpAddr>>>,
+    /// What is spoken with clients. `tcp` and `udp` are L4: packets are forwarded by XDP. The others are L7: the proxy ends the
+    /// client's connection and makes one of its own to a node; their pools have `forwarding = "proxy"`.
     #[schemars(required)]
-    pub(super) protocol: Option<At<Protocol>>,
-    /// One port, a list of ports and ranges, or `"all"`.
+    pub(super) protocol: Option<At<ProtocolWord>>,
+    /// One port, a list of ports and ranges, or `"all"`. L7: at most 64 ports.
     #[schemars(required)]
     pub(super) ports: Option<At<Ports>>,
-    /// Name of the pool that serves.
-    #[schemars(required)]
+    /// Name of the pool that serves. Needed, except where rules or server names say others.
     pub(super) pool: Option<At<String>>,
     /// Timeouts of its connections.
     #[serde(default)]
     pub(super) timeouts: TimeoutsTable,
+    /// TLS with clients. Needed with `https` and `tls`.
+    pub(super) tls: Option<ServerTls>,
+    /// HTTP with clients.
+    pub(super) http: Option<Http>,
+    /// What nodes are told about the client, in header fields.
+    pub(super) identity: Option<IdentityTable>,
+    /// What is answered when no node can; by default a short page with the status of the failure.
+    pub(super) error_page: Option<ErrorPage>,
+    /// Limits of what clients may do.
+    #[serde(default)]
+    pub(super) limits: Limits,
+    /// A log of requests, or of connections where there are none; by default none.
+    pub(super) access_log: Option<AccessLog>,
+    /// L7: networks that speak the PROXY protocol (v1 or v2) in front of what they send; connections of others are closed.
+    /// By default nobody speaks it.
+    #[schemars(length(min = 1))]
+    pub(super) proxy_protocol: Option<Vec<At<NetworkText>>>,
+    /// With `tls_passthrough`: pools by the server name that the client asks for; `"*.example.com"` stands for one label more.
+    #[serde(default)]
+    pub(super) server_names: Named<At<String>>,
+    /// L7: how many finished requests are remembered for `lbctl conn ls --l7`.
+    #[schemars(range(min = 0, max = 100_000))]
+    pub(super) recent: Option<At<u32>>,
+    /// Rules, in order: see the end of this page.
+    #[serde(default)]
+    #[expect(dead_code, reason = "read by `rule` from the tree, with the place of each part")]
+    pub(super) rule: RuleList,
 }
 
-/// Time without a packet after which a connection is forgotten, by its state.
+/// What is spoken with clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ProtocolWord {
+    /// L4: TCP, packet by packet.
+    Tcp,
+    /// L4: UDP, datagram by datagram.
+    Udp,
+    /// L7: HTTP/1.1 and HTTP/2, without TLS.
+    Http,
+    /// L7: the same with TLS.
+    Https,
+    /// L7: bytes both ways, whoever speaks first.
+    TcpProxy,
+    /// L7: the same with TLS, which ends here.
+    Tls,
+    /// L7: TLS that ends at the nodes; the pool is chosen by the server name of the ClientHello.
+    TlsPassthrough,
+}
+
+/// L4: time without a packet after which a connection is forgotten, by its state. L7: how long clients may take.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(default)]
 pub(super) struct TimeoutsTable {
@@ -157,6 +235,25 @@ pub(super) struct TimeoutsTable {
     pub(super) udp_new: At<Seconds>,
     /// UDP, more than one.
     pub(super) udp: At<Seconds>,
+    /// L7: from accept to the end of the TLS handshake, and of the PROXY header.
+    pub(super) handshake: At<Period>,
+    /// L7: from accept, or from the first byte on a kept connection, to the end of a request's head.
+    pub(super) request_head: At<Period>,
+    /// L7: between requests on a kept connection.
+    pub(super) keep_alive: At<Period>,
+    /// L7: without a byte either way, for bodies, upgrades and generic connections.
+    pub(super) idle: At<Period>,
+    /// L7: least rate of a request body once it has run for `body_grace`; `"0B/s"`: none.
+    pub(super) body_rate: At<ByteRate>,
+    /// L7: see `body_rate`.
+    pub(super) body_grace: At<Period>,
+    /// L7: how long a write to the client may make no progress.
+    pub(super) write_stall: At<Period>,
+    /// L7: a whole request with its response; by default any time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) transaction: Option<At<Period>>,
+    /// L7: how long open requests and upgrades may go on when the worker drains.
+    pub(super) drain: At<Period>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -173,10 +270,11 @@ pub(super) struct Pool {
     pub(super) source_address: Option<At<Ipv4Addr>>,
     /// The same towards IPv6 nodes.
     pub(super) source_address6: Option<At<Ipv6Addr>>,
-    /// How a new connection chooses its node.
-    #[serde(default)]
-    pub(super) scheduler: At<Scheduler>,
-    /// Keeps a client on one node; without, each connection is scheduled anew.
+    /// How a new connection, or a request, chooses its node; by default `maglev`, and with `proxy` `round_robin`.
+    pub(super) scheduler: Option<At<SchedulerWord>>,
+    /// With `consistent_hash`: what is hashed, as the `key` of `[rate_class.NAME]`; by default `client_address`.
+    pub(super) hash_key: Option<At<KeyText>>,
+    /// Keeps a client on one node; without, each connection, or request, is scheduled anew.
     pub(super) persistence: Option<Persistence>,
     /// What becomes of connections whose node failed or was disabled.
     #[serde(default)]
@@ -189,9 +287,64 @@ pub(super) struct Pool {
     /// Names of the monitors that check every node. All of them must succeed; a pool without is always up.
     #[serde(default)]
     pub(super) monitors: Vec<At<String>>,
+    /// L7: what is spoken with nodes.
+    pub(super) protocol: Option<At<NodeProtocol>>,
+    /// L7: TLS with nodes; `tls = {}` verifies them against the system's store. By default none.
+    pub(super) tls: Option<NodeTls>,
+    /// L7: version of the PROXY protocol that tells nodes of the client; by default none.
+    pub(super) proxy_protocol: Option<At<ProxyVersion>>,
+    /// L7: nodes see the client's address as source. Their answers must be routed back through this machine.
+    pub(super) transparent: Option<At<bool>>,
+    /// L7: nodes of the highest priority serve; those of lower ones join until this many are live. 0: all serve.
+    pub(super) min_live_nodes: Option<At<u32>>,
+    /// L7: how long a node that came up takes to get its full share; by default none.
+    pub(super) slow_start: Option<At<Period>>,
+    /// L7: idle connections kept per node and thread; by default 32.
+    #[schemars(range(min = 0, max = 10_000))]
+    pub(super) keep_alive: Option<At<u32>>,
+    /// L7: how long an idle connection is kept; by default 1 m.
+    pub(super) keep_alive_timeout: Option<At<Period>>,
+    /// L7: how long nodes may take.
+    pub(super) timeouts: Option<NodeTimeoutsTable>,
+    /// L7: attempts after failures. Only what cannot have been executed, or is idempotent and replayable, is tried again.
+    pub(super) retry: Option<RetryTable>,
+    /// L7: passive monitoring: real requests that fail take a node out at once.
+    pub(super) passive: Option<PassiveTable>,
+    /// L7: requests that wait for a node when all have `max_connections`; by default none waits.
+    pub(super) queue: Option<At<u32>>,
+    /// L7: how long they wait; by default 5 s.
+    pub(super) queue_timeout: Option<At<Period>>,
     /// A server of the pool.
     #[serde(default)]
     pub(super) node: Named<Node>,
+}
+
+/// How a new connection chooses its node, as it is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum SchedulerWord {
+    /// Each node in turn.
+    RoundRobin,
+    /// Each node in turn, as often as its weight says, spread evenly.
+    WeightedRoundRobin,
+    /// The node with the fewest connections; L7: open requests.
+    LeastConnections,
+    /// The node with the fewest connections, or open requests, per weight.
+    WeightedLeastConnections,
+    /// By the client's address: the same client, the same node.
+    SourceHash,
+    /// L4: consistent hash of the connection: balancers with the same ring seed agree without talking.
+    Maglev,
+    /// L4: a random node, by weight.
+    Random,
+    /// L7: the node that answered fastest lately.
+    FastestResponse,
+    /// L7: least product of open requests and response time.
+    Perceptive,
+    /// L7: the better of two random nodes by open requests per weight.
+    RandomOfTwo,
+    /// L7: consistent hash of `hash_key`.
+    ConsistentHash,
 }
 
 /// How packets reach the nodes, as it is written.
@@ -202,14 +355,15 @@ pub(super) enum ForwardingWord {
     Dsr,
     /// Destination address and port are translated; answers pass the balancer.
     Nat,
+    /// L7: the proxy makes connections of its own to the nodes.
+    Proxy,
 }
 
-/// Source-address persistence.
+/// Persistence.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub(super) struct Persistence {
     /// What tells clients apart.
     #[schemars(required)]
-    #[expect(dead_code, reason = "there is only one kind, which the schema requires")]
     pub(super) r#type: Option<At<PersistenceWord>>,
     /// Clients with the same first bits of their IPv4 address share a node.
     #[serde(default = "default_prefix")]
@@ -219,9 +373,18 @@ pub(super) struct Persistence {
     #[serde(default = "default_prefix6")]
     #[schemars(range(min = 1, max = 128))]
     pub(super) prefix6: At<u8>,
-    /// How long after its last new connection a client keeps its node.
+    /// How long after its last new connection, or request, a client keeps its node.
     #[serde(default = "default_persistence_timeout")]
     pub(super) timeout: At<Seconds>,
+    /// With `application_cookie`, `header` and `query`: name of the cookie, field or parameter. With `cookie` by default `lb`.
+    pub(super) name: Option<At<String>>,
+    /// With `cookie`: its attributes; by default `Path=/; HttpOnly; SameSite=Lax`, and `Secure` with `https`.
+    pub(super) attributes: Option<At<String>>,
+    /// L7: clients that are remembered; the oldest gives way. By default 65536.
+    #[schemars(range(min = 16, max = 16_777_216))]
+    pub(super) max_entries: Option<At<u32>>,
+    /// L7: what happens when the client's node is gone; by default `choose_anew`.
+    pub(super) node_gone: Option<At<NodeGone>>,
 }
 
 /// What tells clients apart.
@@ -230,11 +393,26 @@ pub(super) struct Persistence {
 pub(super) enum PersistenceWord {
     /// Their source address.
     SourceAddress,
+    /// L7: a signed cookie of lb's, which names the node and tells no address.
+    Cookie,
+    /// L7: a cookie of the application, learnt when a node sets it.
+    ApplicationCookie,
+    /// L7: a request header field, learnt at its first use.
+    Header,
+    /// L7: a parameter of the query, learnt at its first use.
+    Query,
+    /// L7: `JSESSIONID` as cookie or `;jsessionid=` in the path.
+    Jsession,
+    /// L7: ASP.NET's session, as cookie or in the path.
+    AspNet,
+    /// L7: the TLS session.
+    TlsSession,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
 pub(super) struct Node {
-    /// Address, and port where the node's differs from the virtual server's (`nat` only).
+    /// Address, and port where the node's differs from the virtual server's (`nat` only). With `proxy`: address and port, or a
+    /// DNS name and port, whose addresses are looked up and followed while lbd runs.
     #[schemars(required)]
     pub(super) address: Option<At<NodeAddress>>,
     /// Share of new connections, for the schedulers that weigh.
@@ -244,6 +422,10 @@ pub(super) struct Node {
     /// What it takes. `lbctl node drain` and the like change it at run time.
     #[serde(default)]
     pub(super) state: At<NodeState>,
+    /// L7: its priority group; the highest one serves (`min_live_nodes`). By default 0.
+    pub(super) priority: Option<At<u32>>,
+    /// L7: connections at a time; by default any number.
+    pub(super) max_connections: Option<At<u32>>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -340,6 +522,7 @@ impl Default for Dataplane {
 impl Default for TimeoutsTable {
     fn default() -> Self {
         let of = |state: State| At::default_of(Seconds(Timeouts::default().0[state as usize]));
+        let client = ClientTimeouts::default();
         Self {
             syn_sent: of(State::SynSent),
             established: of(State::Established),
@@ -348,6 +531,15 @@ impl Default for TimeoutsTable {
             closed: of(State::Closed),
             udp_new: of(State::UdpNew),
             udp: of(State::Udp),
+            handshake: period(client.handshake),
+            request_head: period(client.request_head),
+            keep_alive: period(client.keep_alive),
+            idle: period(client.idle),
+            body_rate: At::default_of(ByteRate(client.body_rate.into())),
+            body_grace: period(client.body_grace),
+            write_stall: period(client.write_stall),
+            transaction: None,
+            drain: period(client.drain),
         }
     }
 }

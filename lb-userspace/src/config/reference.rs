@@ -6,8 +6,8 @@ use std::fmt::Write;
 use serde_json::{Map, Value};
 
 use super::{
-    ports, schema,
-    text::{AbsolutePath, NodeAddress, Period, PortRange, Seconds, Text},
+    ports, rule, schema,
+    text::{AbsolutePath, ByteRate, KeyText, NetworkText, NodeAddress, Period, PortRange, Rate, Seconds, Size, Text},
 };
 
 const INTRODUCTION: &str = "\
@@ -21,10 +21,87 @@ it: the same name or key in two files is a mistake. `lbd --check` reports every 
 - The file begins with `version = 1`; in the files of `conf.d` it may be left out.
 - Objects are named tables, `[pool.web]`. Names have up to 63 characters of `A-Z a-z 0-9 . _ -`.
 - Durations have a unit: `\"500ms\"`, `\"5s\"`, `\"1m30s\"`, `\"2h\"`.
-- Unknown keys are mistakes. Host names are not looked up: addresses are addresses.
+- Sizes have one, too: `\"512B\"`, `\"64KiB\"`, `\"10MB\"`; rates are per second: `\"100/s\"`, `\"10MiB/s\"`.
+- Virtual servers and pools are of two kinds. L4 (`protocol` `tcp`, `udp`; `forwarding` `dsr`, `nat`): packets are forwarded.
+  L7 (`http`, `https`, `tcp_proxy`, `tls`, `tls_passthrough`; `proxy`): connections end at the proxy, which makes its own to
+  nodes. What is marked L7 belongs to these alone.
+- Unknown keys are mistakes. Host names are looked up for nodes of L7 pools only; elsewhere addresses are addresses.
 - `SIGHUP` or `lbctl reload` reads it again. Nothing that stays the same is disturbed; what was set at run time stays,
   unless the configuration itself changes that very value.
 
+";
+
+const RULES: &str = "\
+## `[[virtual_server.NAME.rule]]`
+
+Rules of an `http` or `https` virtual server: condition and actions, in the order of the file. A terminal action ends the list.
+
+```toml
+[[virtual_server.site.rule]]
+name = \"api\"
+when = { host = \"www.example.com\", path = { prefix = \"/api/\" } }
+then = [{ set_header = { X-Api = \"1\" } }, { pool = \"api\" }]
+
+[[virtual_server.site.rule]]
+name = \"not from outside\"
+when = { path = [\"/admin\", \"/metrics\"], not = { client_address = [\"10.0.0.0/8\", \"fd00::/8\"] } }
+then = [{ respond = { status = 403, body = \"no\\n\" } }]
+
+[[virtual_server.site.rule]]
+name = \"no caching of errors\"
+on = \"response\"
+when = { status = { min = 500, max = 599 } }
+then = [{ cache_control = \"no-store\" }, { event = \"error %{status} of %{path}\" }]
+```
+
+| key | default | meaning |
+|---|---|---|
+| `name` | `rule-1`, … | Its name in logs, counters and `lbctl trace`. |
+| `on` | `\"request\"` | `\"request\"`: before the pool is chosen. `\"response\"`: when the node has answered. `\"completion\"`: when all is done. |
+| `when` | always | The condition: all keys of the table must hold. |
+| `then` | **required** | The actions: tables of one key each, done in this order. |
+
+Conditions:
+
+| key | value |
+|---|---|
+| `all`, `any` | list of conditions |
+| `not` | a condition |
+| `client_address`, `local_address` | network or list of networks |
+| `local_port`, `status` | number, list of numbers, or `{ min = …, max = … }` |
+| `method`, `host`, `path` (normalised), `raw_url`, `query`, `version`, `tls_version`, `tls_server_name`, `tls_client_subject` | test of a text |
+| `query_parameter`, `header`, `cookie`, `response_header` | `{ NAME = test of a text }` |
+| `tls` | `true` or `false` |
+| `time` | `\"08:00-18:00\"`, UTC |
+| `weekday` | `\"mon\"` to `\"sun\"`, or a list |
+
+A test of a text is a text (equal to it), a list of texts (equal to one), or a table of `is`, `prefix`, `suffix`, `contains` (text or
+list), `regex`, and `present` (`true` or `false`), all of which must hold. What is not there fails every test.
+`status` and `response_header` are known to `response` and `completion` rules.
+
+Actions (**terminal** ones end the list):
+
+| action | value |
+|---|---|
+| **`pool`** | name of the pool that serves |
+| **`redirect`** | where to, or `{ to = \"https://%{host}\", status = 308, keep_path = true }`; status 302 by default |
+| **`respond`** | `{ status = 403, body = \"…\", content_type = \"text/plain\" }` |
+| **`drop`** | `true`: the connection is closed without an answer |
+| `set_header`, `add_header` | `{ NAME = \"value\" }`: of the request, or in `response` rules of the response |
+| `delete_header` | name or list of names |
+| `allow_headers` | names: all others but what framing and routing need are taken out |
+| `set_path`, `set_query` | text; an empty query: none |
+| `rewrite_path` | `{ regex = \"^/old/(.*)\", with = \"/new/$1\" }` |
+| `set_cookie` | `{ name = …, value = …, attributes = \"Path=/; Secure\" }` |
+| `delete_cookie` | name or list of names |
+| `cache_control` | value of `Cache-Control` |
+| `log`, `event` | text |
+| `rate` | name of a `[rate_class.NAME]`; what is beyond is answered 429 |
+| `bandwidth` | name of a `[bandwidth_class.NAME]` |
+| `max_connections` | requests of this rule at a time; beyond: 503 |
+
+Texts may have macros: `%{host}`, `%{path}`, `%{query}`, `%{client_address}`, `%{header:NAME}`, `%{cookie:NAME}`, `%{node}`,
+`%{request_id}`, `%{1}` (group of the last regex that matched).
 ";
 
 /// The reference, as Markdown.
@@ -35,8 +112,7 @@ pub fn markdown() -> String {
     for (name, property) in sections.into_iter().flatten() {
         section(&mut out, name, property);
     }
-    out.truncate(out.trim_end().len());
-    out.push('\n');
+    out.push_str(RULES);
     out
 }
 
@@ -61,6 +137,9 @@ fn section(out: &mut String, path: &str, property: &Value) {
     let mut inner = Vec::new();
     for (key, property) in properties {
         let resolved = schema::resolve(property);
+        if resolved["format"] == rule::FORMAT {
+            continue;
+        }
         if resolved["properties"].is_object() || resolved["additionalProperties"].is_object() {
             inner.push((key, property));
         }
@@ -127,6 +206,11 @@ fn shape(format: &str) -> Option<&'static str> {
         (NodeAddress::FORMAT, NodeAddress::SHAPE),
         (PortRange::FORMAT, PortRange::SHAPE),
         (AbsolutePath::FORMAT, AbsolutePath::SHAPE),
+        (NetworkText::FORMAT, NetworkText::SHAPE),
+        (Size::FORMAT, Size::SHAPE),
+        (Rate::FORMAT, Rate::SHAPE),
+        (ByteRate::FORMAT, ByteRate::SHAPE),
+        (KeyText::FORMAT, "as the `key` of a rate class"),
         (ports::FORMAT, "port, list of ports and `\"first-last\"`, or `\"all\"`"),
         ("ip", "IP address"),
         ("ipv4", "IPv4 address"),

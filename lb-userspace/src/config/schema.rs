@@ -1,7 +1,7 @@
 //! Checks a document against the schema of [`Document`]: unknown keys, missing ones, wrong types, words, ranges and
 //! formats. Every mistake is reported and what is wrong is taken out, so that the rest can be read and checked further.
 
-use std::sync::LazyLock;
+use std::{collections::BTreeMap, sync::LazyLock};
 
 use serde_json::Value;
 use toml::{
@@ -14,6 +14,7 @@ use super::{
     document::Document,
     error::{Problem, Problems},
     ports,
+    rule::{self, Written},
     source::Span,
     text, words,
 };
@@ -24,14 +25,11 @@ const MAX_NAME_BYTES: usize = lb_common::maps::NAME_BYTES - 1;
 /// The JSON schema of a configuration.
 pub(super) static SCHEMA: LazyLock<Value> = LazyLock::new(|| schemars::schema_for!(Document).to_value());
 
-/// Checks a whole document and takes out what is wrong.
-pub(super) fn check(root: &mut DeTable<'_>, problems: &mut Problems) {
-    let mut check = Check { problems, refused: Vec::new() };
+/// Checks a whole document and takes out what is wrong. Rules are read on the way: by the name of their virtual server.
+pub(super) fn check(root: &mut DeTable<'_>, problems: &mut Problems) -> BTreeMap<String, Written> {
+    let mut check = Check { problems, rules: BTreeMap::new() };
     check.table(&[], root, &(0..0), &SCHEMA);
-    let refused = check.refused;
-    for (path, word, span) in refused {
-        problems.push(advice::proxy_word(root, &path, &word, &span));
-    }
+    check.rules
 }
 
 /// A schema without `$ref` and "or null".
@@ -72,8 +70,8 @@ pub(super) fn section(path: &[String]) -> String {
 
 struct Check<'p> {
     problems: &'p mut Problems,
-    /// Words of the L7 proxy: where, which, place. What to say of them depends on the whole document.
-    refused: Vec<(Vec<String>, String, Span)>,
+    /// Rules of virtual servers, by name.
+    rules: BTreeMap<String, Written>,
 }
 
 impl Check<'_> {
@@ -119,6 +117,12 @@ impl Check<'_> {
         }
         if schema["format"] == ports::FORMAT {
             return self.ports(path, value);
+        }
+        if schema["format"] == rule::FORMAT {
+            let server = path.get(1).map_or("", String::as_str);
+            let written = rule::read(server, value, self.problems);
+            self.rules.insert(server.to_owned(), written);
+            return true;
         }
         let words = words_of(schema);
         let wanted = if words.is_empty() { type_of(schema) } else { Some("string") };
@@ -167,6 +171,7 @@ impl Check<'_> {
         let max = bound("maximum").unwrap_or_else(|| match schema["format"].as_str() {
             Some("uint8") => u8::MAX.into(),
             Some("uint16") => u16::MAX.into(),
+            Some("uint64") => i64::MAX,
             _ => u32::MAX.into(),
         });
         let good = number.is_some_and(|number| (min..=max).contains(&number));
@@ -180,11 +185,6 @@ impl Check<'_> {
         let known: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
         if known.contains(&text) {
             return true;
-        }
-        let monitor = path.first().is_some_and(|section| section == "monitor");
-        if words::is_proxy_word(text) && !monitor {
-            self.refused.push((path.to_vec(), text.to_owned(), span.clone()));
-            return false;
         }
         let mut help = words::advice(text, "known words", &known);
         if path.last().is_some_and(|key| key == "forwarding") && text.contains("nat") && help.contains("\"nat\"") {
@@ -244,6 +244,11 @@ impl Check<'_> {
         let what = path.last().map_or("name", String::as_str);
         let wrong = if what == "interface" {
             advice::interface_name(name)
+        } else if what == "server_names" {
+            let host = name.strip_prefix("*.").unwrap_or(name);
+            (!text::is_host_name(host)).then(|| "is no DNS name, nor one with \"*.\" in front".to_owned())
+        } else if what == "headers" {
+            (!text::is_token(name)).then(|| "is no name of a header field".to_owned())
         } else if name.is_empty() {
             Some("is empty".to_owned())
         } else if name.len() > MAX_NAME_BYTES {
@@ -254,6 +259,11 @@ impl Check<'_> {
             None
         };
         if let Some(wrong) = &wrong {
+            let what = match what {
+                "server_names" => "server",
+                "headers" => "header",
+                what => what,
+            };
             let help = "names are printed in tables and typed in commands: keep them short and plain";
             self.problems.push(Problem::new(span, format!("{what} name {name:?} {wrong}"), "this name").help(help));
         }
@@ -261,10 +271,6 @@ impl Check<'_> {
     }
 
     fn unknown(&mut self, path: &[String], name: &str, span: &Span, known: &serde_json::Map<String, Value>) {
-        if words::is_proxy_word(name) {
-            self.refused.push(([path, &[name.to_owned()]].concat(), name.to_owned(), span.clone()));
-            return;
-        }
         let candidates: Vec<&str> = known.keys().map(String::as_str).collect();
         let (message, help) = if path.is_empty() {
             (format!("unknown section or key {name:?}"), advice::unknown_section(name, &candidates))

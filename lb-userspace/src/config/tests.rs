@@ -1,6 +1,7 @@
 //! What is understood, what is refused, and with which words.
 
 mod mistakes;
+mod proxy;
 mod values;
 
 use lb_common::conntrack::State;

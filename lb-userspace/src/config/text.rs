@@ -10,6 +10,15 @@ use std::{
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+mod amount;
+mod key;
+
+pub(super) use self::{
+    amount::{ByteRate, Rate, Size},
+    key::{KeyText, is_token},
+};
+use crate::control::proxy::Network;
+
 /// A value that is written as text.
 pub(super) trait Text: Sized {
     /// Name of the format in the schema.
@@ -36,11 +45,34 @@ pub(super) struct Period(pub(super) Duration);
 pub(super) struct Seconds(pub(super) u16);
 
 /// A node's address with or without a port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct NodeAddress {
-    pub(super) ip: IpAddr,
+    pub(super) host: Host,
     pub(super) port: Option<u16>,
 }
+
+/// Where a node is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Host {
+    /// An address.
+    Ip(IpAddr),
+    /// A DNS name, lower case: its addresses are looked up while lbd runs. Only of pools that proxy.
+    Name(String),
+}
+
+impl NodeAddress {
+    /// The address; `None`: a name.
+    pub(super) fn ip(&self) -> Option<IpAddr> {
+        match self.host {
+            Host::Ip(ip) => Some(ip),
+            Host::Name(_) => None,
+        }
+    }
+}
+
+/// An IP network, or one address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct NetworkText(pub(super) Network);
 
 /// Two ports and those between.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +93,11 @@ pub(super) fn complaint(format: &str, text: &str) -> Option<(&'static str, Strin
         NodeAddress::FORMAT => of::<NodeAddress>(text),
         PortRange::FORMAT => of::<PortRange>(text),
         AbsolutePath::FORMAT => of::<AbsolutePath>(text),
+        NetworkText::FORMAT => of::<NetworkText>(text),
+        Size::FORMAT => of::<Size>(text),
+        Rate::FORMAT => of::<Rate>(text),
+        ByteRate::FORMAT => of::<ByteRate>(text),
+        KeyText::FORMAT => of::<KeyText>(text),
         "ip" => ip(text).err().map(|wrong| ("an IP address", wrong)),
         "ipv4" => (ip(text).and_then(|ip| if ip.is_ipv4() { Ok(()) } else { Err("an IPv6 address".to_owned()) }).err())
             .map(|wrong| ("an IPv4 address", wrong)),
@@ -108,30 +145,63 @@ impl Text for Seconds {
 impl Text for NodeAddress {
     const FORMAT: &'static str = "node-address";
     const WHAT: &'static str = "a node's address";
-    const SHAPE: &'static str = "`\"IP\"` or `\"IP:port\"`";
+    const SHAPE: &'static str = "`\"IP\"`, `\"IP:port\"` or `\"name:port\"`";
 
     fn read(text: &str) -> Result<Self, String> {
         if let Ok(ip) = text.parse::<IpAddr>() {
-            return Ok(Self { ip, port: None });
+            return Ok(Self { host: Host::Ip(ip), port: None });
         }
         if let Ok(address) = text.parse::<SocketAddr>() {
             let port = address.port();
-            return if port == 0 { Err("port 0".to_owned()) } else { Ok(Self { ip: address.ip(), port: Some(port) }) };
+            let host = Host::Ip(address.ip());
+            return if port == 0 { Err("port 0".to_owned()) } else { Ok(Self { host, port: Some(port) }) };
+        }
+        let (host, digits) = text.rsplit_once(':').map_or((text, None), |(host, port)| (host, Some(port)));
+        let port = digits.and_then(|digits| digits.parse::<u16>().ok()).filter(|port| *port > 0);
+        if is_host_name(host) && digits.is_some() == port.is_some() {
+            return Ok(Self { host: Host::Name(host.trim_end_matches('.').to_ascii_lowercase()), port });
         }
         // Find the part that is wrong.
-        match text.rsplit_once(':') {
-            Some((host, port)) if ip(host.trim_matches(['[', ']'])).is_ok() && !host.contains("::") => {
-                Err(format!("{port:?} is not a port"))
+        match digits {
+            Some(digits)
+                if (is_host_name(host) || ip(host.trim_matches(['[', ']'])).is_ok()) && !host.contains("::") =>
+            {
+                Err(format!("{digits:?} is not a port"))
             }
-            Some((host, port)) if port.parse::<u16>().is_ok() && !host.contains(':') => {
-                Err(ip(host).err().unwrap_or_default())
-            }
-            _ => Err(ip(text).err().unwrap_or_default()),
+            Some(_) if port.is_some() && !host.contains(':') => Err(ip(host).err().unwrap_or_default()),
+            Some(_) | None => Err(ip(text).err().unwrap_or_default()),
         }
     }
 
     fn write(&self) -> String {
-        self.port.map_or_else(|| self.ip.to_string(), |port| SocketAddr::new(self.ip, port).to_string())
+        match (&self.host, self.port) {
+            (Host::Ip(ip), None) => ip.to_string(),
+            (Host::Ip(ip), Some(port)) => SocketAddr::new(*ip, port).to_string(),
+            (Host::Name(name), None) => name.clone(),
+            (Host::Name(name), Some(port)) => format!("{name}:{port}"),
+        }
+    }
+}
+
+impl Text for NetworkText {
+    const FORMAT: &'static str = "network";
+    const WHAT: &'static str = "an IP network";
+    const SHAPE: &'static str = "`\"IP/bits\"` or `\"IP\"`";
+
+    fn read(text: &str) -> Result<Self, String> {
+        let (address, bits) = text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));
+        let address = ip(address)?;
+        let most = if address.is_ipv4() { 32 } else { 128 };
+        let prefix = match bits {
+            None => most,
+            Some(bits) => (bits.parse::<u8>().ok().filter(|bits| *bits <= most))
+                .ok_or_else(|| format!("{bits:?} is not a prefix length, 0 to {most}"))?,
+        };
+        Ok(Self(Network { address, prefix }))
+    }
+
+    fn write(&self) -> String {
+        format!("{}/{}", self.0.address, self.0.prefix)
     }
 }
 
@@ -169,6 +239,22 @@ impl Text for AbsolutePath {
     }
 }
 
+/// Whether this may be a DNS name of a host (RFC 1123 §2.1): its last label is not a number, so that mistyped addresses are
+/// not names.
+pub(super) fn is_host_name(text: &str) -> bool {
+    /// RFC 1035 §2.3.4, without the root's dot.
+    const MAX_BYTES: usize = 253;
+    let name = text.strip_suffix('.').unwrap_or(text);
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    let last = name.rsplit('.').next().unwrap_or_default();
+    (1..=MAX_BYTES).contains(&name.len()) && name.split('.').all(label) && !last.bytes().all(|b| b.is_ascii_digit())
+}
+
 fn port(text: &str) -> Result<u16, String> {
     let port = text.trim().parse::<u16>().ok().filter(|port| *port > 0);
     port.ok_or_else(|| format!("{:?} is not a port, 1 to 65535", text.trim()))
@@ -181,7 +267,7 @@ fn ip(text: &str) -> Result<IpAddr, String> {
         } else if text.parse::<SocketAddr>().is_ok() {
             "has a port: an address alone is wanted".to_owned()
         } else if text.starts_with(|c: char| c.is_ascii_alphabetic()) && !text.contains(':') {
-            "is a host name: addresses are not looked up".to_owned()
+            "is a host name: an address is wanted".to_owned()
         } else {
             "not an IPv4 or IPv6 address".to_owned()
         }
@@ -225,4 +311,4 @@ macro_rules! written_as_text {
         }
     )+ };
 }
-written_as_text!(Period, Seconds, NodeAddress, PortRange, AbsolutePath);
+written_as_text!(Period, Seconds, NodeAddress, PortRange, AbsolutePath, NetworkText, Size, Rate, ByteRate, KeyText);

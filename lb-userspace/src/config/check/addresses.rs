@@ -7,6 +7,7 @@ use crate::config::{
     document::{ForwardingWord, Pool},
     error::Problem,
     source::Span,
+    text::Host,
 };
 
 impl Checker<'_> {
@@ -28,6 +29,12 @@ impl Checker<'_> {
                 }
             }
         }
+        for address in document.virtual_server.values().flat_map(|server| server.listen.iter().flatten()) {
+            let ip = &address.value;
+            if !ip.is_unspecified() && !ip.is_loopback() {
+                self.usable("address", ip, &address.span);
+            }
+        }
         for (name, pool) in &document.pool {
             self.node_addresses(&name.value, pool, &vips);
             let sources = [
@@ -42,19 +49,24 @@ impl Checker<'_> {
 
     fn node_addresses(&mut self, pool_name: &str, pool: &Pool, vips: &BTreeMap<IpAddr, Span>) {
         let dsr = pool.forwarding.as_ref().is_some_and(|word| word.value == ForwardingWord::Dsr);
-        let mut seen: BTreeMap<(IpAddr, Option<u16>), (&str, &Span)> = BTreeMap::new();
+        let proxy = pool.forwarding.as_ref().is_some_and(|word| word.value == ForwardingWord::Proxy);
+        let mut seen: BTreeMap<(&Host, Option<u16>), (&str, &Span)> = BTreeMap::new();
         for (name, node) in &pool.node {
             let Some(address) = &node.address else { continue };
-            let (ip, port) = (address.value.ip, address.value.port);
-            self.usable("node address", &ip, &address.span);
-            if let Some(vip) = vips.get(&ip) {
+            let (host, port) = (&address.value.host, address.value.port);
+            let ip = address.value.ip();
+            // A proxy may have its nodes on its own machine.
+            if let Some(ip) = ip.filter(|ip| !(proxy && ip.is_loopback())) {
+                self.usable("node address", &ip, &address.span);
+            }
+            if let Some((ip, vip)) = ip.and_then(|ip| Some((ip, vips.get(&ip)?))) {
                 let message = format!("node {:?} of pool {pool_name:?} has the address of a VIP, {ip}", name.value);
                 self.report(Problem::new(&address.span, message, "a VIP's address").related(vip, "the VIP").help(
                     "use the node's own address: health checks and NAT go there, and its MAC address is found by it",
                 ));
             }
             // With DSR the port does not tell nodes apart: frames go to the MAC address.
-            let key = (ip, if dsr { None } else { port });
+            let key = (host, if dsr { None } else { port });
             if let Some((first, first_span)) = seen.insert(key, (&name.value, &address.span)) {
                 let message = format!("pool {pool_name:?}: nodes {first:?} and {:?} have the same address", name.value);
                 self.report(

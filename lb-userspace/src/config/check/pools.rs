@@ -33,7 +33,7 @@ impl Checker<'_> {
             match pool.forwarding.as_ref().map(|word| word.value) {
                 Some(ForwardingWord::Dsr) => self.dsr_ports(name),
                 Some(ForwardingWord::Nat) => self.nat_ports(name, pool),
-                None => {}
+                Some(ForwardingWord::Proxy) | None => {}
             }
             self.unused_families(name, pool);
             self.monitored_ports(name, pool);
@@ -119,7 +119,7 @@ impl Checker<'_> {
         for (node_name, node) in &pool.node {
             let Some(address) = &node.address else { continue };
             for (family, is_of) in FAMILIES {
-                if is_of(&address.value.ip) && !vips.iter().any(is_of) {
+                if address.value.ip().is_some_and(|ip| is_of(&ip)) && !vips.iter().any(is_of) {
                     let node = &node_name.value;
                     let message =
                         format!("node {node:?} of pool {name:?} is {family}, but the pool serves no {family} VIP");

@@ -6,7 +6,7 @@ use super::Checker;
 use crate::config::{
     advice,
     at::At,
-    document::{ForwardingWord, MonitorWord, Pool},
+    document::{ForwardingWord, MonitorWord, Pool, VirtualServer},
     error::Problem,
     words,
 };
@@ -31,7 +31,9 @@ impl Checker<'_> {
         self.vip_interfaces();
         self.monitor_ports();
         self.pin_dir();
-        if let (Some((name, _)), true) = (document.virtual_server.iter().next(), document.interface.is_empty())
+        let forwards = |server: &VirtualServer| server.protocol.as_ref().is_some_and(|word| !word.value.is_proxy());
+        let first = document.virtual_server.iter().find(|(_, server)| forwards(server));
+        if let (Some((name, _)), true) = (first, document.interface.is_empty())
             && !self.pruned
         {
             self.report(
@@ -72,9 +74,19 @@ impl Checker<'_> {
         let source_nat = pool.source_nat.value.then_some(("source_nat", &pool.source_nat.span));
         let address4 = pool.source_address.as_ref().map(|address| ("source_address", &address.span));
         let address6 = pool.source_address6.as_ref().map(|address| ("source_address6", &address.span));
-        let dsr = pool.forwarding.as_ref().filter(|word| word.value == ForwardingWord::Dsr);
+        let of = |wanted| pool.forwarding.as_ref().filter(|word| word.value == wanted);
+        let (dsr, proxy) = (of(ForwardingWord::Dsr), of(ForwardingWord::Proxy));
         for (key, span) in [source_nat, address4, address6].into_iter().flatten() {
-            if let Some(dsr) = dsr {
+            if let Some(proxy) = proxy {
+                let message = format!("{key} cannot be had with proxy (in [pool.{name}])");
+                let help = "the proxy's own connections come from this machine's address; transparent = true shows nodes the \
+                            client's instead";
+                self.report(
+                    Problem::new(span, message, "not with proxy")
+                        .related(&proxy.span, "proxy is chosen here")
+                        .help(help),
+                );
+            } else if let Some(dsr) = dsr {
                 let message = format!("{key} cannot be had with dsr (in [pool.{name}])");
                 let help = "with dsr only MAC addresses change: nodes see the client and answer it themselves; remove it, or \
                             use forwarding = \"nat\" (for a while: lbctl pool set NAME forwarding=nat_source)";
@@ -92,14 +104,13 @@ impl Checker<'_> {
     /// Failure pools that lead back to where they came from, each circle once.
     fn circles(&mut self) {
         for (name, pool) in &self.document.pool {
-            let chain = self.config.pool_chain(&name.value);
-            let last = chain.last().and_then(|(_, last)| last.failure_pool.as_deref());
-            let first_of_circle = chain.iter().map(|(pool, _)| *pool).min() == Some(name.value.as_str());
+            let (chain, last) = self.failure_chain(&name.value);
+            let first_of_circle = chain.iter().min() == Some(&name.value.as_str());
             if let Some(failure_pool) = pool.failure_pool.as_ref()
                 && last == Some(name.value.as_str())
                 && first_of_circle
             {
-                let way: Vec<&str> = chain.iter().map(|(pool, _)| *pool).chain([name.value.as_str()]).collect();
+                let way: Vec<&str> = chain.into_iter().chain([name.value.as_str()]).collect();
                 let message = format!("failure pools go in a circle: {}", way.join(" -> "));
                 self.report(
                     Problem::new(&failure_pool.span, message, "leads back to here")
@@ -107,6 +118,18 @@ impl Checker<'_> {
                 );
             }
         }
+    }
+
+    /// A pool, its failure pool, and so on; and what the last of them names as its own.
+    fn failure_chain(&self, first: &str) -> (Vec<&str>, Option<&str>) {
+        if self.config.proxy.pools.contains_key(first) {
+            let chain = self.config.proxy.pool_chain(first);
+            let last = chain.last().and_then(|(_, last)| last.settings.failure_pool.as_deref());
+            return (chain.into_iter().map(|(name, _)| name).collect(), last);
+        }
+        let chain = self.config.pool_chain(first);
+        let last = chain.last().and_then(|(_, last)| last.failure_pool.as_deref());
+        (chain.into_iter().map(|(name, _)| name).collect(), last)
     }
 
     fn vip_interfaces(&mut self) {

@@ -324,13 +324,17 @@ error: pool "web" forwards by dsr: node "n2" has port 8080, but virtual server "
 }
 
 pub(super) fn check_all(cases: &[Case]) {
-    let failures: Vec<String> = cases.iter().filter_map(|case| check(case).err()).collect();
+    check_all_of(BASE, cases);
+}
+
+pub(super) fn check_all_of(base: &str, cases: &[Case]) {
+    let failures: Vec<String> = cases.iter().filter_map(|case| check(base, case).err()).collect();
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
-fn check((name, old, new, at, message, help): &Case) -> Result<(), String> {
-    assert_eq!(BASE.matches(old).count(), 1, "{name}: what is replaced must be there once");
-    let text = BASE.replace(old, new);
+fn check(base: &str, (name, old, new, at, message, help): &Case) -> Result<(), String> {
+    assert_eq!(base.matches(old).count(), 1, "{name}: what is replaced must be there once");
+    let text = base.replace(old, new);
     let offset = text.find(at).unwrap_or_else(|| panic!("{name}: no {at:?}"));
     let before: Vec<&str> = text[..offset].split('\n').collect();
     let expected = (before.len(), before[before.len() - 1].len() + 1);

@@ -30,7 +30,7 @@ const MISTAKES_IN_KEYS_AND_VALUES: &[Case] = &[
         "zzz = 2",
         "zzz",
         "unknown key \"zzz\" in [pool.web.node.n1]",
-        "keys here: \"address\", \"state\", \"weight\"",
+        "keys here: \"address\", \"max_connections\", \"priority\", \"state\"",
     ),
     (
         "another system's section",
@@ -197,41 +197,57 @@ const MISTAKES_IN_KEYS_AND_VALUES: &[Case] = &[
 ];
 
 #[test]
-fn what_only_a_proxy_can_do_is_refused_by_name() {
-    check_all(WHAT_ONLY_A_PROXY_CAN_DO_IS_REFUSED_BY_NAME);
+fn what_only_a_proxy_can_do_is_refused_where_packets_are_forwarded() {
+    check_all(WHAT_ONLY_A_PROXY_CAN_DO);
 }
 
-const WHAT_ONLY_A_PROXY_CAN_DO_IS_REFUSED_BY_NAME: &[Case] = &[
+const WHAT_ONLY_A_PROXY_CAN_DO: &[Case] = &[
     (
-        "http",
+        "http over nat",
         "protocol = \"udp\"",
         "protocol = \"http\"",
-        "\"http\"",
-        "\"http\" in [virtual_server.dns] needs the L7 proxy, which this version does not have",
-        "balances tcp and udp",
+        "\"dns\"\n\n[pool.web]",
+        "virtual server \"dns\" proxies (http), but pool \"dns\" forwards by nat",
+        "translated one by one",
     ),
     (
         "http over dsr",
         "protocol = \"tcp\"\nports = 80",
         "protocol = \"http\"\nports = 80",
-        "\"http\"",
-        "needs the L7 proxy",
-        "pool \"web\" forwards by dsr: only MAC addresses change, and the answers do not pass",
+        "\"web\"\n\n[virtual_server.api]",
+        "virtual server \"web\" proxies (http), but pool \"web\" forwards by dsr",
+        "only MAC addresses change, and the answers do not pass",
     ),
     (
         "tls over dsr",
         "ports = 80\n",
-        "ports = 80\ntls = { certificate = \"x\" }\n",
+        "ports = 80\ntls = { certificates = [\"x\"] }\n",
         "tls",
-        "\"tls\" in [virtual_server.web] needs",
-        "dsr",
+        "\"tls\" cannot be had with protocol \"tcp\" (in [virtual_server.web])",
+        "pool \"web\" forwards by dsr: with dsr only MAC addresses change",
+    ),
+    (
+        "rules for datagrams",
+        "ports = 53\n",
+        "ports = 53\nrule = [{ then = [{ drop = true }] }]\n",
+        "rule",
+        "\"rule\" cannot be had with protocol \"udp\"",
+        "it needs protocol = \"http\" or \"https\"",
+    ),
+    (
+        "timeouts of requests",
+        "ports = 80\n",
+        "ports = 80\ntimeouts = { request_head = \"5s\" }\n",
+        "request_head",
+        "\"request_head\" cannot be had with protocol \"tcp\" (in [virtual_server.web.timeouts])",
+        "http",
     ),
     (
         "cookies over dsr",
         "scheduler = \"maglev\"",
         "persistence = { type = \"cookie\" }",
         "\"cookie\"",
-        "\"cookie\" in [pool.web.persistence] needs the L7 proxy",
+        "persistence by \"cookie\" cannot be had with dsr (in [pool.web.persistence])",
         "can neither read nor change what is said",
     ),
     (
@@ -239,16 +255,40 @@ const WHAT_ONLY_A_PROXY_CAN_DO_IS_REFUSED_BY_NAME: &[Case] = &[
         "type = \"source_address\"",
         "type = \"header\"",
         "\"header\"",
-        "needs the L7 proxy",
+        "persistence by \"header\" cannot be had with nat",
         "source_address",
     ),
     (
-        "proxy",
-        "\"nat\"\nmonitors",
-        "\"proxy\"\nmonitors",
-        "\"proxy\"",
-        "\"proxy\" in [pool.api] needs the L7 proxy",
-        "",
+        "a pool of the proxy's",
+        "\"nat\"\nmonitors = [\"alive\"]\npersistence = { type = \"source_address\", prefix = 24, timeout = \"5m\" }\n\n[pool.api.node.a1]\naddress = \"10.0.0.31\"",
+        "\"proxy\"\n[pool.api.node.a1]\naddress = \"10.0.0.31:80\"",
+        "\"api\"\n\n[virtual_server.dns]",
+        "virtual server \"api\" forwards packets (tcp), but pool \"api\" is for the proxy",
+        "protocol that proxies",
+    ),
+    (
+        "response times of packets",
+        "\"maglev\"",
+        "\"fastest_response\"",
+        "\"fastest_response\"",
+        "scheduler \"fastest_response\" cannot be had with dsr",
+        "weighted_least_connections",
+    ),
+    (
+        "retries of packets",
+        "source_nat = true",
+        "source_nat = true\nretry = { attempts = 2 }",
+        "retry",
+        "\"retry\" cannot be had with forwarding \"nat\" (in [pool.dns])",
+        "forwarding = \"proxy\"",
+    ),
+    (
+        "priorities of packets' nodes",
+        "weight = 2",
+        "priority = 2",
+        "priority",
+        "\"priority\" cannot be had with forwarding \"dsr\" (in [pool.web.node.n1])",
+        "forwarding = \"proxy\"",
     ),
     (
         "http monitor",

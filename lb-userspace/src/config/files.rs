@@ -1,0 +1,121 @@
+//! The files that a configuration names, such as certificates: read when it is taken into force, because the worker may
+//! open none. A file that cannot be read is a mistake at the place where it is named.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::{self, Read},
+    path::{Path, PathBuf},
+};
+
+use super::{Config, ConfigError, ConfigErrors, proxy::FileRef};
+
+/// The largest file that is read: a certificate or page of this size is a mistake.
+const MAX_FILE_BYTES: u64 = 4 << 20;
+
+/// Where distributions keep the certificates of public authorities: Debian and Alpine, Red Hat, SUSE.
+const SYSTEM_STORES: [&str; 3] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+    "/etc/ssl/ca-bundle.pem",
+];
+
+/// Contents of the files, by path.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Files {
+    contents: BTreeMap<PathBuf, Vec<u8>>,
+    /// PEM: the system's store of authorities; empty when no pool needs it.
+    pub system_store: String,
+}
+
+impl Files {
+    /// Reads every file that the configuration names.
+    ///
+    /// # Errors
+    /// Every file that cannot be read, or is no text where text is needed.
+    pub fn read(config: &Config) -> Result<Self, ConfigErrors> {
+        let mut files = Self::default();
+        let mut errors = Vec::new();
+        for (file, is_text) in named(config) {
+            match read(&file.path, is_text) {
+                Ok(content) => drop(files.contents.insert(file.path.clone(), content)),
+                Err(error) => errors.push(unreadable(file, &error)),
+            }
+        }
+        if needs_system_store(config) {
+            match SYSTEM_STORES.iter().find_map(|path| read(Path::new(path), true).ok()) {
+                Some(content) => files.system_store = String::from_utf8_lossy(&content).into_owned(),
+                None => errors.push(ConfigError {
+                    message: "there is no store of authorities to verify nodes' certificates by".to_owned(),
+                    place: None,
+                    label: String::new(),
+                    help: Some("install ca-certificates, or say ca = \"/…/ca.pem\" in the pool's tls".to_owned()),
+                    related: Vec::new(),
+                }),
+            }
+        }
+        if errors.is_empty() { Ok(files) } else { Err(ConfigErrors { errors }) }
+    }
+
+    /// The content of a file; empty for one that was not named.
+    #[must_use]
+    pub fn bytes(&self, file: &FileRef) -> &[u8] {
+        self.contents.get(&file.path).map_or(&[], Vec::as_slice)
+    }
+
+    /// The same as text.
+    #[must_use]
+    pub fn text(&self, file: &FileRef) -> String {
+        String::from_utf8_lossy(self.bytes(file)).into_owned()
+    }
+}
+
+/// All files, and whether they must be text.
+fn named(config: &Config) -> Vec<(&FileRef, bool)> {
+    let proxy = &config.proxy;
+    let mut files = Vec::new();
+    for certificate in proxy.certificates.values() {
+        files.extend([(&certificate.chain, true), (&certificate.key, true)]);
+        files.extend(certificate.ocsp.iter().map(|file| (file, false)));
+    }
+    for server in proxy.virtual_servers.values() {
+        files.extend(server.client_ca.iter().chain(&server.client_crl).map(|file| (file, true)));
+        files.extend(server.error_page.iter().chain(&server.ticket_key).map(|file| (file, false)));
+    }
+    for pool in proxy.pools.values() {
+        files.extend(pool.ca.iter().chain(&pool.crl).map(|file| (file, true)));
+    }
+    files
+}
+
+fn needs_system_store(config: &Config) -> bool {
+    let mut pools = config.proxy.pools.values();
+    pools.any(|pool| pool.ca.is_none() && pool.settings.tls.as_ref().is_some_and(|tls| tls.verify))
+}
+
+fn read(path: &Path, is_text: bool) -> io::Result<Vec<u8>> {
+    let mut content = Vec::new();
+    File::open(path)?.take(MAX_FILE_BYTES + 1).read_to_end(&mut content)?;
+    if content.len() as u64 > MAX_FILE_BYTES {
+        return Err(io::Error::other(format!("larger than {MAX_FILE_BYTES} bytes")));
+    }
+    if is_text && std::str::from_utf8(&content).is_err() {
+        return Err(io::Error::other("not text: PEM is needed"));
+    }
+    Ok(content)
+}
+
+fn unreadable(file: &FileRef, error: &io::Error) -> ConfigError {
+    let help = match error.kind() {
+        io::ErrorKind::NotFound => "create it, or correct the path",
+        io::ErrorKind::PermissionDenied => "lbd reads it as root without any capability: make root its owner",
+        _ => "check that it is the right file",
+    };
+    ConfigError {
+        message: format!("cannot read {}: {error}", file.path.display()),
+        place: file.place.clone(),
+        label: "this file".to_owned(),
+        help: Some(help.to_owned()),
+        related: Vec::new(),
+    }
+}
