@@ -274,6 +274,10 @@ pub(super) struct Pool {
     pub(super) scheduler: Option<At<SchedulerWord>>,
     /// With `consistent_hash`: what is hashed, as the `key` of `[rate_class.NAME]`; by default `client_address`.
     pub(super) hash_key: Option<At<KeyText>>,
+    /// With `consistent_hash`: the most open requests of a node, in percent of the mean; a key whose node has more goes to
+    /// another. By default any number.
+    #[schemars(range(min = 101, max = 10_000))]
+    pub(super) hash_load: Option<At<u32>>,
     /// Keeps a client on one node; without, each connection, or request, is scheduled anew.
     pub(super) persistence: Option<Persistence>,
     /// What becomes of connections whose node failed or was disabled.

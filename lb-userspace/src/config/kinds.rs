@@ -60,7 +60,8 @@ const OF_SERVERS: [(&str, Belongs); 28] = [
 ];
 
 /// Keys of pools that not all of them have.
-const OF_POOLS: [(&str, Belongs); 20] = [
+const OF_POOLS: [(&str, Belongs); 21] = [
+    ("hash_load", Belongs::L7),
     ("hash_key", Belongs::L7),
     ("keep_alive", Belongs::L7),
     ("keep_alive_timeout", Belongs::L7),

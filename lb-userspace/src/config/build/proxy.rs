@@ -261,6 +261,7 @@ fn pool_settings(raw: &document::Pool, secure: bool) -> pool::Pool {
     pool::Pool {
         nodes: BTreeMap::new(),
         scheduler: scheduler(raw),
+        hash_load_percent: value(raw.hash_load.as_ref()).unwrap_or(0),
         min_live_nodes: value(raw.min_live_nodes.as_ref()).unwrap_or(0),
         slow_start: period(raw.slow_start.as_ref()),
         persistence: raw.persistence.as_ref().and_then(|raw| persistence(raw, secure)),
