@@ -8,7 +8,7 @@ use super::{
     persist::{self, Asked, Known, Persistence},
     queue::Ticket,
     ready::Ready,
-    schedule,
+    schedule::{self, Order},
 };
 use crate::{
     control::{
@@ -136,7 +136,8 @@ impl Pool {
             // Who came before goes before.
             let waits = !request.queued && self.settings.queue > 0 && self.shared.queue.waiting_for_any() > 0;
             let mut skip = request.tried.of(self.id);
-            while let Some(id) = schedule::pick(self, ready, &skip, key, request.now, request.random) {
+            let Request { now, random, queued, .. } = *request;
+            while let Some(id) = schedule::pick(self, ready, &Order { skip: &skip, key, now, random, queued }) {
                 if waits {
                     self.shared.queue.call_first_if_none_is();
                     break;

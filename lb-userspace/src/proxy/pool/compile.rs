@@ -7,7 +7,7 @@ use super::{
     key::Hashes,
     node::{Node, NodeId, NodeSet, NodeState},
     persist::Persistence,
-    schedule::{self, Turn},
+    schedule::{self, Order, Turn},
     shared::SharedPool,
 };
 use crate::control::{
@@ -55,8 +55,9 @@ impl Source<'_> {
             // Threads begin at different places of the sequence.
             let turns = self.thread.index * pool.nodes.len() / self.thread.count.max(1);
             pool.with_ready(self.now, |ready| {
+                let order = Order { skip: &NodeSet::default(), key: None, now: self.now, random: 0, queued: false };
                 for _ in 0..turns {
-                    schedule::pick(&pool, ready, &NodeSet::default(), None, self.now, 0);
+                    schedule::pick(&pool, ready, &order);
                 }
             });
         }
@@ -78,8 +79,8 @@ impl Source<'_> {
                 Some(old) => Rc::clone(&old.state),
                 None => Rc::new(NodeState::new(self.shared.node(shared, name))),
             };
-            let was = old.map(|old| old.admission);
-            if before.is_some() && was != Some(Admission::All) && node.admission == Admission::All {
+            let was_live = old.is_some_and(|old| old.admission == Admission::All && !old.addresses.is_empty());
+            if before.is_some() && !was_live && node.admission == Admission::All && !node.addresses.is_empty() {
                 // Monitors or operators say that it is well, and they looked after the requests that failed.
                 if !state.shared.back(self.now) {
                     state.shared.came_up(self.now);

@@ -25,13 +25,24 @@ impl Turn {
     }
 }
 
+/// What a pick depends on, beside the nodes.
+pub(super) struct Order<'a> {
+    /// Nodes that may not be picked.
+    pub(super) skip: &'a NodeSet,
+    /// Of consistent hash.
+    pub(super) key: Option<u64>,
+    pub(super) now: Duration,
+    pub(super) random: u64,
+    /// For a request that waited and was called: it need not leave room to those that wait for one node only.
+    pub(super) queued: bool,
+}
+
 /// What a scheduler sees.
 struct View<'a> {
     nodes: &'a [Node],
     ready: &'a Ready,
-    skip: &'a NodeSet,
     turn: &'a Turn,
-    random: u64,
+    order: &'a Order<'a>,
 }
 
 impl View<'_> {
@@ -41,21 +52,17 @@ impl View<'_> {
 
     #[inline]
     fn is_free(&self, member: &Member) -> bool {
-        !self.skip.contains(member.id) && self.node(member).has_room_for_any()
+        let node = self.node(member);
+        !self.order.skip.contains(member.id)
+            && if self.order.queued { node.has_room() } else { node.has_room_for_any() }
     }
 }
 
-/// Picks one of the members of `ready` that is not in `skip` and has room. `key`: of consistent hash.
+/// Picks one of the members of `ready` that may be picked and has room.
 #[inline]
-pub(super) fn pick(
-    pool: &Pool,
-    ready: &Ready,
-    skip: &NodeSet,
-    key: Option<u64>,
-    now: Duration,
-    random: u64,
-) -> Option<NodeId> {
-    let view = View { nodes: &pool.nodes, ready, skip, turn: &pool.state.turn, random };
+pub(super) fn pick(pool: &Pool, ready: &Ready, order: &Order<'_>) -> Option<NodeId> {
+    let view = View { nodes: &pool.nodes, ready, turn: &pool.state.turn, order };
+    let now = order.now;
     match &pool.settings.scheduler {
         Scheduler::RoundRobin => round_robin(&view),
         Scheduler::WeightedRoundRobin => weighted_round_robin(&view),
@@ -70,7 +77,7 @@ pub(super) fn pick(
             f64::from(node.open() + 1) * node.state.latency.expect(node.open(), now) * member.per_share
         }),
         Scheduler::RandomOfTwo => random_of_two(&view),
-        Scheduler::ConsistentHash(_) => match (key, &pool.ring) {
+        Scheduler::ConsistentHash(_) => match (order.key, &pool.ring) {
             (Some(key), Some(ring)) => consistent_hash(&view, ring, key, pool.settings.hash_load_percent),
             // A request without the key belongs nowhere.
             _ => round_robin(&view),
@@ -82,7 +89,7 @@ pub(super) fn pick(
 fn round_robin(view: &View<'_>) -> Option<NodeId> {
     let members = &view.ready.members;
     let start = view.turn.0.get();
-    let mut random = view.random;
+    let mut random = view.order.random;
     let mut take = |slowly: bool| {
         (0..members.len()).map(|step| (start + step) % members.len()).find(|place| {
             let member = &members[*place];
@@ -140,8 +147,9 @@ fn random_of_two(view: &View<'_>) -> Option<NodeId> {
     let free_from = |place: u64| {
         (0..count).map(|step| &members[((place + step) % count) as usize]).find(|member| view.is_free(member))
     };
-    let first = scale(view.random as u32, count);
-    let second = if count > 1 { (first + 1 + scale((view.random >> 32) as u32, count - 1)) % count } else { first };
+    let first = scale(view.order.random as u32, count);
+    let second =
+        if count > 1 { (first + 1 + scale((view.order.random >> 32) as u32, count - 1)) % count } else { first };
     let (first, second) = (free_from(first)?, free_from(second)?);
     let load = |member: &Member| f64::from(view.node(member).open() + 1) * member.per_weight;
     Some(if load(second) < load(first) { second.id } else { first.id })

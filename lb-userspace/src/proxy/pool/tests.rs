@@ -17,6 +17,7 @@ use crate::{
     proxy::facts::TlsFacts,
 };
 
+mod allocation;
 mod basics;
 mod limits;
 mod passive;

@@ -173,6 +173,29 @@ fn a_persistent_client_waits_for_its_node_and_others_pass() {
 }
 
 #[test]
+fn strangers_who_came_first_go_before_persistent_clients() {
+    let mut pool = limited(1, 1, 9);
+    let kind = PersistenceKind::SourceAddress { prefix4: 32, prefix6: 64 };
+    pool.persistence =
+        Some(Persistence { kind, timeout: ms(60_000), max_entries: 100, node_gone: NodeGone::ChooseAnew });
+    let mut bench = Bench::new(pool);
+    let (known, stranger) = (TestRequest::from([10, 0, 0, 1]), TestRequest::from([10, 0, 0, 2]));
+    bench.request = known.clone();
+    let held = bench.choose().unwrap();
+    bench.request = stranger;
+    let mut first = ticket(bench.choose());
+    bench.request = known;
+    let mut second = ticket(bench.choose());
+    drop(held);
+    let bell = Arc::new(Bell::default());
+    assert!(is_called(&mut first, &bell) && !is_called(&mut second, &bell));
+    bench.request = TestRequest::from([10, 0, 0, 2]);
+    let lease = choose_with(&mut bench, first).unwrap();
+    drop(lease);
+    assert!(is_called(&mut second, &bell));
+}
+
+#[test]
 fn a_full_queue_sends_persistent_clients_elsewhere_for_once() {
     let mut pool = limited(2, 1, 0);
     let kind = PersistenceKind::SourceAddress { prefix4: 32, prefix6: 64 };
