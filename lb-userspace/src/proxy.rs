@@ -4,8 +4,10 @@
 //! bytes, so it holds no privilege: sockets and an immutable `control::proxy::ProxyPlan` come from lbd over a socketpair.
 //! It must never open files or bind ports in the worker, and never touch BPF maps. Called by `daemon`.
 
+pub mod access_log;
 pub mod buffer;
 pub mod client_hello;
+pub mod compress;
 pub mod facts;
 pub mod h1;
 pub mod identity;
@@ -14,6 +16,7 @@ pub mod path;
 pub mod pool;
 pub mod proxy_protocol;
 pub mod reactor;
+pub mod recent;
 pub mod rules;
 mod serve;
 pub mod stats;

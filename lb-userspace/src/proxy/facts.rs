@@ -93,3 +93,6 @@ pub struct ClientCertificate {
     /// PEM in one line, percent-encoded.
     pub pem: String,
 }
+
+#[cfg(test)]
+pub(crate) mod sample;

@@ -205,3 +205,6 @@ fn hash_key(key: &Key, facts: &dyn Facts, state: &RandomState) -> u64 {
 fn nanos(now: Duration) -> u64 {
     now.as_secs().saturating_mul(1_000_000_000).saturating_add(u64::from(now.subsec_nanos()))
 }
+
+#[cfg(test)]
+mod tests;

@@ -271,3 +271,6 @@ impl Compiler<'_> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -433,3 +433,6 @@ fn value_fits(fact: &Fact, value: &str) -> Result<(), String> {
     };
     if words.contains(&value) { Ok(()) } else { Err(format!("{value:?} is not one of {}", words.join(", "))) }
 }
+
+#[cfg(test)]
+mod tests;
