@@ -13,7 +13,7 @@ use serde::Serialize;
 use x509_parser::{certificate::X509Certificate, public_key::PublicKey};
 
 pub use self::{
-    order::sort as sort_chain,
+    order::complete as complete_chain,
     pem::{chain, chain_to_pem, key, revocation_lists, to_pem},
 };
 

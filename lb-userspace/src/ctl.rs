@@ -6,6 +6,7 @@
 use std::{ffi::OsString, io, process::ExitCode};
 
 pub mod args;
+mod cert;
 mod client;
 mod commands;
 mod failure;

@@ -31,3 +31,28 @@ pub fn sort(read: &[CertificateDer<'static>], first: usize) -> Result<Vec<Certif
     }
     Ok(sorted.into_iter().map(|index| read[index].clone()).collect())
 }
+
+/// A chain with what is missing of it behind: the issuers that are found among `others`, without a root.
+///
+/// # Errors
+/// When one cannot be read.
+pub fn complete(
+    chain: &[CertificateDer<'static>],
+    others: &[CertificateDer<'static>],
+) -> Result<Vec<CertificateDer<'static>>, CertificateError> {
+    let mut whole = chain.to_vec();
+    while let Some(last) = whole.last() {
+        let parsed = parse(last, whole.len())?;
+        let issuer = parsed.issuer().as_raw();
+        let signs = |der: &&CertificateDer<'static>| {
+            parse(der, 1).is_ok_and(|other| {
+                other.subject().as_raw() == issuer
+                    && other.issuer().as_raw() != issuer
+                    && parsed.verify_signature(Some(other.public_key())).is_ok()
+            })
+        };
+        let Some(next) = others.iter().find(signs).filter(|next| !whole.contains(next)).cloned() else { break };
+        whole.push(next);
+    }
+    Ok(whole)
+}

@@ -1,9 +1,12 @@
 //! The command line of `lbctl`: nouns and verbs, each with examples first in its help.
 
+mod cert;
+
 use std::{ffi::OsString, net::IpAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
+pub use self::cert::{Cert, KeyType, Subject};
 use crate::control::{
     plan::{Forwarding, Protocol},
     query::ConnectionFilter,
@@ -107,6 +110,16 @@ pub enum Command {
   lbctl trace udp '[2001:db8::7]:40000' '[2001:db8::10]:53' --interface eth1
 ")]
     Trace(Trace),
+    /// Keys, signing requests and certificates for TLS; needs no lbd
+    #[command(
+        subcommand,
+        before_help = "Examples:
+  lbctl cert csr --key site.key --out site.csr --name www.example.com
+  lbctl cert import --key site.key --out site.pem answer.pem
+  lbctl cert show site.pem
+"
+    )]
+    Cert(Cert),
     /// Find what keeps packets from flowing; exits with 1 when there is a problem
     #[command(before_help = "Examples:\n  lbctl doctor\n  lbctl doctor -o wide      what is as it should be, too\n")]
     Doctor,

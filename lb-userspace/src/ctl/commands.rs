@@ -65,7 +65,7 @@ pub(super) fn execute(client: &Client, output: &Output, command: Command) -> Res
             output.note(&format!("{config_file} is in force; configurations accepted so far: {config_generation}"));
             Ok(())
         }
-        Command::Check { .. } | Command::Completions { .. } | Command::Man { .. } => {
+        Command::Cert(_) | Command::Check { .. } | Command::Completions { .. } | Command::Man { .. } => {
             unreachable!("commands without a daemon are carried out before")
         }
     }

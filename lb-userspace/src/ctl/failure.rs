@@ -2,7 +2,10 @@
 
 use std::{io, path::PathBuf, process::ExitCode};
 
-use crate::control::api::{Problem, problem_type};
+use crate::{
+    certificate::CertificateError,
+    control::api::{Problem, problem_type},
+};
 
 /// Exit code of wrong usage.
 pub(super) const USAGE: u8 = 2;
@@ -31,6 +34,9 @@ pub(super) enum Failure {
     /// A file of ours cannot be read or written.
     #[error("{path}: {source}")]
     File { path: PathBuf, source: io::Error },
+    /// A certificate or key that is not as it must be.
+    #[error("{path}: {source}")]
+    Certificate { path: PathBuf, source: CertificateError },
     /// Standard output is gone.
     #[error("standard output: {0}")]
     Output(#[from] io::Error),
@@ -39,7 +45,11 @@ pub(super) enum Failure {
 impl Failure {
     pub(super) fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
-            Failure::BadAnswer { .. } | Failure::Unhealthy { .. } | Failure::File { .. } | Failure::Output(_) => 1,
+            Failure::BadAnswer { .. }
+            | Failure::Unhealthy { .. }
+            | Failure::File { .. }
+            | Failure::Certificate { .. }
+            | Failure::Output(_) => 1,
             Failure::Usage(_) => USAGE,
             Failure::ConfigInvalid(_) => 3,
             Failure::Unreachable { .. } => 4,

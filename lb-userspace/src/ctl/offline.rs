@@ -1,4 +1,4 @@
-//! Commands that need no daemon: checking a file, completions, manual pages.
+//! Commands that need no daemon: certificates, checking a file, completions, manual pages.
 
 use std::{fs, io, path::Path};
 
@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::{
     args::{self, Command},
+    cert,
     failure::Failure,
     output::Output,
 };
@@ -17,6 +18,7 @@ pub(super) fn execute(command: &Command, output: &Output) -> Option<Result<(), F
         Command::Check { file } => Some(check(file, output)),
         Command::Completions { shell } => Some(completions(*shell, output)),
         Command::Man { directory } => Some(man(directory, output)),
+        Command::Cert(verb) => Some(cert::execute(verb, output)),
         Command::Status
         | Command::Vs(_)
         | Command::Pool(_)

@@ -15,7 +15,7 @@ mod status;
 
 pub(super) use connections::{connections, map_dump, maps, ring};
 pub(super) use findings::{doctor, trace};
-pub(super) use servers::{node, nodes, pool, pools, virtual_server, virtual_servers};
+pub(super) use servers::{facts, node, nodes, pool, pools, virtual_server, virtual_servers};
 pub(super) use status::status;
 
 /// The word that JSON has for a value: tables and JSON never differ.

@@ -188,7 +188,7 @@ fn addresses(list: &[IpAddr], separator: &str) -> String {
 }
 
 /// Names and values, a line each.
-fn facts(fields: &[(&str, String)]) -> String {
+pub(in crate::ctl) fn facts(fields: &[(&str, String)]) -> String {
     let width = fields.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     fields.iter().map(|(name, value)| format!("{name:<width$}  {value}\n")).collect()
 }
