@@ -209,6 +209,20 @@ fn a_full_queue_sends_persistent_clients_elsewhere_for_once() {
     assert_eq!(bench.choose().unwrap().node().name(), own, "it keeps its node");
 }
 
+#[test]
+fn of_many_that_take_at_once_only_as_many_as_may_get_one() {
+    let shared = Shared::new();
+    let node = shared.node(&shared.pool("web"), "n01");
+    let got: usize = thread::scope(|scope| {
+        let take = || (0..1000).filter(|_| node.take(5)).count();
+        let threads: Vec<_> = (0..4).map(|_| scope.spawn(take)).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+    });
+    assert_eq!(got, 5);
+    node.give_back();
+    assert!(node.take(5) && !node.take(5));
+}
+
 /// Threads that take and give back nodes as fast as they can: limits are never passed, and nobody waits forever.
 #[test]
 fn threads_keep_limits_and_lose_no_call() {
