@@ -321,22 +321,62 @@ pub struct FlowRecord {
 }
 const _: () = assert!(size_of::<FlowRecord>() == 64);
 const _: () = assert!(core::mem::offset_of!(FlowRecord, control) == 40);
+const _: () = assert!(core::mem::offset_of!(FlowRecord, node) == 48);
 
 impl FlowRecord {
-    /// Of a `REPLY` record: the client's next hop, learnt from its packets: MAC address and interface slot. It stands where
-    /// other records have node, virtual server, NAT port and timeout, which a reply record takes from its peer.
+    /// Of a `REPLY` record: the client's next hop, learnt from its packets. It stands where other records have node, virtual
+    /// server, NAT port and timeout, which a reply record takes from its peer.
     #[inline(always)]
-    pub fn client_hop(&self) -> ([u8; 6], u16) {
-        let [a, b] = self.node.to_ne_bytes();
-        let [c, d] = self.virtual_server.to_ne_bytes();
-        let [e, f] = self.nat_port.to_ne_bytes();
-        ([a, b, c, d, e, f], self.timeout)
+    pub fn client_hop(&self) -> ClientHop {
+        let (node, virtual_server) = (u64::from(self.node), u64::from(self.virtual_server));
+        ClientHop(node | virtual_server << 16 | u64::from(self.nat_port) << 32 | u64::from(self.timeout) << 48)
     }
 
     /// Whether it has been silent for longer than its timeout.
     #[inline(always)]
     pub fn is_expired(&self, now: u32) -> bool {
         expired(self.control.seen, self.timeout, now)
+    }
+}
+
+/// Where a client's packets come from, and its answers go: one word, stored at once, so that nobody sees half of a change.
+///
+/// MAC address (48 bits, as loaded from memory), interface slot (4 bits), VLAN (12 bits; 0: untagged).
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClientHop(pub u64);
+const _: () = assert!(crate::maps::MAX_INTERFACES <= 16);
+
+impl ClientHop {
+    /// From a MAC address in the lower 48 bits.
+    #[inline(always)]
+    pub fn new(mac: u64, slot: u32, vlan: u16) -> Self {
+        Self(mac & 0xffff_ffff_ffff | u64::from(slot & 15) << 48 | u64::from(vlan) << 52)
+    }
+
+    /// MAC address in the lower 48 bits; the upper ones mean nothing.
+    #[inline(always)]
+    pub fn mac_word(self) -> u64 {
+        self.0
+    }
+
+    /// MAC address.
+    #[must_use]
+    pub fn mac(self) -> [u8; 6] {
+        let [a, b, c, d, e, f, ..] = self.0.to_ne_bytes();
+        [a, b, c, d, e, f]
+    }
+
+    /// Interface slot.
+    #[inline(always)]
+    pub fn slot(self) -> u32 {
+        (self.0 >> 48) as u32 & 15
+    }
+
+    /// VLAN; 0: untagged.
+    #[inline(always)]
+    pub fn vlan(self) -> u16 {
+        (self.0 >> 52) as u16
     }
 }
 
@@ -394,6 +434,16 @@ mod tests {
         let image = u64::from_ne_bytes([4, 3, 2, 1, 5, 6, 8, 7]);
         assert_eq!(control.to_word(), image);
         assert_eq!(Control::from_word(image), control);
+    }
+
+    #[test]
+    fn a_client_hop_is_a_mac_address_a_slot_and_a_vlan() {
+        let mac = [2, 0, 0, 0, 0, 0xc1];
+        let word = u64::from_ne_bytes([2, 0, 0, 0, 0, 0xc1, 0xee, 0xee]);
+        for (slot, vlan) in [(0, 0), (15, 4094), (1, 1)] {
+            let hop = ClientHop::new(word, slot, vlan);
+            assert_eq!((hop.mac(), hop.slot(), hop.vlan()), (mac, slot, vlan));
+        }
     }
 
     #[test]

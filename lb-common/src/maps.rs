@@ -2,7 +2,7 @@
 //! `lb-ebpf/src/maps.rs`; what each is for and who writes it is said there.
 
 /// Raised by every change of a map's type, key, value or meaning. Maps pinned by another version are not adopted.
-pub const LAYOUT_VERSION: u32 = 2;
+pub const LAYOUT_VERSION: u32 = 3;
 
 /// Identifies our `META` map: "lbmeta01".
 pub const META_MAGIC: u64 = u64::from_le_bytes(*b"lbmeta01");
@@ -38,8 +38,8 @@ pub const MAX_NODES: u32 = 16_384;
 pub const MAX_SERVICES: u32 = 65_536;
 /// Elements of `PORT_RANGES`.
 pub const MAX_RANGED_VIPS: u32 = 4096;
-/// Interfaces with a program of ours; interface slots are 0..this.
-pub const MAX_INTERFACES: u32 = 32;
+/// Interfaces with a program of ours; interface slots are 0..this. Four bits: see [`crate::flow::ClientHop`].
+pub const MAX_INTERFACES: u32 = 16;
 /// 64-bit words of one interface's VLAN bitmap in `VLANS`.
 pub const VLAN_WORDS: u32 = 64;
 /// Bytes of a name in [`Name`]; config names are at most this long.

@@ -27,8 +27,10 @@ pub struct Node {
     pub source_address: [u8; 16],
     /// NAT: the node's port, network order as a number; 0: the port is not changed.
     pub port: u16,
+    /// VLAN towards it; 0: untagged. With [`node_flag::TAGGED`].
+    pub vlan: u16,
     /// Zero.
-    pub padding: [u8; 6],
+    pub padding: [u8; 4],
 }
 const _: () = assert!(core::mem::size_of::<Node>() == 64);
 
@@ -38,6 +40,8 @@ pub mod node_flag {
     pub const USABLE: u16 = 1;
     /// `mac`, `source_mac` and `ifindex` are known.
     pub const RESOLVED: u16 = 2;
+    /// It is in the VLAN of [`super::Node::vlan`]. In the first word, so that the common case need not read the last.
+    pub const TAGGED: u16 = 4;
 }
 
 /// Connections of a node slot, in `NODE_LOADS`: what least connections compares. Changed by atomic addition.

@@ -122,6 +122,8 @@ reasons! {
     Internal = 35, "internal", Drop;
     /// Its destination MAC address is another machine's: the interface is promiscuous, or the switch floods.
     NotForUs = 36, "not_for_us", Pass;
+    /// A new connection to a NAT pool in a frame with two VLAN tags: its answers could not be given both.
+    StackedVlan = 37, "stacked_vlan", Drop;
 }
 
 /// Counters per interface in `REASONS`: a power of two above the number of reasons.

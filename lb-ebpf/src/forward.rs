@@ -3,7 +3,7 @@
 use aya_ebpf::{bindings::xdp_md, programs::XdpContext};
 use lb_common::{
     checksum::Delta,
-    flow::{FAMILY_V4, FlowRecord, flag},
+    flow::{ClientHop, FAMILY_V4, FlowRecord, flag},
     node::{Node, node_flag},
     packet::{ETHERNET, Frame, protocol},
     reason::Reason,
@@ -14,6 +14,7 @@ use crate::{
     frame::{XdpFrame, XdpView},
     globals::{ifindex, interface},
     maps::{DEVICES, INTERFACES},
+    tags,
     verdict::Verdict,
 };
 
@@ -62,6 +63,7 @@ pub struct Hop {
     mac: u64,
     source_mac: u64,
     out: u64,
+    node: *const Node,
 }
 
 impl Hop {
@@ -69,7 +71,7 @@ impl Hop {
     pub fn of(node: *const Node) -> Self {
         // SAFETY: a live map value; `Node` begins with three aligned words, which the daemon stores whole.
         let [mac, source_mac, out] = unsafe { node.cast::<[u64; 3]>().read_volatile() };
-        Self { mac, source_mac, out }
+        Self { mac, source_mac, out, node }
     }
 
     #[inline(always)]
@@ -91,13 +93,24 @@ impl Hop {
     fn ifindex(self) -> u32 {
         self.out as u32
     }
+
+    /// VLAN towards it; 0: untagged.
+    #[inline(always)]
+    fn vlan(self) -> u16 {
+        // SAFETY: a live map value; an aligned field that the daemon changes only while the node is not resolved.
+        if self.flags() & node_flag::TAGGED == 0 {
+            0
+        } else {
+            unsafe { (&raw const (*self.node).vlan).read_volatile() }
+        }
+    }
 }
 
 const MAC_MASK: u64 = 0xffff_ffff_ffff;
 
 /// Sends to the node by DSR: destination MAC its own, source MAC ours, nothing else.
 #[inline(always)]
-pub fn dsr(frame: XdpFrame, hop: Hop, ip_len: usize) -> Verdict {
+pub fn dsr(frame: XdpFrame, l3: usize, hop: Hop, ip_len: usize, reason: Reason) -> Verdict {
     if let Err(reason) = check_hop(frame, hop, ip_len) {
         return Verdict::end(reason);
     }
@@ -107,18 +120,26 @@ pub fn dsr(frame: XdpFrame, hop: Hop, ip_len: usize) -> Verdict {
     if source == hop.mac & MAC_MASK {
         return Verdict::end(Reason::Loop);
     }
-    set_macs(ethernet, hop.mac, hop.source_mac);
-    send(hop.ifindex(), Reason::ForwardedDsr)
+    leave(ethernet, l3, hop, reason)
 }
 
 /// Sends a frame whose addresses are the node's already. It may come from the node's own router.
 #[inline(always)]
-pub fn to_node(frame: XdpFrame, hop: Hop, ip_len: usize, reason: Reason) -> Verdict {
+pub fn to_node(frame: XdpFrame, l3: usize, hop: Hop, ip_len: usize, reason: Reason) -> Verdict {
     if let Err(reason) = check_hop(frame, hop, ip_len) {
         return Verdict::end(reason);
     }
     let Some(ethernet) = frame.view::<ETHERNET>(0) else { return Verdict::end(Reason::Internal) };
+    leave(ethernet, l3, hop, reason)
+}
+
+/// Towards a node, with its segment's MAC addresses and tag.
+#[inline(always)]
+fn leave(ethernet: XdpView, l3: usize, hop: Hop, reason: Reason) -> Verdict {
     set_macs(ethernet, hop.mac, hop.source_mac);
+    if l3 != ETHERNET || hop.flags() & node_flag::TAGGED != 0 {
+        return tags::later(hop.vlan(), hop.ifindex(), reason);
+    }
     send(hop.ifindex(), reason)
 }
 
@@ -141,9 +162,15 @@ fn set_macs(ethernet: XdpView, destination: u64, source: u64) {
 
 #[inline(always)]
 fn send(egress: u32, reason: Reason) -> Verdict {
+    send_by(egress, reason as u32)
+}
+
+/// Sends out of an interface; `reason` is the number of one whose packets are sent.
+#[inline(always)]
+pub fn send_by(egress: u32, reason: u32) -> Verdict {
     explain::egress(egress);
     if egress == ifindex() {
-        return Verdict::end(reason);
+        return Verdict::sent_back(reason);
     }
     match DEVICES.redirect(egress, 0) {
         Ok(_) => Verdict::redirected(reason),
@@ -163,8 +190,7 @@ pub fn nat(frame: XdpFrame, layout: Layout, record: &FlowRecord, flags: u8, node
         return Verdict::end(reason);
     }
     let Some(ethernet) = frame.view::<ETHERNET>(0) else { return Verdict::end(Reason::Internal) };
-    set_macs(ethernet, hop.mac, hop.source_mac);
-    send(hop.ifindex(), Reason::ForwardedNat)
+    leave(ethernet, layout.l3, hop, Reason::ForwardedNat)
 }
 
 /// What the node sees of a connection.
@@ -204,29 +230,28 @@ fn vip_words(record: &FlowRecord) -> [u32; 4] {
     if record.key.family() == FAMILY_V4 { halves(first >> 32, 0) } else { halves(third, fourth) }
 }
 
-/// Sends a node's answer to the client. `record` is the client → VIP record; `mac` and `slot` are the client's next hop.
+/// Sends a node's answer to the client. `record` is the client → VIP record, `client` the client's next hop.
 #[inline(always)]
-pub fn reply(frame: XdpFrame, layout: Layout, record: &FlowRecord, mac: [u8; 6], slot: u16) -> Verdict {
+pub fn reply(frame: XdpFrame, layout: Layout, record: &FlowRecord, client: ClientHop) -> Verdict {
     let endpoints = client_side(record);
     if let Err(reason) = translate(frame, layout, &endpoints) {
         return Verdict::end(reason);
     }
-    to_client(frame, mac, slot, Reason::ForwardedReply)
+    to_client(frame, layout.l3, client, Reason::ForwardedReply)
 }
 
-/// Sends a frame towards a client: out of the interface its packets come in by.
+/// Sends a frame towards a client: out of the interface its packets come in by, into the VLAN that they come from.
 #[inline(always)]
-pub fn to_client(frame: XdpFrame, mac: [u8; 6], slot: u16, reason: Reason) -> Verdict {
-    let [a, b, c, d, e, f] = mac;
-    let mac = u64::from_ne_bytes([a, b, c, d, e, f, 0, 0]);
-    let Some(egress) = INTERFACES.get(u32::from(slot)) else { return Verdict::end(Reason::Internal) };
+pub fn to_client(frame: XdpFrame, l3: usize, client: ClientHop, reason: Reason) -> Verdict {
+    let Some(egress) = INTERFACES.get(client.slot()) else { return Verdict::end(Reason::Internal) };
     let Some(ethernet) = frame.view::<ETHERNET>(0) else { return Verdict::end(Reason::Internal) };
     let [a, b, c, d, e, f] = egress.mac;
-    set_macs(ethernet, mac, u64::from_ne_bytes([a, b, c, d, e, f, 0, 0]));
-    if u32::from(slot) == interface() {
-        return send(ifindex(), reason);
+    set_macs(ethernet, client.mac_word(), u64::from_ne_bytes([a, b, c, d, e, f, 0, 0]));
+    let ifindex = if client.slot() == interface() { ifindex() } else { egress.ifindex };
+    if l3 != ETHERNET || client.vlan() != 0 {
+        return tags::later(client.vlan(), ifindex, reason);
     }
-    send(egress.ifindex, reason)
+    send(ifindex, reason)
 }
 
 /// Writes new addresses and ports, takes one off the TTL (RFC 1812 §5.3.1), and updates the checksums.

@@ -116,7 +116,7 @@ fn follow(frame: XdpFrame, packet: &Packet, to_vip: bool) -> Verdict {
     explain::connection(record.virtual_server, record.node, control.flags, control.state);
     count::forward(record.node, frame.linear_len());
     if control.flags & flag::NAT == 0 {
-        return forward::dsr(frame, hop, ip_len);
+        return forward::dsr(frame, layout.l3, hop, ip_len, Reason::ForwardedDsr);
     }
     // The addresses come from the packet; a client's own address stays unless source NAT replaces it.
     let Some(scratch) = scratch() else { return Verdict::end(Reason::Internal) };
@@ -142,9 +142,9 @@ fn follow_answer(frame: XdpFrame, packet: &Packet, layout: Layout, record: &Flow
     if connection.get().peer != answer.index + 1 || answer.control().flags & flag::REPLY == 0 {
         return unknown;
     }
-    let (mac, egress) = answer.get().client_hop();
+    let client = answer.get().client_hop();
     count::reply(connection.get().node, frame.linear_len());
-    forward::reply(frame, layout, connection.get(), mac, egress)
+    forward::reply(frame, layout, connection.get(), client)
 }
 
 /// The first fragment was not seen, or comes later. DSR places fragments by addresses alone, as it did the first.
@@ -165,5 +165,5 @@ fn without_first(frame: XdpFrame, packet: &Packet, to_vip: bool, ip_len: usize) 
     let Some(node) = NODES.get(u32::from(chosen)) else { return Verdict::end(Reason::Internal) };
     explain::connection(server.id, chosen, 0, 0);
     count::forward(chosen, frame.linear_len());
-    forward::dsr(frame, Hop::of(node), ip_len)
+    forward::dsr(frame, layout_of(packet).l3, Hop::of(node), ip_len, Reason::ForwardedDsr)
 }

@@ -19,7 +19,7 @@ use crate::{
     schedule,
     scratch::{Quote, Scratch, scratch},
     service,
-    slow::{ip_len, of_vip},
+    slow::{ip_len, layout_of, of_vip},
     table::{self, Flows, Pending, Slot, Table, find_key},
     track,
     verdict::Verdict,
@@ -235,7 +235,7 @@ fn deliver<T: Table>(ctx: *mut xdp_md, record: *mut FlowRecord, index: u32, forg
     explain::connection(record.virtual_server, record.node, control.flags, control.state);
     if control.flags & flag::NAT == 0 {
         let Some(frame) = frame_of(ctx) else { return Verdict::end(Reason::Internal).to_register() };
-        return as_icmp_error(forward::dsr(frame, hop, ip_len(&scratch.packet))).to_register();
+        return by_dsr(frame, &scratch.packet, hop).to_register();
     }
     towards_node(scratch, record, node)
 }
@@ -266,8 +266,7 @@ fn towards_client<T: Table>(scratch: &mut Scratch, answer: Slot, forged: u32) ->
     scratch.to = forward::client_side(record).reversed();
     // A router between us and the node speaks for itself; the node speaks as the VIP.
     scratch.outer_source = u32::from(scratch.packet.key.source() == scratch.quote.key.destination());
-    let (mac, egress) = answer.get().client_hop();
-    (scratch.client_mac, scratch.client_egress) = (mac, egress);
+    scratch.client = answer.get().client_hop();
     scratch.answer = 1;
     rewriting(scratch)
 }
@@ -278,15 +277,8 @@ fn rewriting(scratch: &Scratch) -> u32 {
 }
 
 #[inline(always)]
-fn as_icmp_error(verdict: Verdict) -> Verdict {
-    if verdict.reason() != Reason::ForwardedDsr as u32 {
-        return verdict;
-    }
-    if verdict == Verdict::redirected(Reason::ForwardedDsr) {
-        Verdict::redirected(Reason::ForwardedIcmpError)
-    } else {
-        Verdict::end(Reason::ForwardedIcmpError)
-    }
+fn by_dsr(frame: XdpFrame, packet: &Packet, hop: Hop) -> Verdict {
+    forward::dsr(frame, layout_of(packet).l3, hop, ip_len(packet), Reason::ForwardedIcmpError)
 }
 
 /// Rewrites an ICMP error and the packet it quotes, as `scratch` says, and sends it on.
@@ -344,11 +336,12 @@ fn finish(frame: XdpFrame, scratch: &Scratch, change: Delta) -> Verdict {
     let packet = &scratch.packet;
     let Some(icmp) = frame.view::<8>(usize::from(packet.l4) & 0xfff) else { return internal };
     icmp.store16(2, change.apply(icmp.load16(2)));
+    let l3 = layout_of(packet).l3;
     if scratch.answer != 0 {
-        return forward::to_client(frame, scratch.client_mac, scratch.client_egress, Reason::ForwardedIcmpError);
+        return forward::to_client(frame, l3, scratch.client, Reason::ForwardedIcmpError);
     }
     let Some(node) = NODES.get(u32::from(scratch.record.node)) else { return internal };
-    forward::to_node(frame, Hop::of(node), ip_len(packet), Reason::ForwardedIcmpError)
+    forward::to_node(frame, l3, Hop::of(node), ip_len(packet), Reason::ForwardedIcmpError)
 }
 
 /// Quoted ports, and the quoted checksum where the quote reaches that far.
@@ -395,5 +388,5 @@ fn stateless(ctx: *mut xdp_md, forged: u32) -> u32 {
     let Some(node) = NODES.get(u32::from(chosen)) else { return unknown };
     explain::connection(server.id, chosen, 0, 0);
     let Some(frame) = frame_of(ctx) else { return Verdict::end(Reason::Internal).to_register() };
-    as_icmp_error(forward::dsr(frame, Hop::of(node), ip_len(&scratch.packet))).to_register()
+    by_dsr(frame, &scratch.packet, Hop::of(node)).to_register()
 }

@@ -48,6 +48,8 @@ mod slow;
 #[cfg(target_arch = "bpf")]
 mod table;
 #[cfg(target_arch = "bpf")]
+mod tags;
+#[cfg(target_arch = "bpf")]
 mod track;
 #[cfg(target_arch = "bpf")]
 mod verdict;

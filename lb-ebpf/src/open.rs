@@ -6,7 +6,7 @@ use lb_common::{
     explain::step,
     flow::{Control, FlowKey, FlowRecord, flag},
     node::{Node, node_flag},
-    packet::{Fragment, Packet, is_valid_source, protocol},
+    packet::{ETHERNET, Fragment, Packet, is_valid_source, protocol},
     reason::Reason,
     vip::{VirtualServer, vs_flag},
 };
@@ -44,6 +44,9 @@ pub extern "C" fn open_run(ctx: *mut xdp_md) -> u32 {
     let opens = !tcp || packet.tcp_flags & (tcp_flag::SYN | tcp_flag::ACK) == tcp_flag::SYN;
     if !opens && scratch.moved == 0 {
         return stateless(ctx, packet, server);
+    }
+    if server.flags & vs_flag::NAT != 0 && usize::from(packet.l3) == ETHERNET + 8 {
+        return Verdict::end(Reason::StackedVlan).to_register();
     }
     let now = track::now();
     let chosen = schedule::pick(packet, server, now);
@@ -141,7 +144,7 @@ fn send(ctx: *mut xdp_md, packet: &Packet, record: &FlowRecord, node: &Node, mov
     if control.flags & flag::NAT != 0 {
         forward::nat(frame, layout_of(packet), record, control.flags, node, ip_len(packet)).to_register()
     } else {
-        forward::dsr(frame, Hop::of(node), ip_len(packet)).to_register()
+        forward::dsr(frame, layout_of(packet).l3, Hop::of(node), ip_len(packet), Reason::ForwardedDsr).to_register()
     }
 }
 
@@ -172,7 +175,7 @@ fn stateless(ctx: *mut xdp_md, packet: &Packet, server: &VirtualServer) -> u32 {
     explain::connection(server.id, chosen, 0, 0);
     let Some(frame) = frame_of(ctx) else { return Verdict::end(Reason::Internal).to_register() };
     count::forward(chosen, frame.linear_len());
-    forward::dsr(frame, Hop::of(node), ip_len(packet)).to_register()
+    forward::dsr(frame, layout_of(packet).l3, Hop::of(node), ip_len(packet), Reason::ForwardedDsr).to_register()
 }
 
 /// Answers a TCP segment with a reset when the pool says so, else drops it.

@@ -19,6 +19,7 @@ use crate::{
     scratch::scratch,
     slow,
     table::{Flows, find},
+    tags,
     track::{self, Arrival},
     verdict::Verdict,
 };
@@ -45,11 +46,15 @@ pub fn run(ctx: &XdpContext) -> Verdict {
         _ => return Verdict::end(Reason::NotIp),
     };
     let verdict = if family == FAMILY_V4 { ipv4(frame, l3) } else { ipv6(frame, l3) };
-    match verdict {
+    let verdict = match verdict {
         Verdict::STALE => slow::run(ctx, l3, family),
         Verdict::HALF_OPEN => slow::unknown(ctx),
         verdict => verdict,
+    };
+    if verdict == Verdict::RETAG {
+        return Verdict::from_register(tags::tags_set(ctx.ctx));
     }
+    verdict
 }
 
 /// Whether a frame is this machine's: to a MAC address of the interface, or to a group (broadcast and multicast are judged by

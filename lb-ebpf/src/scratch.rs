@@ -1,7 +1,7 @@
 //! Working memory of the slow path: a BPF stack has 512 bytes for all functions of a call chain.
 
 use lb_common::{
-    flow::{FlowKey, FlowRecord},
+    flow::{ClientHop, FlowKey, FlowRecord},
     packet::Packet,
 };
 
@@ -31,9 +31,13 @@ pub struct Scratch {
     /// ICMP errors. 1: towards the client; 0: towards the node of `record`.
     pub answer: u32,
     /// The client's next hop.
-    pub client_mac: [u8; 6],
-    /// Interface slot towards it.
-    pub client_egress: u16,
+    pub client: ClientHop,
+    /// The last step: VLAN of the segment that the frame leaves into; 0: untagged.
+    pub vlan: u32,
+    /// The last step: interface towards it.
+    pub egress: u32,
+    /// The last step: number of the reason that the path ends with.
+    pub reason: u32,
 }
 
 /// A packet quoted in an ICMP error.

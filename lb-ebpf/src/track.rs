@@ -5,9 +5,10 @@ use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
 use lb_common::{
     conntrack::{Direction, SYN_SILENCE, State, on_segment, on_syn, tcp_flag},
     explain::step,
-    flow::{Control, FlowRecord, flag, ticks},
+    flow::{ClientHop, Control, FlowRecord, flag, ticks},
     node::node_flag,
-    packet::Frame,
+    packet::{ETHERNET, Frame, View, ethertype},
+    reason::Reason,
 };
 
 use crate::{
@@ -64,7 +65,7 @@ pub fn forward<T: Table>(frame: XdpFrame, layout: Layout, slot: Slot, arrival: A
     }
     count::forward(record.node, frame.linear_len());
     if control.flags & flag::NAT == 0 {
-        return forward::dsr(frame, hop, arrival.ip_len);
+        return forward::dsr(frame, layout.l3, hop, arrival.ip_len, Reason::ForwardedDsr);
     }
     forward::nat(frame, layout, record, control.flags, node, arrival.ip_len)
 }
@@ -80,7 +81,7 @@ fn reply<T: Table>(frame: XdpFrame, layout: Layout, slot: Slot, arrival: Arrival
     if record.peer != slot.index + 1 || control.state <= State::Claimed as u8 || record.is_expired(now) {
         return Verdict::STALE;
     }
-    let (mac, egress) = answer.client_hop();
+    let client = answer.client_hop();
     if needs_attention(control, arrival.tcp_flags)
         && !segment(connection.record, Direction::FromNode as u32, arrival.tcp_flags, now)
     {
@@ -92,7 +93,7 @@ fn reply<T: Table>(frame: XdpFrame, layout: Layout, slot: Slot, arrival: Arrival
         touch(connection, now);
     }
     count::reply(record.node, frame.linear_len());
-    forward::reply(frame, layout, record, mac, egress)
+    forward::reply(frame, layout, record, client)
 }
 
 /// Whether the state may change: never for UDP and plain segments of established connections.
@@ -126,17 +127,21 @@ fn refresh<T: Table>(frame: XdpFrame, slot: Slot, control: Control, now: u32) {
     }
 }
 
-/// Notes where a client's packets come from: source MAC and interface slot, as `FlowRecord::client_hop` reads them.
+/// Notes where a client's packets come from, as `FlowRecord::client_hop` reads it. Of two tags the outer one: new connections with
+/// two are refused.
 #[inline(always)]
 pub fn set_client_hop(record: *mut FlowRecord, frame: XdpFrame) {
-    let Some(ethernet) = frame.view::<14>(0) else { return };
-    // SAFETY: fields of a record that the caller owns or that changes by whole fields.
-    unsafe {
-        (*record).node = ethernet.load16(6);
-        (*record).virtual_server = ethernet.load16(8);
-        (*record).nat_port = ethernet.load16(10);
-        (*record).timeout = interface() as u16;
+    let Some(ethernet) = frame.view::<ETHERNET>(0) else { return };
+    let kind = ethernet.be16(12);
+    let mut vlan = 0;
+    if kind == ethertype::VLAN || kind == ethertype::QINQ {
+        let Some(tag) = frame.view::<4>(ETHERNET) else { return };
+        vlan = tag.be16(0) & 0xfff;
     }
+    let mac = u64::from(ethernet.load32(6)) | u64::from(ethernet.load16(10)) << 32;
+    let hop = ClientHop::new(mac, interface(), vlan);
+    // SAFETY: an aligned word of a live map value: the four fields from `node` to `timeout`.
+    unsafe { (&raw mut (*record).node).cast::<u64>().write_volatile(hop.0) };
 }
 
 /// Seconds that a state may be silent, by the virtual server's settings.

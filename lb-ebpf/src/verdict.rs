@@ -26,6 +26,9 @@ impl Verdict {
     /// The same, for segments that are answered by a reset.
     pub const RESET: Verdict = Verdict(0xfffa);
 
+    /// The frame is rewritten but for its VLAN tag, which `scratch` names: the last step, for whoever forwards.
+    pub const RETAG: Verdict = Verdict(0xfff8);
+
     /// The path ends here, by the reason's own action.
     #[inline(always)]
     pub fn end(reason: Reason) -> Self {
@@ -39,8 +42,14 @@ impl Verdict {
 
     /// The packet was handed to a device by redirection.
     #[inline(always)]
-    pub fn redirected(reason: Reason) -> Self {
-        Self(reason as u32 | xdp_action::XDP_REDIRECT << 8)
+    pub fn redirected(reason: u32) -> Self {
+        Self(reason | xdp_action::XDP_REDIRECT << 8)
+    }
+
+    /// The packet leaves by the interface that it came in by. `reason`: number of one whose packets are sent.
+    #[inline(always)]
+    pub fn sent_back(reason: u32) -> Self {
+        Self(reason | xdp_action::XDP_TX << 8)
     }
 
     /// Number of the reason.

@@ -154,6 +154,27 @@ impl Packet {
         self
     }
 
+    /// Id of the outer tag; 0 without one.
+    #[must_use]
+    pub fn outer_vlan(&self) -> u16 {
+        self.tags.first().map_or(0, |(_, control)| control & 0xfff)
+    }
+
+    /// As the frame leaves into a VLAN (0: untagged): one 802.1Q tag with the priority of the innermost one so far. A tag
+    /// without an id is none.
+    pub fn retagged(mut self, vlan: u16) -> Self {
+        let innermost = self.tags.last().map_or(0, |(_, control)| *control);
+        if vlan != 0 || self.tags.len() != 1 || innermost & 0xfff != 0 {
+            self.tags = if vlan == 0 { Vec::new() } else { vec![(0x8100, innermost & 0xf000 | vlan)] };
+        }
+        self
+    }
+
+    /// Another packet with this one's tags.
+    pub fn tags_of(self, other: Packet) -> Self {
+        Packet { tags: self.tags, ..other }
+    }
+
     /// Another EtherType than the addresses say.
     pub fn ethertype(mut self, number: u16) -> Self {
         self.ethertype = Some(number);

@@ -12,7 +12,10 @@ use std::{future::poll_fn, io, net::IpAddr};
 
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
-    link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp, XdpAttached},
+    link::{
+        InfoData, InfoKind, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp, VlanProtocol,
+        XdpAttached,
+    },
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState},
     route::{RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteType, RouteVia},
 };
@@ -22,7 +25,7 @@ use rtnetlink::{
     sys::{AsyncSocket, Socket, SocketAddr, TokioSocket, protocols::NETLINK_ROUTE},
 };
 
-use super::network::{Event, Link, Mode, Neighbour, Reachability, Route, Xdp};
+use super::network::{Event, Link, Mode, Neighbour, Reachability, Route, Vlan, Xdp};
 
 /// Receive buffer of the event socket: some thousand events. When it overflows, everything is read anew.
 const EVENT_BUFFER: usize = 1 << 20;
@@ -306,16 +309,26 @@ fn link(message: &LinkMessage) -> Option<Link> {
         loopback: message.header.flags.contains(LinkFlags::Loopback),
         ..Link::default()
     };
+    // What it stands on; the index is of another namespace when one is named.
+    let (mut below, mut elsewhere) = (None, false);
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name.clone_from(name),
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
             LinkAttribute::Address(bytes) => link.mac = <[u8; 6]>::try_from(bytes.as_slice()).ok(),
             LinkAttribute::Controller(ifindex) => link.controller = Some(*ifindex),
-            LinkAttribute::LinkInfo(infos) => link.kind = infos.iter().find_map(kind),
+            LinkAttribute::Link(ifindex) => below = Some(*ifindex),
+            LinkAttribute::LinkNetNsId(_) => elsewhere = true,
+            LinkAttribute::LinkInfo(infos) => {
+                link.kind = infos.iter().find_map(kind);
+                link.vlan = infos.iter().find_map(vlan);
+            }
             LinkAttribute::Xdp(attributes) => link.xdp = xdp(attributes),
             _ => {}
         }
+    }
+    if let Some(vlan) = &mut link.vlan {
+        vlan.parent = below.filter(|_| !elsewhere);
     }
     (!link.name.is_empty()).then_some(link)
 }
@@ -326,6 +339,13 @@ fn kind(info: &LinkInfo) -> Option<String> {
         LinkInfo::Kind(kind) => Some(kind.to_string()),
         _ => None,
     }
+}
+
+fn vlan(info: &LinkInfo) -> Option<Vlan> {
+    let LinkInfo::Data(InfoData::Vlan(attributes)) = info else { return None };
+    let id = attributes.iter().find_map(|a| if let InfoVlan::Id(id) = a { Some(*id) } else { None })?;
+    let service = attributes.iter().any(|a| matches!(a, InfoVlan::Protocol(VlanProtocol::Ieee8021Ad)));
+    Some(Vlan { parent: None, id, service })
 }
 
 fn xdp(attributes: &[LinkXdp]) -> Option<Xdp> {

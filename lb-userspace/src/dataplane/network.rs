@@ -53,10 +53,23 @@ pub struct Link {
     pub loopback: bool,
     /// Index of the bridge, bond or team that it is a port of.
     pub controller: Option<u32>,
+    /// Of a VLAN device: where it stands and in which VLAN.
+    pub vlan: Option<Vlan>,
     /// Kind of virtual interface: `veth`, `bridge`, …
     pub kind: Option<String>,
     /// The XDP program on it.
     pub xdp: Option<Xdp>,
+}
+
+/// A VLAN device's place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Vlan {
+    /// Index of the interface that it stands on; `None`: one of another network namespace.
+    pub parent: Option<u32>,
+    /// Id.
+    pub id: u16,
+    /// An 802.1ad (service) VLAN.
+    pub service: bool,
 }
 
 /// What a neighbour entry's state means to us.
@@ -129,8 +142,10 @@ pub struct NextHop {
     pub mac: [u8; 6],
     /// MAC address of our interface.
     pub source_mac: [u8; 6],
-    /// Our interface.
+    /// Our interface. Of a VLAN device the one below: the program redirects to devices that drive a link.
     pub ifindex: u32,
+    /// VLAN; 0: untagged.
+    pub vlan: u16,
     /// Bytes of an IP packet that fit.
     pub mtu: u16,
 }
@@ -144,6 +159,9 @@ pub enum Unresolved {
     Local,
     /// The interface of the route is down, gone, or no Ethernet.
     Interface(u32),
+    /// The interface of the route is a VLAN device that cannot be reached with one 802.1Q tag: 802.1ad, VLAN on VLAN, or on
+    /// an interface of another namespace.
+    Vlan(u32),
     /// DSR needs the node on the link: a router would send the VIP's packets back.
     BehindRouter(IpAddr),
     /// Source NAT has no address of ours to use towards it.
@@ -160,6 +178,11 @@ impl fmt::Display for Unresolved {
             Unresolved::NoRoute => f.write_str("no route leads to it"),
             Unresolved::Local => f.write_str("the address is this machine's own, or no unicast address"),
             Unresolved::Interface(ifindex) => write!(f, "interface {ifindex} towards it is down or no Ethernet"),
+            Unresolved::Vlan(ifindex) => write!(
+                f,
+                "interface {ifindex} towards it is a VLAN device that is not 802.1Q, on another VLAN device, or on an \
+                 interface that is not here"
+            ),
             Unresolved::BehindRouter(router) => {
                 write!(f, "it is behind router {router}: DSR needs nodes on a directly connected network; use nat")
             }
@@ -248,17 +271,33 @@ impl Network {
         let Some((link, source_mac)) = link.and_then(|link| Some((link, link.mac?))) else {
             return Err(Unresolved::Interface(route.ifindex));
         };
+        let (ifindex, vlan) = self.segment(link)?;
         let mtu = route.mtu.map_or(link.mtu, |mtu| mtu.min(link.mtu));
         let neighbour = self.neighbours.get(&(route.ifindex, hop)).ok_or(Unresolved::Asking(hop))?;
         match (neighbour.reachability, neighbour.mac) {
             (Reachability::Confirmed | Reachability::Believed, Some(mac)) => {
-                Ok(NextHop { mac, source_mac, ifindex: route.ifindex, mtu: u16::try_from(mtu).unwrap_or(u16::MAX) })
+                Ok(NextHop { mac, source_mac, ifindex, vlan, mtu: u16::try_from(mtu).unwrap_or(u16::MAX) })
             }
             (Reachability::Failed, _) => Err(Unresolved::Silent(hop)),
             (Reachability::Confirmed | Reachability::Believed | Reachability::Asking, _) => {
                 Err(Unresolved::Asking(hop))
             }
         }
+    }
+
+    /// The interface that the kernel itself sends to `node` by: of a VLAN the VLAN device.
+    #[must_use]
+    pub fn device(&self, node: IpAddr) -> Option<u32> {
+        self.routes.get(&node)?.as_ref().map(|route| route.ifindex)
+    }
+
+    /// The interface that drives a link, and the tag on it. A VLAN device with an XDP program of its own is a link itself: that
+    /// program sees no tags.
+    fn segment(&self, link: &Link) -> Result<(u32, u16), Unresolved> {
+        let Some(vlan) = link.vlan.filter(|_| link.xdp.is_none()) else { return Ok((link.ifindex, 0)) };
+        let parent = vlan.parent.and_then(|parent| self.links.get(&parent)).filter(|parent| parent.vlan.is_none());
+        let Some(parent) = parent.filter(|_| !vlan.service) else { return Err(Unresolved::Vlan(link.ifindex)) };
+        if parent.up { Ok((parent.ifindex, vlan.id)) } else { Err(Unresolved::Interface(parent.ifindex)) }
     }
 
     fn hop(&self, node: IpAddr) -> Result<(&Route, IpAddr), Unresolved> {
@@ -325,13 +364,47 @@ mod tests {
         let mut network = network(None);
         assert_eq!(network.next_hop(NODE, true), Err(Unresolved::Asking(NODE)));
         assert!(network.apply(&neighbour(NODE, Reachability::Believed, Some(MAC))));
-        let hop = NextHop { mac: MAC, source_mac: OUR_MAC, ifindex: 7, mtu: 1500 };
+        let hop = NextHop { mac: MAC, source_mac: OUR_MAC, ifindex: 7, vlan: 0, mtu: 1500 };
         assert_eq!(network.next_hop(NODE, true), Ok(hop));
         assert!(!network.apply(&neighbour(NODE, Reachability::Believed, Some(MAC))), "nothing new");
         assert!(network.apply(&neighbour(NODE, Reachability::Believed, Some([2, 0, 0, 0, 0, 99]))));
         assert_eq!(network.next_hop(NODE, true).map(|hop| hop.mac), Ok([2, 0, 0, 0, 0, 99]));
         network.apply(&neighbour(NODE, Reachability::Failed, None));
         assert_eq!(network.next_hop(NODE, true), Err(Unresolved::Silent(NODE)));
+    }
+
+    #[test]
+    fn a_node_behind_a_vlan_device_is_reached_by_the_interface_below_with_a_tag() {
+        let parent = Link { ifindex: 5, name: "trunk".to_owned(), up: true, ..Link::default() };
+        let vlan = Vlan { parent: Some(5), id: 100, service: false };
+        let device = |vlan| Link {
+            ifindex: 7,
+            name: "trunk.100".to_owned(),
+            mac: Some(OUR_MAC),
+            mtu: 1496,
+            up: true,
+            vlan: Some(vlan),
+            ..Link::default()
+        };
+        let stacked = Link { vlan: Some(Vlan { parent: Some(4), id: 2, service: false }), ..parent.clone() };
+        let own = Link { xdp: Some(Xdp { mode: Mode::Generic, program: 1 }), ..device(vlan) };
+        let rows = [
+            ("vlan device", parent.clone(), device(vlan), Ok((5, 100))),
+            ("with a program of its own", parent.clone(), own, Ok((7, 0))),
+            ("802.1ad", parent.clone(), device(Vlan { service: true, ..vlan }), Err(Unresolved::Vlan(7))),
+            ("vlan on vlan", stacked, device(vlan), Err(Unresolved::Vlan(7))),
+            ("elsewhere", parent.clone(), device(Vlan { parent: None, ..vlan }), Err(Unresolved::Vlan(7))),
+            ("below is down", Link { up: false, ..parent }, device(vlan), Err(Unresolved::Interface(5))),
+        ];
+        for (name, parent, device, expected) in rows {
+            let mut network = network(None);
+            network.apply(&neighbour(NODE, Reachability::Confirmed, Some(MAC)));
+            network.apply(&Event::Link(parent));
+            network.apply(&Event::Link(device));
+            let hop = network.next_hop(NODE, true);
+            assert_eq!(hop.map(|hop| (hop.ifindex, hop.vlan)), expected, "{name}");
+            assert!(hop.is_err() || hop.is_ok_and(|hop| hop.mtu == 1496 && hop.source_mac == OUR_MAC), "{name}");
+        }
     }
 
     #[test]

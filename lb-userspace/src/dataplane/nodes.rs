@@ -34,7 +34,7 @@ pub fn image(before: &Node, slot: &Slot, node: &PlannedNode, hop: Result<NextHop
     };
     Node {
         mac: hop.mac,
-        flags: usable | resolved,
+        flags: usable | resolved | if hop.vlan == 0 { 0 } else { node_flag::TAGGED },
         source_mac: hop.source_mac,
         mtu: hop.mtu,
         ifindex: hop.ifindex,
@@ -43,12 +43,18 @@ pub fn image(before: &Node, slot: &Slot, node: &PlannedNode, hop: Result<NextHop
         address: address_bytes(slot.key.address.ip()),
         source_address: slot.source.map_or([0; 16], address_bytes),
         port: slot.key.address.port().to_be(),
-        padding: [0; 6],
+        vlan: hop.vlan,
+        padding: [0; 4],
     }
 }
 
 fn hop_of(node: &Node) -> NextHop {
-    NextHop { mac: node.mac, source_mac: node.source_mac, ifindex: node.ifindex, mtu: node.mtu }
+    NextHop { mac: node.mac, source_mac: node.source_mac, ifindex: node.ifindex, vlan: node.vlan, mtu: node.mtu }
+}
+
+/// The link that frames to the node leave into.
+fn segment(node: &Node) -> (u32, u16) {
+    (node.ifindex, node.vlan)
 }
 
 /// Stores `node` in its slot. A change of MAC address or flags alone is one store. When more changes, the slot is
@@ -62,7 +68,7 @@ pub fn write(nodes: &Table<Node>, index: u32, node: &Node) {
     let moved = Node { mac: before.mac, flags: before.flags, ..*node } != before;
     if handed_over {
         nodes.store(index, 0, 0);
-    } else if moved && before.flags & node_flag::RESOLVED != 0 && before.ifindex != node.ifindex {
+    } else if moved && before.flags & node_flag::RESOLVED != 0 && segment(&before) != segment(node) {
         let unresolved = Node { flags: before.flags & !node_flag::RESOLVED, ..before };
         nodes.store(index, 0, to_words(&unresolved).next().unwrap_or(0));
     }
@@ -79,7 +85,8 @@ mod tests {
     use super::*;
     use crate::dataplane::slots::SlotKey;
 
-    const HOP: NextHop = NextHop { mac: [2, 0, 0, 0, 0, 1], source_mac: [2, 0, 0, 0, 0, 2], ifindex: 3, mtu: 1500 };
+    const HOP: NextHop =
+        NextHop { mac: [2, 0, 0, 0, 0, 1], source_mac: [2, 0, 0, 0, 0, 2], ifindex: 3, vlan: 0, mtu: 1500 };
 
     fn slot() -> Slot {
         let address = "10.0.0.1:8080".parse().unwrap();
@@ -99,6 +106,7 @@ mod tests {
         let rows = [
             ("active", Admission::All, Ok(HOP), both),
             ("draining", Admission::Tracked, Ok(HOP), both),
+            ("in a vlan", Admission::All, Ok(NextHop { vlan: 100, ..HOP }), both | node_flag::TAGGED),
             ("down", Admission::Nothing, Ok(HOP), node_flag::RESOLVED),
             ("silent", Admission::All, silent, node_flag::USABLE),
         ];

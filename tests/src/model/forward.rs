@@ -6,9 +6,12 @@ use super::{
     Arrival, Expected, Refusal,
     parse::Tuple,
     state::{Connection, State},
-    translate::{Ends, packet, set_macs},
+    translate::{Ends, packet, set_macs, set_tag, tags},
 };
-use crate::rig::world::{IFINDEX, LB_MAC, Mode, Node};
+use crate::{
+    packet::Mac,
+    rig::world::{IFINDEX, LB_MAC, Mode, Node},
+};
 
 /// The ends of a connection as its node knows them.
 pub(crate) fn node_side(node: &Node, client: &Tuple, mode: Mode, nat_port: u16) -> Ends {
@@ -39,6 +42,7 @@ pub(crate) fn dsr(arrival: Arrival<'_>, node: &Node, reason: Reason) -> Result<E
     }
     let mut out = arrival.frame.to_vec();
     set_macs(&mut out, node.source_mac, node.mac);
+    set_tag(&mut out, node.vlan);
     Ok(Expected::sent(reason, out))
 }
 
@@ -57,6 +61,7 @@ pub(crate) fn to_node(
     let ends = node_side(node, client, mode, nat_port);
     let mut out = packet(arrival.frame, arrival.packet, ends).ok_or(Reason::TtlExpired)?;
     set_macs(&mut out, node.source_mac, node.mac);
+    set_tag(&mut out, node.vlan);
     Ok(Expected::sent(Reason::ForwardedNat, out))
 }
 
@@ -74,8 +79,23 @@ pub(crate) fn client_side(client: &Tuple) -> Ends {
 }
 
 /// The client is behind one of the routers that its packets came from; which one depends on the clock.
-pub(crate) fn set_client_macs(out: &mut [u8], arrival: Arrival<'_>, connection: &Connection) {
-    let taken = connection.hops.iter().find(|hop| arrival.hint.out.get(..6) == Some(&hop[..]));
-    let hop = taken.or(connection.hops.last()).expect("a connection began with a packet");
-    set_macs(out, LB_MAC, *hop);
+pub(crate) fn set_client_macs(out: &mut Vec<u8>, arrival: Arrival<'_>, connection: &Connection) {
+    let sent = |hop: &&(Mac, u16)| {
+        let mut sent = out.clone();
+        set_hop(&mut sent, **hop);
+        arrival.hint.out.get(..18) == sent.get(..18)
+    };
+    let taken = connection.hops.iter().find(sent);
+    let hop = *taken.or(connection.hops.last()).expect("a connection began with a packet");
+    set_hop(out, hop);
+}
+
+fn set_hop(out: &mut Vec<u8>, (mac, vlan): (Mac, u16)) {
+    set_macs(out, LB_MAC, mac);
+    set_tag(out, vlan);
+}
+
+/// Where a client's packet came from: MAC address and outer VLAN.
+pub(crate) fn hop_of(frame: &[u8]) -> (Mac, u16) {
+    (<[u8; 6]>::try_from(&frame[6..12]).expect("six bytes"), tags(frame).first().copied().unwrap_or(0))
 }

@@ -9,7 +9,7 @@ use super::{
     open::{by_ring, is_martian},
     parse::{Part, Tuple, be16},
     state::State,
-    translate::{Changes, Ends, addresses, port_bytes, put, set_macs},
+    translate::{Changes, Ends, addresses, port_bytes, put, set_macs, set_tag},
 };
 use crate::{packet::sum::octets, rig::world::Mode};
 
@@ -139,6 +139,7 @@ fn error(state: &State, arrival: Arrival<'_>, message: &[u8]) -> Result<Expected
     let mut out = rewritten(arrival, &quote, ends, outer.source)?;
     forward::check_hop(arrival, node)?;
     set_macs(&mut out, node.source_mac, node.mac);
+    set_tag(&mut out, node.vlan);
     Ok(Expected::sent(Reason::ForwardedIcmpError, out))
 }
 

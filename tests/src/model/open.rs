@@ -11,6 +11,7 @@ use super::{
     ring,
     state::{Connection, Phase, State},
     tracked::{self, Fate},
+    translate::tags,
 };
 use crate::{
     packet::{sum, tcp},
@@ -38,6 +39,9 @@ pub(crate) fn run(state: &mut State, arrival: Arrival<'_>, fate: Fate) -> Result
     let opens = !is_tcp || flags & (tcp::SYN | tcp::ACK) == tcp::SYN;
     if !opens && fate == Fate::Fresh {
         return without_state(state, arrival, &server);
+    }
+    if server.mode != Mode::Dsr && tags(arrival.frame).len() == 2 {
+        return Err(Reason::StackedVlan);
     }
     let Some(node) = pick(state, arrival, &server) else { return refuse(arrival, &server, Reason::NoNode) };
     if !state.world.nodes[&node].resolved {
@@ -69,7 +73,7 @@ fn remember(state: &mut State, arrival: Arrival<'_>, server: &Server, (node, pha
         fins: (false, false),
         nat_port,
         answer,
-        hops: vec![<[u8; 6]>::try_from(&arrival.frame[6..12]).expect("six bytes")],
+        hops: vec![forward::hop_of(arrival.frame)],
         silent: false,
         counts_pending: server.counts_pending,
         number: state.opened,

@@ -87,8 +87,8 @@ pub struct Connection {
     pub nat_port: u16,
     /// NAT: the tuple of the node's answers.
     pub answer: Option<Tuple>,
-    /// Where the client's packets have come from: its answers go to one of these.
-    pub hops: Vec<Mac>,
+    /// Where the client's packets have come from, router and VLAN: its answers go to one of these.
+    pub hops: Vec<(Mac, u16)>,
     /// Nothing was seen of it for some seconds.
     pub silent: bool,
     /// Counted as half-open load.

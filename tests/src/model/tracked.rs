@@ -63,7 +63,7 @@ fn known(state: &mut State, arrival: Arrival<'_>) -> Result<Known, Refusal> {
     } else if is_tcp {
         advance(state, &tuple, true, flags);
     }
-    let hop = <[u8; 6]>::try_from(&arrival.frame[6..12]).expect("six bytes");
+    let hop = forward::hop_of(arrival.frame);
     if let Some(connection) = state.connections.get_mut(&tuple) {
         connection.hops.push(hop);
         connection.silent = false;

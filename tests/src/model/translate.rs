@@ -71,6 +71,24 @@ pub fn set_macs(frame: &mut [u8], source: Mac, destination: Mac) {
     frame[6..12].copy_from_slice(&source);
 }
 
+/// Ids of a frame's VLAN tags, outer first.
+#[must_use]
+pub fn tags(frame: &[u8]) -> Vec<u16> {
+    let is_tag = |at: &usize| matches!(frame[*at..*at + 2], [0x81, 0] | [0x88, 0xa8]);
+    (12..).step_by(4).take_while(is_tag).map(|at| u16::from_be_bytes([frame[at + 2], frame[at + 3]]) & 0xfff).collect()
+}
+
+/// Gives a frame the tag of the segment that it leaves into (0: none). The priority of its innermost tag stays; a tag without
+/// an id is none.
+pub fn set_tag(frame: &mut Vec<u8>, vlan: u16) {
+    let old = tags(frame);
+    let end = 12 + 4 * old.len();
+    let priority = if old.is_empty() { 0 } else { frame[end - 2] & 0xf0 };
+    let [high, low] = vlan.to_be_bytes();
+    let tag = if vlan == 0 && old != [0] { Vec::new() } else { vec![0x81, 0, priority | high, low] };
+    frame.splice(12..end, tag);
+}
+
 /// Bytes replaced in place; the change is noted.
 pub fn put(frame: &mut [u8], at: usize, new: &[u8], changes: &mut Changes) {
     let place = &mut frame[at..at + new.len()];

@@ -139,6 +139,8 @@ pub struct Node {
     pub source_mac: Mac,
     /// Interface towards it.
     pub ifindex: u32,
+    /// VLAN towards it; 0: untagged.
+    pub vlan: u16,
     /// MTU towards it; 0: no matter.
     pub mtu: u16,
     /// Address.
@@ -246,6 +248,7 @@ impl World {
                 mac: node_mac(number),
                 source_mac: LB_MAC,
                 ifindex: IFINDEX,
+                vlan: 0,
                 mtu: 0,
                 address: node_address(v4, number),
                 port: if mode == Mode::Dsr { 0 } else { NODE_PORT },
@@ -325,7 +328,7 @@ pub fn number_of(slot: u16) -> u8 {
 #[must_use]
 pub fn to_node(packet: &Packet, mode: Mode, number: u8, nat_port: u16) -> Packet {
     let v4 = packet.network.source.is_some_and(|address| address.is_ipv4());
-    let packet = packet.clone().macs(LB_MAC, node_mac(number));
+    let packet = packet.clone().macs(LB_MAC, node_mac(number)).retagged(0);
     let ttl = packet.network.ttl;
     match mode {
         Mode::Dsr => packet,
@@ -351,5 +354,5 @@ pub fn to_client(request: &Packet, answer: &Packet) -> Packet {
     packet.network.source = vip;
     packet.network.destination = client;
     packet.network.ttl -= 1;
-    packet
+    packet.retagged(request.outer_vlan())
 }

@@ -279,7 +279,7 @@ fn node_value(node: &world::Node, virtual_server: u16) -> Node {
     let resolved = if node.resolved { node_flag::RESOLVED } else { 0 };
     Node {
         mac: node.mac,
-        flags: usable | resolved,
+        flags: usable | resolved | if node.vlan == 0 { 0 } else { node_flag::TAGGED },
         source_mac: node.source_mac,
         mtu: node.mtu,
         ifindex: node.ifindex,
@@ -288,6 +288,7 @@ fn node_value(node: &world::Node, virtual_server: u16) -> Node {
         address: sixteen(node.address),
         source_address: sixteen(node.source_address),
         port: node.port.to_be(),
-        padding: [0; 6],
+        vlan: node.vlan,
+        padding: [0; 4],
     }
 }

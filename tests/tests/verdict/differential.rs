@@ -20,7 +20,7 @@ use lb_tests::{
     packet::sum,
     rig::{
         Rig, Sizes, action, tables,
-        world::{MODES, Mode, TCP, UDP, World},
+        world::{MODES, Mode, TCP, UDP, VLAN, World},
     },
 };
 
@@ -75,6 +75,7 @@ fn vary(random: &mut Random, base: &World) -> World {
         node.usable = !random.percent(10);
         node.resolved = !random.percent(4);
         node.mtu = random.pick(&[0, 0, 1400]);
+        node.vlan = random.pick(&[0, 0, VLAN, 300]);
     }
     // A random choice that leaves no record cannot be judged: those nodes are always resolved.
     for server in world.servers.iter().filter(|server| server.scheduler == scheduler::RANDOM) {

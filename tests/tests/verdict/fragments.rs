@@ -30,7 +30,7 @@ fn request(mode: Mode, v4: bool, protocol: u8) -> Packet {
 
 fn unknown(mode: Mode, name: &str, packet: &Packet) -> Case {
     match mode {
-        Mode::Dsr => sent(name, packet, Reason::ForwardedDsr, &packet.clone().macs(LB_MAC, node_mac(1))),
+        Mode::Dsr => sent(name, packet, Reason::ForwardedDsr, &packet.clone().macs(LB_MAC, node_mac(1)).retagged(0)),
         Mode::Nat | Mode::SourceNat => dropped(name, packet, Reason::UnknownFragment),
     }
 }

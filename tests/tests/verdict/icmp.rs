@@ -209,7 +209,7 @@ fn an_error_is_rewritten_behind_tags_options_and_quoted_options() {
         let outer = if v4 { with_options(&error) } else { error.clone().extension(60, 0) };
         for error in [error.clone().vlan(VLAN), error.clone().service_vlan(VLAN2).vlan(VLAN), outer] {
             let packet = error.clone().quoting(&with_options(&outside), 100);
-            let at_node = error.macs(LB_MAC, node_mac(1));
+            let at_node = error.macs(LB_MAC, node_mac(1)).retagged(0);
             let out = match mode {
                 Mode::Dsr => at_node.quoting(&with_options(&outside), 100),
                 Mode::Nat | Mode::SourceNat => {

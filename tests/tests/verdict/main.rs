@@ -13,3 +13,4 @@ mod nodes;
 mod ring;
 mod scheduling;
 mod support;
+mod vlan;

@@ -119,6 +119,8 @@ fn reach(around: &Surroundings, target: &Target, admission: Admission) -> Result
         return Err("it is down or disabled".to_owned());
     }
     let hop = around.network.next_hop(target.address, true).map_err(|why| why.to_string())?;
+    // Questions are sent by the kernel's way: into a VLAN by its device.
+    let hop = NextHop { ifindex: around.network.device(target.address).unwrap_or(hop.ifindex), ..hop };
     let source = around.network.source(target.address);
     Ok((hop, source.ok_or("this machine has no address on the network that leads to it")?))
 }

@@ -24,6 +24,8 @@ pub(super) fn check(around: &Surroundings) -> Vec<Finding> {
                 findings.push(judge_resolved(around, target, hop, &name));
                 findings.push(judge_mtu(target, hop, &name, &wider(around, hop)));
                 findings.extend((!target.dsr).then(|| judge_return(target, &name, around.is_attached(hop.ifindex))));
+                let served = around.names.plan.interfaces.get(&name).map_or(&[][..], |wanted| &wanted.vlans);
+                findings.extend((hop.vlan != 0).then(|| judge_vlan(target, &name, hop.vlan, served)));
             }
             Err(why) => findings.push(judge_unresolved(around, target, why, *takes)),
         }
@@ -58,6 +60,13 @@ fn judge_unresolved(around: &Surroundings, target: &Target, why: Unresolved, tak
         Unresolved::Interface(ifindex) => {
             let name = around.link_name(ifindex);
             format!("ip link set {name} up; nodes behind {name} need an Ethernet interface")
+        }
+        Unresolved::Vlan(ifindex) => {
+            let name = around.link_name(ifindex);
+            format!(
+                "ip -d link show {name}: make it an 802.1Q device on the interface itself, or add [interface.{name}] to the \
+                 configuration (generic mode)"
+            )
         }
         Unresolved::BehindRouter(_) => {
             "set forwarding = \"nat\" of its pool, or connect the node to a network of this machine".to_owned()
@@ -105,6 +114,19 @@ fn judge_return(target: &Target, name: &str, attached: bool) -> Finding {
         target.label(),
         format!("its answers come in by {name}, which has no program: they are never translated back"),
         format!("add [interface.{name}] to the configuration"),
+    )
+}
+
+/// In the program's eyes a node behind a VLAN device is behind the interface below, with a tag.
+fn judge_vlan(target: &Target, name: &str, vlan: u16, served: &[u16]) -> Finding {
+    if target.dsr || served.contains(&vlan) {
+        return fine("vlan", target.label(), format!("frames to it leave by {name} with tag {vlan}"));
+    }
+    problem(
+        "vlan",
+        target.label(),
+        format!("its answers come in by {name} with tag {vlan}, which that interface does not serve (vlan_not_served)"),
+        format!("add {vlan} to vlans of [interface.{name}]"),
     )
 }
 

@@ -118,8 +118,9 @@ fn connection(index: u32, record: &FlowRecord, names: &Names, now: u32) -> Vec<S
     let is_reply = record.control.flags & flag::REPLY != 0;
     let [age, idle, timeout] = ages(record, now);
     let (towards, virtual_server, nat_port, timeout) = if is_reply {
-        let (hop, egress) = record.client_hop();
-        let towards = format!("{} via {}", mac(hop), words::interface(names, egress.into()));
+        let hop = record.client_hop();
+        let vlan = if hop.vlan() == 0 { String::new() } else { format!(" vlan {}", hop.vlan()) };
+        let towards = format!("{} via {}{vlan}", mac(hop.mac()), words::interface(names, hop.slot()));
         (towards, "-".to_owned(), "-".to_owned(), "-".to_owned())
     } else {
         let node = words::node(names, record.node, record.control.generation);

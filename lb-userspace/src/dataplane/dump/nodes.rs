@@ -23,6 +23,7 @@ pub(super) fn nodes(source: &Source<'_>) -> Rows {
         "mac",
         "source_mac",
         "interface",
+        "vlan",
         "mtu",
         "address",
         "port",
@@ -43,7 +44,11 @@ fn row(source: &Source<'_>, slot: u32, node: &Node) -> Vec<String> {
         if bytes == [0; 16] { "-".to_owned() } else { words::address_of_any_family(bytes).to_string() }
     };
     let hop = |bytes: [u8; 6]| if bytes == [0; 6] { "-".to_owned() } else { mac(bytes) };
-    let flags = [(u32::from(node_flag::USABLE), "usable"), (u32::from(node_flag::RESOLVED), "resolved")];
+    let flags = [
+        (u32::from(node_flag::USABLE), "usable"),
+        (u32::from(node_flag::RESOLVED), "resolved"),
+        (u32::from(node_flag::TAGGED), "tagged"),
+    ];
     vec![
         slot.to_string(),
         owner(source, slot),
@@ -52,6 +57,7 @@ fn row(source: &Source<'_>, slot: u32, node: &Node) -> Vec<String> {
         hop(node.mac),
         hop(node.source_mac),
         words::link(source.names, node.ifindex),
+        if node.vlan == 0 { "-".to_owned() } else { node.vlan.to_string() },
         node.mtu.to_string(),
         address(node.address),
         if node.port == 0 { "-".to_owned() } else { u16::from_be(node.port).to_string() },

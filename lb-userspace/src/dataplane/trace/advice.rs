@@ -39,6 +39,11 @@ pub(super) fn advice(
         ),
         Reason::NotVirtual => not_virtual(question, names),
         Reason::VlanNotServed => "add the VLAN id to `vlans` of this interface in the configuration".to_owned(),
+        Reason::StackedVlan => {
+            "let the switch take the outer tag off before the frame reaches this machine, or use DSR: NAT gives answers one \
+             tag at most"
+                .to_owned()
+        }
         Reason::NoVirtualServer => no_virtual_server(question, names),
         Reason::NotBalanced => "only TCP, UDP and ICMP about them are balanced; this machine itself answers".to_owned(),
         Reason::BadIpHeader

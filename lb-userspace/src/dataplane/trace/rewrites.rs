@@ -30,18 +30,24 @@ pub(super) fn destination_mac(frame: &[u8]) -> Option<[u8; 6]> {
 
 type Fields = Vec<(&'static str, String)>;
 
-/// The fields of an untagged frame, in the order in which people think of them.
+/// The fields of a frame with one VLAN tag at most, in the order in which people think of them.
 fn fields(frame: &[u8]) -> Fields {
     let (Some(destination), Some(source)) = (destination_mac(frame), frame.get(6..12)) else { return Vec::new() };
     let source = source.try_into().map_or_else(|_| String::new(), mac);
     let mut fields = vec![("destination MAC", mac(destination)), ("source MAC", source)];
-    let family = match frame.get(12..ETHERNET).map(|kind| u16::from_be_bytes([kind[0], kind[1]])) {
+    let word = |at: usize| frame.get(at..at + 2).map(|word| u16::from_be_bytes([word[0], word[1]]));
+    let (l3, vlan) = match word(12) {
+        Some(ethertype::VLAN) => (ETHERNET + 4, word(14).map_or(0, |control| control & 0xfff)),
+        _ => (ETHERNET, 0),
+    };
+    fields.push(("VLAN", if vlan == 0 { "none".to_owned() } else { vlan.to_string() }));
+    let family = match word(l3 - 2) {
         Some(ethertype::IPV4) => FAMILY_V4,
         Some(ethertype::IPV6) => FAMILY_V6,
         _ => return fields,
     };
     let mut packet = Packet::default();
-    if parse(SliceFrame(frame), ETHERNET, family, &mut packet).is_err() {
+    if parse(SliceFrame(frame), l3, family, &mut packet).is_err() {
         return fields;
     }
     let key = packet.key;
@@ -144,6 +150,8 @@ mod tests {
         let mut after = before.clone();
         after[22] -= 1;
         assert_eq!(rewrites(&before, &after), ["TTL: 64 -> 63"]);
+        let tagged = [&before[..12], &[0x81, 0, 0, 100], &before[12..]].concat();
+        assert_eq!(rewrites(&before, &tagged), ["VLAN: none -> 100"]);
         for length in 0..before.len() {
             // Whatever is left is compared; nothing panics, nothing is invented.
             assert!(rewrites(&before, &before[..length]).is_empty(), "{length} bytes");

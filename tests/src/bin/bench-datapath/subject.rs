@@ -88,7 +88,8 @@ impl Subject {
                 address,
                 source_address: [0; 16],
                 port: if nat { NODE_PORT.to_be() } else { 0 },
-                padding: [0; 6],
+                vlan: 0,
+                padding: [0; 4],
             };
             self.maps.nodes.write(u32::from(slot), &node);
         }

@@ -8,7 +8,7 @@ use crate::{
     control::plan::{Admission, Forwarding},
     dataplane::{
         names::{Names, SlotInfo},
-        network::{Event, Link, Neighbour, Reachability, Route},
+        network::{Event, Link, Neighbour, Reachability, Route, Vlan},
     },
 };
 
@@ -72,6 +72,31 @@ fn answers_of_translated_connections_need_the_program_where_they_come_in() {
     let finding = found(&around, "reply_path");
     assert_eq!(finding.severity, Severity::Problem);
     assert_eq!(finding.advice.as_deref(), Some("add [interface.eth1] to the configuration"));
+}
+
+#[test]
+fn answers_out_of_a_vlan_need_the_vlan_to_be_served() {
+    for (forwarding, expected) in [(Forwarding::Nat, Severity::Problem), (Forwarding::Dsr, Severity::Ok)] {
+        let mut around = around(server(forwarding));
+        routes(&mut around, &[(N1, Some(route(12))), (N2, Some(route(7)))]);
+        let vlan = Some(Vlan { parent: Some(7), id: 100, service: false });
+        let device = Link {
+            ifindex: 12,
+            name: "eth0.100".to_owned(),
+            mac: Some([2; 6]),
+            mtu: 1500,
+            up: true,
+            vlan,
+            ..Link::default()
+        };
+        around.network.apply(&Event::Link(device));
+        let (address, reachability) = (ip(N1), Reachability::Confirmed);
+        around.network.apply(&Event::Neighbour(Neighbour { ifindex: 12, address, mac: Some([2; 6]), reachability }));
+        let finding = found(&around, "vlan");
+        assert_eq!(finding.severity, expected, "{finding:?}");
+        let advice = (expected == Severity::Problem).then_some("add 100 to vlans of [interface.eth0]");
+        assert_eq!(finding.advice.as_deref(), advice);
+    }
 }
 
 #[test]
