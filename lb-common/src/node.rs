@@ -74,6 +74,8 @@ pub struct NodeStats {
     pub connections: u64,
     /// Connections moved to it from a failed node.
     pub rescheduled: u64,
+    /// Brief and long silent DSR connections of it that were taken out of the full table.
+    pub evicted: u64,
 }
 
 /// An interface with our program, in `INTERFACES` by its slot: whose frames are for us, where answers to clients leave.

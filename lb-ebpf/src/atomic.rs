@@ -1,7 +1,7 @@
 //! Atomic operations of the BPF instruction set v3 (Linux 5.12). `core::sync::atomic` does not offer them for this target,
 //! so the compiler's intrinsics are named directly.
 
-use core::intrinsics::{AtomicOrdering::SeqCst, atomic_cxchg, atomic_xadd, atomic_xchg};
+use core::intrinsics::{AtomicOrdering::SeqCst, atomic_and, atomic_cxchg, atomic_xadd, atomic_xchg};
 
 /// An aligned 64-bit word of a map value, shared with other CPUs and with user space.
 #[derive(Clone, Copy)]
@@ -26,6 +26,13 @@ impl Word {
     pub fn fetch_add(self, difference: u64) -> u64 {
         // SAFETY: as above.
         unsafe { atomic_xadd::<u64, u64, { SeqCst }>(self.0, difference) }
+    }
+
+    /// Clears bits, whatever else changes.
+    #[inline(always)]
+    pub fn clear(self, bits: u64) {
+        // SAFETY: as above.
+        unsafe { atomic_and::<u64, u64, { SeqCst }>(self.0, !bits) };
     }
 
     /// Replaces `old` by `new`, or nothing when something else is there. A full barrier.

@@ -70,6 +70,12 @@ pub fn connection(node: u16, bytes: usize, rescheduled: bool) {
     });
 }
 
+/// A connection was taken out of the table to make room.
+#[inline(always)]
+pub fn evicted(node: u16) {
+    stats(node, |s| s.evicted += 1);
+}
+
 #[inline(always)]
 fn load(node: u16, counter: impl FnOnce(*mut NodeLoad) -> *mut u64, difference: u64) {
     if explaining() {

@@ -26,7 +26,8 @@ const MMAPABLE: u32 = BPF_F_MMAPABLE;
 const RING_ELEMENTS: u32 = 1 << 20;
 
 /// Tracked connections. Written by XDP (insert, state, age) and the daemon (removal of the dead). Shared by all CPUs.
-/// Nothing live is ever evicted: without room a DSR connection goes on by the ring, a NAT connection is refused.
+/// Without room a DSR connection goes on by the ring, a NAT connection is refused. The one eviction is of DSR connections that
+/// look forged, when both buckets of a key are full (`table::is_brief`).
 #[map]
 pub static FLOWS: Array<Bucket> = Array::with_max_entries(1, MMAPABLE);
 

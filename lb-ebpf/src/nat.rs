@@ -196,9 +196,10 @@ fn is_taken<T: Table>(key: &FlowKey, hash: u64) -> bool {
     false
 }
 
-/// Makes the answering half in `FLOWS` of a connection that moves there, to `home`. Returns its index plus one.
+/// Makes the answering half of a connection that moves to `FLOWS`, to `home`: in `scratch.half`, with the place that is
+/// claimed for it.
 #[inline(always)]
-pub fn move_answer(pending: &Slot, home: u32, now: u32) -> Option<u32> {
+pub fn claim_answer(pending: &Slot, home: u32, now: u32) -> Option<Slot> {
     let old = table::at::<Pending>(pending.get().peer)?;
     if old.get().peer != pending.index + 1 {
         return None;
@@ -207,7 +208,5 @@ pub fn move_answer(pending: &Slot, home: u32, now: u32) -> Option<u32> {
     table::copy(half, old.get(), false);
     half.peer = home + 1;
     half.control.seen = now;
-    let place = table::claim::<Flows>(table::hash_key(&half.key), now)?;
-    table::publish(&place, half);
-    Some(place.index + 1)
+    table::claim::<Flows>(table::hash_key(&half.key), now)
 }

@@ -36,19 +36,23 @@ pub fn pick(packet: &Packet, server: &VirtualServer, now: u32) -> u16 {
             explain::step(step::AFFINITY_HIT);
             return known;
         }
-        let chosen = choose(packet, server, now);
-        remember(&client, server, chosen, now);
+        let flooded = is_flooded(server, now);
+        let chosen = choose(packet, server, flooded);
+        // What a flood of forged clients does must not push out the nodes of real ones.
+        if !flooded {
+            remember(&client, server, chosen, now);
+        }
         return chosen;
     }
-    choose(packet, server, now)
+    choose(packet, server, is_flooded(server, now))
 }
 
 #[inline(always)]
-fn choose(packet: &Packet, server: &VirtualServer, now: u32) -> u16 {
+fn choose(packet: &Packet, server: &VirtualServer, flooded: bool) -> u16 {
     explain::step(step::SCHEDULED);
     // Fragments of a datagram must agree even when they come out of order: by the ring, without ports.
     let fragmented = packet.fragment != Fragment::Whole && server.flags & vs_flag::NAT == 0;
-    if fragmented || is_flooded(server, now) {
+    if fragmented || flooded {
         return by_ring(&packet.key, packet.fragment, server);
     }
     match server.scheduler {

@@ -133,7 +133,9 @@ extern "C" fn slow_tracked(ctx: *mut xdp_md) -> u32 {
 extern "C" fn slow_half_open(ctx: *mut xdp_md) -> u32 {
     let Some(scratch) = scratch() else { return Verdict::end(Reason::Internal).to_register() };
     let packet = &scratch.packet;
-    let Some(slot) = find_key::<Pending>(&packet.key, scratch.hash) else { return Verdict::OPEN.to_register() };
+    let Some(slot) = find_key::<Pending>(&packet.key, scratch.hash) else {
+        return moved_meanwhile(ctx, packet, scratch.hash);
+    };
     explain::step(step::PENDING_HIT);
     if nat::lacks_answer(&slot) && !nat::nat_heal(ctx, slot.index) {
         track::remove::<Pending>(slot);
@@ -144,7 +146,22 @@ extern "C" fn slow_half_open(ctx: *mut xdp_md) -> u32 {
         settle(packet, slot, scratch.hash);
         return verdict;
     }
+    if slot.control().flags & flag::REPLY != 0 {
+        return moved_meanwhile(ctx, packet, scratch.hash);
+    }
     go_on_after(give_up::<Pending>(packet, slot), &mut scratch.moved).to_register()
+}
+
+/// Neither in `FLOWS` nor in `PENDING`, or no more: another CPU may have moved it from here to there since `FLOWS` was looked
+/// at. A SYN opens a connection all the same.
+#[inline(always)]
+fn moved_meanwhile(ctx: *mut xdp_md, packet: &Packet, hash: u64) -> u32 {
+    if packet.tcp_flags & (tcp_flag::SYN | tcp_flag::ACK) == tcp_flag::SYN {
+        return Verdict::OPEN.to_register();
+    }
+    let Some(slot) = find_key::<Flows>(&packet.key, hash) else { return Verdict::OPEN.to_register() };
+    let verdict = forward_tracked(ctx, packet, slot.record, slot.index);
+    if verdict == Verdict::STALE.to_register() { Verdict::OPEN.to_register() } else { verdict }
 }
 
 #[inline(always)]
@@ -227,7 +244,7 @@ fn settle(packet: &Packet, slot: Slot, hash: u64) {
     let connection = if control.flags & flag::REPLY == 0 { Some(slot) } else { table::at::<Pending>(slot.get().peer) };
     if let Some(connection) = connection {
         if proves(packet, control, connection.control()) {
-            track::promote(connection.record, connection.index);
+            track::promote(connection.record, connection.index, u32::from(packet.tcp_flags & tcp_flag::FIN));
         }
     }
     if packet.fragment == Fragment::First {
@@ -242,10 +259,11 @@ fn settle(packet: &Packet, slot: Slot, hash: u64) {
 /// Whether a packet of a half-open connection shows that both sides take part.
 #[inline(always)]
 fn proves(packet: &Packet, found: Control, connection: Control) -> bool {
-    if packet.key.protocol() == protocol::UDP {
-        return true;
-    }
     let from_client = found.flags & flag::REPLY == 0;
+    if packet.key.protocol() == protocol::UDP {
+        // Anybody can forge two datagrams; in NAT the answer is seen, and nothing less fills `FLOWS`.
+        return connection.flags & flag::NAT == 0 || !from_client;
+    }
     let plain = packet.tcp_flags & (tcp_flag::SYN | tcp_flag::RST) == 0 && packet.tcp_flags & tcp_flag::ACK != 0;
     let answered = connection.flags & flag::NAT == 0 || connection.state == State::SynReceived as u8;
     from_client && plain && answered

@@ -180,8 +180,8 @@ pub fn at<T: Table>(peer: u32) -> Option<Slot> {
     Some(Slot { record: record_of(bucket, index), index })
 }
 
-/// Claims a place for a key: a free or expired one; else the oldest, in the tables that evict. The record is then
-/// `Claimed`: fill it and `publish`.
+/// Claims a place for a key: a free or expired one; else the oldest, in the tables that evict, or in `FLOWS` one that looks
+/// forged (`is_brief`). The record is then `Claimed`: fill it and `publish`.
 #[inline(always)]
 pub fn claim<T: Table>(hash: u64, now: u32) -> Option<Slot> {
     at::<T>(T::claim_index(hash, now))
@@ -190,21 +190,57 @@ pub fn claim<T: Table>(hash: u64, now: u32) -> Option<Slot> {
 #[inline(always)]
 fn claim_in<T: Table>(hash: u64, now: u32) -> u32 {
     let (first, second, way) = candidates(hash, T::mask());
-    let slot = claim_dead::<T>(first, way, now)
-        .or_else(|| if T::KEEPS { claim_dead::<T>(second, way, now) } else { claim_oldest::<T>(first, way, now) });
+    let slot = claim_where::<T>(first, way, now, is_dead).or_else(|| {
+        if !T::KEEPS {
+            return claim_oldest::<T>(first, way, now);
+        }
+        claim_where::<T>(second, way, now, is_dead)
+            .or_else(|| claim_where::<T>(first, way, now, is_brief))
+            .or_else(|| claim_where::<T>(second, way, now, is_brief))
+    });
     slot.map_or(0, |slot| slot.index + 1)
 }
 
+/// Nobody's, or silent for longer than its timeout and counted nowhere.
 #[inline(always)]
-fn claim_dead<T: Table>(bucket_index: u32, way: u32, now: u32) -> Option<Slot> {
+fn is_dead(record: &FlowRecord, control: Control, now: u32) -> bool {
+    control.state == State::Free as u8
+        || (control.state > State::Claimed as u8 && control.flags & KEPT == 0 && record.is_expired(now))
+}
+
+/// Ticks that a connection proven by the client's word alone must have lasted not to be taken for a forgery.
+const BRIEF: i32 = 2;
+/// Ticks (60 s) after which a brief one is silent.
+const BRIEF_SILENCE: i32 = 56;
+
+/// The last resort of a full bucket: a DSR connection that had all its packets within two seconds, a minute ago or longer.
+/// Two forged segments make one such record each; a genuine one goes on by the ring.
+#[inline(always)]
+fn is_brief(record: &FlowRecord, control: Control, now: u32) -> bool {
+    control.state > State::Claimed as u8
+        && control.flags & (flag::NAT | flag::REPLY) == 0
+        && control.seen.wrapping_sub(record.created) as i32 <= BRIEF
+        && now.wrapping_sub(control.seen) as i32 > BRIEF_SILENCE
+}
+
+/// Claims the first place of a bucket that may be taken.
+#[inline(always)]
+fn claim_where<T: Table>(
+    bucket_index: u32,
+    way: u32,
+    now: u32,
+    may_be_taken: impl Fn(&FlowRecord, Control, u32) -> bool,
+) -> Option<Slot> {
     let bucket = T::map().get_ptr_mut(bucket_index)?;
     let mut step = 0;
     while step < WAYS as u32 {
         let slot = Slot { record: record_of(bucket, way + step), index: bucket_index * 4 + ((way + step) & 3) };
-        let control = slot.control();
-        let dead = control.state == State::Free as u8
-            || (control.state > State::Claimed as u8 && control.flags & KEPT == 0 && slot.get().is_expired(now));
-        if dead && slot.exchange(control, claimed(now)) {
+        let (control, node) = (slot.control(), slot.get().node);
+        if may_be_taken(slot.get(), control, now) && slot.exchange(control, claimed(now)) {
+            if control.flags & flag::ACTIVE != 0 {
+                count::forget(node, control);
+                count::evicted(node);
+            }
             return Some(slot);
         }
         step += 1;
@@ -227,9 +263,10 @@ fn claim_oldest<T: Table>(bucket_index: u32, way: u32, now: u32) -> Option<Slot>
     let mut step = 0;
     while step < WAYS as u32 {
         let slot = Slot { record: record_of(bucket, way + step), index: 0 };
-        let this = now.wrapping_sub(slot.control().seen);
+        let control = slot.control();
+        let this = now.wrapping_sub(control.seen);
         // Ages are whole ticks: of equals the way that the hash names goes, which spreads eviction.
-        if this > age && this < 1 << 31 {
+        if this > age && this < 1 << 31 && control.flags & PROMOTING == 0 {
             age = this;
             oldest = way + step;
         }

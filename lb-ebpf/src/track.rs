@@ -235,10 +235,10 @@ pub fn remove<T: Table>(slot: Slot) {
     count::forget(node, table::free(&slot));
 }
 
-/// Moves a connection from `PENDING` to `FLOWS`: both ways are proven. Without room it stays where it is, kept alive by its
-/// packets.
+/// Moves a connection from `PENDING` to `FLOWS`: both ways are proven, by a segment that closes the client's half when `fin`
+/// is not 0. Without room it stays where it is, kept alive by its packets.
 #[inline(never)]
-pub fn promote(record: *mut FlowRecord, index: u32) {
+pub fn promote(record: *mut FlowRecord, index: u32, fin: u32) {
     if explaining() {
         return;
     }
@@ -251,7 +251,7 @@ pub fn promote(record: *mut FlowRecord, index: u32) {
     if !pending.exchange(control, Control { flags: control.flags | PROMOTING, ..control }) {
         return;
     }
-    if move_to_flows(pending, control, now) {
+    if move_to_flows(pending, control, now, fin != 0) {
         let node = pending.get().node;
         if let Some(answer) = table::at::<crate::table::Pending>(pending.get().peer) {
             if control.flags & flag::NAT != 0 && answer.get().peer == pending.index + 1 {
@@ -261,15 +261,19 @@ pub fn promote(record: *mut FlowRecord, index: u32) {
         // What this call freed, and nothing else, is subtracted: the record may have a new owner by now.
         count::forget(node, table::free(&pending));
     } else {
-        let held = pending.control();
-        pending.exchange(held, Control { flags: held.flags & !PROMOTING, ..held });
+        // Not by an exchange, which fails when a packet comes at the same time: the mark would stay for ever.
+        pending.word().clear(Control { seen: 0, state: 0, flags: PROMOTING, generation: 0 }.to_word());
     }
 }
 
 #[inline(always)]
-fn move_to_flows(pending: Slot, control: Control, now: u32) -> bool {
+fn move_to_flows(pending: Slot, control: Control, now: u32, fin: bool) -> bool {
     let record = pending.get();
-    let state = if control.state == State::UdpNew as u8 { State::Udp } else { State::Established };
+    let (state, flags) = match (control.state == State::UdpNew as u8, fin) {
+        (true, _) => (State::Udp, flag::ACTIVE),
+        (false, false) => (State::Established, flag::ACTIVE),
+        (false, true) => (State::FinWait, flag::FIN_CLIENT),
+    };
     let Some(scratch) = scratch() else { return false };
     let moved = &mut scratch.record;
     table::copy(moved, record, false);
@@ -277,20 +281,25 @@ fn move_to_flows(pending: Slot, control: Control, now: u32) -> bool {
     moved.control = Control {
         seen: now,
         state: state as u8,
-        flags: control.flags & !(flag::PENDING | PROMOTING) | flag::ACTIVE,
+        flags: control.flags & !(flag::PENDING | PROMOTING) | flags,
         generation: control.generation,
     };
     let Some(home) = table::claim::<Flows>(table::hash_key(&moved.key), now) else { return false };
     if control.flags & flag::NAT != 0 {
-        let Some(peer) = crate::nat::move_answer(&pending, home.index, now) else {
+        let Some(place) = crate::nat::claim_answer(&pending, home.index, now) else {
             table::release(&home);
             return false;
         };
-        moved.peer = peer;
+        // The connection before its answering half: an answer that finds the one finds the other.
+        moved.peer = place.index + 1;
+        table::publish(&home, moved);
+        table::publish(&place, &scratch.half);
+    } else {
+        table::publish(&home, moved);
     }
-    table::publish(&home, moved);
     // As above: an answer may prove a connection whose slot is another node's by now.
-    if NODES.get(u32::from(moved.node)).is_some_and(|n| n.generation == control.generation) {
+    let current = NODES.get(u32::from(moved.node)).is_some_and(|n| n.generation == control.generation);
+    if current && flags & flag::ACTIVE != 0 {
         count::active(moved.node, 1);
     }
     true

@@ -228,6 +228,7 @@ impl Rig {
             reply_bytes: sum.reply_bytes + value.reply_bytes,
             connections: sum.connections + value.connections,
             rescheduled: sum.rescheduled + value.rescheduled,
+            evicted: sum.evicted + value.evicted,
         }))
     }
 

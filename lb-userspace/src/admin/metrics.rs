@@ -103,12 +103,13 @@ fn for_virtual_servers(page: &mut Page, virtual_servers: &[VirtualServerView]) {
 }
 
 fn nodes(page: &mut Page, nodes: &[&NodeView]) {
-    let metrics: [Metric<NodeView>; 9] = [
+    let metrics: [Metric<NodeView>; 10] = [
         ("lb_node_up", "gauge", "0 when the monitors say it is down.", |n| u64::from(n.health != Health::Down)),
         ("lb_node_weight", "gauge", "Share of new connections.", |n| u64::from(n.weight)),
         ("lb_node_connections_active", "gauge", "Active connections.", |n| n.active),
         ("lb_node_connections_total", "counter", "Connections.", |n| n.connections),
         ("lb_node_rescheduled_total", "counter", "Connections moved here from failed nodes.", |n| n.rescheduled),
+        ("lb_node_evicted_total", "counter", "Brief, silent connections taken out of the full table.", |n| n.evicted),
         ("lb_node_forward_packets_total", "counter", "Packets to the node.", |n| n.forward.packets),
         ("lb_node_forward_bytes_total", "counter", "Bytes to the node.", |n| n.forward.bytes),
         ("lb_node_reply_packets_total", "counter", "Packets of the node (NAT).", |n| n.reply.packets),

@@ -308,6 +308,7 @@ fn read_stats(backend: &Backend) -> Result<Stats, QueryError> {
         active: c.active,
         connections: c.connections,
         rescheduled: c.rescheduled,
+        evicted: c.evicted,
         forward: c.forward,
         reply: c.reply,
     });

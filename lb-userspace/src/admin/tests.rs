@@ -118,6 +118,7 @@ fn node_view(pool: &str, name: &str) -> NodeView {
         active: 0,
         connections: 0,
         rescheduled: 0,
+        evicted: 0,
         forward: Traffic::default(),
         reply: Traffic::default(),
     }

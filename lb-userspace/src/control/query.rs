@@ -68,6 +68,8 @@ pub struct NodeCounters {
     pub connections: u64,
     /// Of these, moved from failed nodes.
     pub rescheduled: u64,
+    /// Brief and long silent DSR connections that were taken out of the full table.
+    pub evicted: u64,
     /// Client → node.
     pub forward: Traffic,
     /// Node → client.

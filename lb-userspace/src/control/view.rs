@@ -181,6 +181,9 @@ pub struct NodeView {
     pub connections: u64,
     /// Connections moved here from failed nodes.
     pub rescheduled: u64,
+    /// Brief and long silent DSR connections that were taken out of the full table.
+    #[serde(default)]
+    pub evicted: u64,
     /// Client → node.
     pub forward: Traffic,
     /// Node → client (NAT only).

@@ -159,6 +159,7 @@ fn sum(nodes: &[NodeStats]) -> NodeStats {
         active: sum.active + node.active,
         connections: sum.connections + node.connections,
         rescheduled: sum.rescheduled + node.rescheduled,
+        evicted: sum.evicted + node.evicted,
         forward: add(sum.forward, node.forward),
         reply: add(sum.reply, node.reply),
         ..sum

@@ -81,6 +81,7 @@ fn node(maps: &Maps, names: &Names, slot: u16) -> Result<NodeCounters, QueryErro
         active: not_negative(maps.node_loads.read(index).active),
         connections: stats.connections,
         rescheduled: stats.rescheduled,
+        evicted: stats.evicted,
         forward: Traffic { packets: stats.packets, bytes: stats.bytes },
         reply: Traffic { packets: stats.reply_packets, bytes: stats.reply_bytes },
         mac: resolved.then(|| mac(hop.mac)),
@@ -97,6 +98,7 @@ pub(super) fn sum(cpus: &[NodeStats]) -> NodeStats {
         reply_bytes: total.reply_bytes.wrapping_add(cpu.reply_bytes),
         connections: total.connections.wrapping_add(cpu.connections),
         rescheduled: total.rescheduled.wrapping_add(cpu.rescheduled),
+        evicted: total.evicted.wrapping_add(cpu.evicted),
     })
 }
 
@@ -110,6 +112,7 @@ fn add(total: &mut NodeCounters, slot: NodeCounters) {
     total.active = total.active.saturating_add(slot.active);
     total.connections = total.connections.saturating_add(slot.connections);
     total.rescheduled = total.rescheduled.saturating_add(slot.rescheduled);
+    total.evicted = total.evicted.saturating_add(slot.evicted);
     total.forward = plus(total.forward, slot.forward);
     total.reply = plus(total.reply, slot.reply);
     total.mac = total.mac.take().or(slot.mac);

@@ -118,6 +118,10 @@ fn pick(state: &mut State, arrival: Arrival<'_>, server: &Server) -> Option<u16>
         return Some(node);
     }
     let chosen = choose(state, arrival, server)?;
+    // What a flood of forged clients does must not push out the nodes of real ones.
+    if server.flood_limit == 0 {
+        return Some(chosen);
+    }
     state.affinity.insert(client, (chosen, state.world.nodes[&chosen].generation));
     Some(chosen)
 }

@@ -71,8 +71,10 @@ fn known(state: &mut State, arrival: Arrival<'_>) -> Result<Known, Refusal> {
     let sent = forward::to_node(state, arrival, &tuple, (connection.node, connection.mode, connection.nat_port));
     let plain = flags & (tcp::SYN | tcp::RST) == 0 && flags & tcp::ACK != 0;
     let answered = connection.mode == Mode::Dsr || connection.phase == Phase::SynReceived;
-    if connection.phase.is_half_open() && (!is_tcp || (plain && answered)) {
-        prove(state, &tuple);
+    // Two forged datagrams prove nothing where an answer can be seen.
+    let proves = if is_tcp { plain && answered } else { connection.mode == Mode::Dsr };
+    if connection.phase.is_half_open() && proves {
+        prove(state, &tuple, is_tcp && flags & tcp::FIN != 0);
     }
     note(state, arrival, tuple, false);
     Ok(Ok(sent))
@@ -109,7 +111,7 @@ fn answer(state: &mut State, arrival: Arrival<'_>, client: Tuple) -> Result<Expe
     let connection = state.connections[&client].clone();
     let sent = forward::to_client(arrival, &client, &connection);
     if connection.phase == Phase::UdpNew {
-        prove(state, &client);
+        prove(state, &client, false);
     }
     if !state.connections[&client].phase.is_half_open() {
         note(state, arrival, client, true);
@@ -117,8 +119,16 @@ fn answer(state: &mut State, arrival: Arrival<'_>, client: Tuple) -> Result<Expe
     sent
 }
 
-fn prove(state: &mut State, client: &Tuple) {
-    let phase = if client.protocol == 6 { Phase::Established } else { Phase::Udp };
+/// Both sides take part. `fin`: the client closes its half with the same segment.
+fn prove(state: &mut State, client: &Tuple, fin: bool) {
+    let phase = match (client.protocol, fin) {
+        (6, true) => Phase::FinWait,
+        (6, false) => Phase::Established,
+        _ => Phase::Udp,
+    };
+    if let Some(connection) = state.connections.get_mut(client) {
+        connection.fins.0 |= fin;
+    }
     state.set_phase(client, phase);
 }
 

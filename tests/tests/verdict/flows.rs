@@ -89,15 +89,16 @@ fn in_nat_a_connection_is_proven_only_after_its_node_has_answered() {
 }
 
 #[test]
-fn a_datagram_is_proven_by_an_answer_or_a_second_one() {
+fn a_datagram_is_proven_by_its_answer_and_in_dsr_by_a_second_one() {
     let mut rig = rig(World::standard());
     for (mode, v4, _) in combinations().filter(|(_, _, protocol)| *protocol == UDP) {
         let request = opening(mode, v4, UDP);
         open(&mut rig, &request, mode);
         assert_eq!(pending_state(&rig, &request), State::UdpNew);
-        if mode == Mode::Dsr {
-            client_sends(&mut rig, &request, 0, mode, 1);
-        } else {
+        client_sends(&mut rig, &request, 0, mode, 1);
+        if mode != Mode::Dsr {
+            // Anybody can forge as many as he likes.
+            assert_eq!(pending_state(&rig, &request), State::UdpNew, "{}", label(mode, v4, UDP));
             node_sends(&mut rig, &request, 0, mode, 1);
         }
         assert_eq!(state(&rig, &request), Some(State::Udp), "{}", label(mode, v4, UDP));
@@ -282,6 +283,25 @@ fn a_new_connection_in_the_place_of_an_ended_one_lives_like_any_other() {
             assert_eq!(record.control.state, State::Established as u8, "{mode:?} {end:02x}");
             assert_eq!(record.timeout, Timeouts::default().0[State::Established as usize], "{mode:?} {end:02x}");
             assert_eq!(active(rig, 1, 1), 1);
+        }
+    });
+}
+
+#[test]
+fn a_connection_proven_by_a_fin_is_closing_at_once() {
+    each_tcp(1, |rig, mode, _, request| {
+        open(rig, &request, mode);
+        if mode != Mode::Dsr {
+            node_sends(rig, &request, tcp::SYN | tcp::ACK, mode, 1);
+        }
+        client_sends(rig, &request, FIN, mode, 1);
+        let record = in_flows(rig, &request).expect("proven");
+        assert_eq!(record.control.state, State::FinWait as u8, "{mode:?}");
+        assert_eq!(record.timeout, Timeouts::default().0[State::FinWait as usize], "{mode:?}");
+        assert_eq!((active(rig, 1, 1), rig.loads.read(u32::from(slot(1, 1))).pending), (0, 0), "{mode:?}");
+        if mode != Mode::Dsr {
+            node_sends(rig, &request, FIN, mode, 1);
+            assert_eq!(state(rig, &request), Some(State::TimeWait), "{mode:?}");
         }
     });
 }

@@ -1,11 +1,13 @@
 //! C: what becomes of connections when nodes fail, drain or change, and when tables are full.
 
-use lb_common::reason::Reason;
+use lb_common::{conntrack::State, flow::flag, reason::Reason};
 use lb_tests::{
     packet::{Packet, tcp},
     rig::{
         Rig, Sizes, tables,
-        world::{CLIENT, CLIENT6, MODES, Mode, NODE_PORT, TCP, World, from_node, number_of, slot, to_client, to_node},
+        world::{
+            CLIENT, CLIENT6, MODES, Mode, NODE_PORT, TCP, UDP, World, from_node, number_of, slot, to_client, to_node,
+        },
     },
 };
 
@@ -48,6 +50,10 @@ fn only_the_connections_of_a_failed_node_move() {
             assert_eq!(outcome.bytes, to_node(&data, mode, new, u16::from_be(record.nat_port)).bytes(), "{name}");
             let next = run(&mut rig, &data);
             assert_eq!(next.bytes, outcome.bytes, "{name}: it stays there");
+            if protocol == UDP && mode != Mode::Dsr {
+                let answer = from_node(request, mode, new, u16::from_be(record.nat_port));
+                check(&mut rig, &sent("answer", &answer, Reason::ForwardedReply, &to_client(request, &answer)));
+            }
             assert_eq!(in_flows(&rig, request).expect("proven").node, slot(1, new), "{name}");
             moved += 1;
         }
@@ -240,4 +246,55 @@ fn without_room_in_the_table_a_connection_goes_on_where_it_is() {
         assert!(live <= 8 && promoted as usize == if mode == Mode::Dsr { live } else { live / 2 }, "{live} {promoted}");
         assert_eq!(active(&rig, 1, 1), promoted, "{}", label(mode, v4, protocol));
     }
+}
+
+#[test]
+fn a_full_bucket_gives_way_to_new_connections_only_by_what_looks_forged() {
+    let sizes = Sizes { flows: 2, pending: 256, ..Sizes::all(64) };
+    let mut rig = Rig::with(World::empty(), sizes).expect("the program loads");
+    for (v4, protocol) in [(true, TCP), (true, UDP), (false, TCP), (false, UDP)] {
+        let request = opening(Mode::Dsr, v4, protocol);
+        // Seconds that a connection lasted and that it has been silent for; whether it gives way.
+        for (lasted, silent, gives_way) in [(0, 58, true), (2, 100, true), (3, 100, false), (0, 55, false)] {
+            let name = format!("{}: {lasted} s, silent for {silent}", label(Mode::Dsr, v4, protocol));
+            fresh(&mut rig, &World::of(Mode::Dsr, v4, protocol, 1));
+            let mut ports = 2000..;
+            while tables::records(&rig.flows).count() < 8 {
+                let packet = request.clone().source_port(ports.next().expect("there are enough"));
+                open(&mut rig, &packet, Mode::Dsr);
+                run(&mut rig, &with_flags(&packet, tcp::ACK));
+            }
+            let before: Vec<u32> = (0..8).collect();
+            for index in &before {
+                let mut record = rig.flows.read(*index);
+                record.control.seen -= silent;
+                record.created = record.control.seen - lasted;
+                rig.flows.write(*index, &record);
+            }
+            let late = request.clone().source_port(1999);
+            open(&mut rig, &late, Mode::Dsr);
+            run(&mut rig, &with_flags(&late, tcp::ACK));
+            assert_eq!(in_flows(&rig, &late).is_some(), gives_way, "{name}");
+            assert_eq!(rig.stats(slot(1, 1)).unwrap().evicted, u64::from(gives_way), "{name}");
+            assert_eq!((tables::records(&rig.flows).count(), active(&rig, 1, 1)), (8, 8), "{name}");
+        }
+    }
+    // What is translated is proven by both sides and never gives way.
+    fresh(&mut rig, &World::of(Mode::Nat, true, TCP, 1));
+    for port in 2000..2040 {
+        let request = opening(Mode::Nat, true, TCP).source_port(port);
+        open(&mut rig, &request, Mode::Nat);
+        let answer = with_flags(&from_node(&request, Mode::Nat, 1, port), tcp::SYN | tcp::ACK);
+        run(&mut rig, &answer);
+        run(&mut rig, &with_flags(&request, tcp::ACK));
+        for index in 0..8 {
+            let mut record = rig.flows.read(index);
+            if record.control.state == State::Established as u8 && record.control.flags & flag::REPLY == 0 {
+                (record.control.seen, record.created) =
+                    (record.created.wrapping_sub(100), record.created.wrapping_sub(100));
+                rig.flows.write(index, &record);
+            }
+        }
+    }
+    assert_eq!(rig.stats(slot(1, 1)).unwrap().evicted, 0);
 }

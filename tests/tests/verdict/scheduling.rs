@@ -6,7 +6,7 @@ use lb_common::vip::scheduler;
 use lb_tests::{
     packet::{Packet, tcp},
     rig::{
-        Rig, Sizes,
+        Rig, Sizes, tables,
         world::{Mode, TCP, UDP, World, slot},
     },
 };
@@ -179,5 +179,25 @@ fn above_the_limit_of_new_connections_the_ring_places_them() {
         fresh(&mut rig, &world);
         let (calm, _) = spread(&mut rig, mode, v4, protocol, 40);
         assert_ne!(calm, by_ring);
+    }
+}
+
+#[test]
+fn above_the_limit_no_client_is_remembered() {
+    let mut rig = large_rig();
+    for (mode, v4, protocol) in combinations() {
+        let mut world = weighted(mode, v4, protocol, scheduler::SEQUENCE, &[1, 1, 1]);
+        world.server_mut(1).persistence = Some(if v4 { 32 } else { 128 });
+        fresh(&mut rig, &world);
+        let (known, _) = open(&mut rig, &from_client(mode, v4, protocol, 1), mode);
+        assert_eq!(tables::records(&rig.affinity).count(), 1);
+        world.server_mut(1).flood_limit = 0;
+        rig.configure(world).unwrap();
+        for client in 2..20 {
+            open(&mut rig, &from_client(mode, v4, protocol, client), mode);
+        }
+        assert_eq!(tables::records(&rig.affinity).count(), 1, "{}", label(mode, v4, protocol));
+        let again = from_client(mode, v4, protocol, 1).source_port(5000);
+        assert_eq!(open(&mut rig, &again, mode).0, known, "who is known stays known");
     }
 }

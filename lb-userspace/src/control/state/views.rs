@@ -190,6 +190,7 @@ impl State {
             active: 0,
             connections: 0,
             rescheduled: 0,
+            evicted: 0,
             forward: Traffic::default(),
             reply: Traffic::default(),
         };
@@ -222,6 +223,7 @@ fn add(view: &mut NodeView, counted: &NodeCounters) {
     view.active = view.active.saturating_add(counted.active);
     view.connections = view.connections.saturating_add(counted.connections);
     view.rescheduled = view.rescheduled.saturating_add(counted.rescheduled);
+    view.evicted = view.evicted.saturating_add(counted.evicted);
     view.forward = sum([view.forward, counted.forward].iter());
     view.reply = sum([view.reply, counted.reply].iter());
     view.mac = view.mac.take().or_else(|| counted.mac.clone());

@@ -115,6 +115,7 @@ fn node_columns() -> Vec<Column<NodeView>> {
         .wide(),
         left("INTERFACE", |n: &Node| Cell::optional(n.interface.as_ref())).wide(),
         right("RESCHEDULED", |n: &Node| Cell::new(n.rescheduled)).wide(),
+        right("EVICTED", |n: &Node| Cell::new(n.evicted)).wide(),
         right("TO NODE", |n: &Node| Cell::new(traffic(n.forward))).wide(),
         right("FROM NODE", |n: &Node| Cell::new(traffic(n.reply))).wide(),
         left("REASON", |n: &Node| Cell::optional(n.health_reason.as_ref())).wide().wraps(),

@@ -99,13 +99,14 @@ pub(super) fn stats(source: &Source<'_>) -> Result<Rows, QueryError> {
         "reply_bytes",
         "connections",
         "rescheduled",
+        "evicted",
     ]);
     for (slot, cpus) in (0..).zip(source.maps.node_stats.iter()) {
         let stats = sum(&cpus.map_err(unreadable("NODE_STATS"))?);
         if stats != NodeStats::default() {
             rows.push(|| {
-                let NodeStats { packets, bytes, reply_packets, reply_bytes, connections, rescheduled } = stats;
-                let counted = [packets, bytes, reply_packets, reply_bytes, connections, rescheduled];
+                let NodeStats { packets, bytes, reply_packets, reply_bytes, connections, rescheduled, evicted } = stats;
+                let counted = [packets, bytes, reply_packets, reply_bytes, connections, rescheduled, evicted];
                 let mut row = vec![slot.to_string(), owner(source, slot)];
                 row.extend(counted.map(|count| count.to_string()));
                 row

@@ -11,6 +11,7 @@ fn counters() -> Counters {
         active: n,
         connections: 10 * n,
         rescheduled: 1,
+        evicted: 1,
         forward: Traffic { packets: n, bytes: 100 * n },
         reply: Traffic { packets: 2 * n, bytes: 200 * n },
         mac: (n == 2).then(|| "02:00:00:00:00:02".to_owned()),
@@ -75,6 +76,7 @@ fn a_pool_shows_the_sum_over_its_virtual_servers() {
     assert_eq!(web.virtual_servers, ["second", "web"]);
     assert_eq!((web.forwarding, web.forwarding_overridden), (Forwarding::Nat, true));
     assert_eq!((web.nodes[1].active, web.nodes[1].connections, web.nodes[1].rescheduled), (10, 100, 2));
+    assert_eq!(web.nodes[1].evicted, 2);
     assert_eq!((web.nodes[0].admission, web.failure_pool.as_deref()), (Admission::All, Some("sorry")));
     assert_eq!(pools[1].nodes[0].admission, Admission::Tracked, "not in use");
 }
