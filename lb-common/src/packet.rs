@@ -117,18 +117,18 @@ pub struct Packet {
     pub l3: u16,
     /// Offset of the transport header in the frame.
     pub l4: u16,
-    /// Offset in the frame where the IP packet ends: what follows is padding.
-    pub end: u16,
+    /// Offset in the frame where the IP packet ends: what follows is padding. A packet of 65,535 bytes ends beyond 16 bits.
+    pub end: u32,
     /// TTL or hop limit.
     pub ttl: u8,
     /// TCP flags (`conntrack::tcp_flag`).
     pub tcp_flags: u8,
-    /// Identification of a fragment (16 bits in IPv4).
-    pub fragment_id: u32,
     /// Part of a datagram.
     pub fragment: Fragment,
     /// Zero.
-    pub padding: [u8; 3],
+    pub padding: u8,
+    /// Identification of a fragment (16 bits in IPv4).
+    pub fragment_id: u32,
 }
 
 /// Parses the IP packet at `l3`, filling `packet`. A problem is only that of a packet to us: for others it is ignored.
@@ -156,7 +156,7 @@ fn parse4<F: Frame>(frame: F, l3: usize, packet: &mut Packet) -> Result<(), Reas
     if total < header || l3 + total > frame.len() {
         return Err(Reason::BadIpLength);
     }
-    packet.end = (l3 + total) as u16;
+    packet.end = (l3 + total) as u32;
     packet.l4 = (l3 + header) as u16;
     if header > IPV4 && frame.is_source_routed(l3, header) {
         return Err(Reason::SourceRouted);
@@ -210,7 +210,7 @@ fn parse6<F: Frame>(frame: F, l3: usize, packet: &mut Packet) -> Result<(), Reas
     if end > frame.len() {
         return Err(Reason::BadIpLength);
     }
-    packet.end = end as u16;
+    packet.end = end as u32;
     let protocol = skip_extensions(frame, l3, ip.u8(6), packet)?;
     packet.key.set_protocol(protocol);
     parse_transport(frame, protocol, packet)
@@ -257,7 +257,7 @@ fn skip_extensions<F: Frame>(frame: F, l3: usize, first: u8, packet: &mut Packet
             _ => return Ok(next),
         };
         at += length;
-        if at > usize::from(packet.end) || at > MAX_TRANSPORT_OFFSET {
+        if at > (packet.end as usize) || at > MAX_TRANSPORT_OFFSET {
             return Err(Reason::BadExtensionChain);
         }
         packet.l4 = at as u16;
@@ -288,7 +288,7 @@ const OFFSET_MASK: usize = 0xfff;
 #[inline(always)]
 fn parse_tcp<F: Frame>(frame: F, packet: &mut Packet) -> Result<(), Reason> {
     let l4 = usize::from(packet.l4) & OFFSET_MASK;
-    let room = usize::from(packet.end) - l4.min(usize::from(packet.end));
+    let room = packet.end as usize - l4.min(packet.end as usize);
     let short = if matches!(packet.fragment, Fragment::First) { Reason::TinyFragment } else { Reason::BadTcpHeader };
     if room < TCP {
         return Err(short);
@@ -314,7 +314,7 @@ pub fn is_contradictory(flags: u8) -> bool {
 #[inline(always)]
 fn parse_udp<F: Frame>(frame: F, packet: &mut Packet) -> Result<(), Reason> {
     let l4 = usize::from(packet.l4) & OFFSET_MASK;
-    let room = usize::from(packet.end) - l4.min(usize::from(packet.end));
+    let room = packet.end as usize - l4.min(packet.end as usize);
     let first = matches!(packet.fragment, Fragment::First);
     let short = if first { Reason::TinyFragment } else { Reason::BadUdpHeader };
     if room < UDP {
@@ -437,7 +437,7 @@ mod tests {
             let mut packet = Packet::default();
             let result = parse(SliceFrame(&frame), ETHERNET, family, &mut packet);
             assert_eq!(result, if i == 9 { Err(Reason::SourceRouted) } else { Ok(()) }, "packet {i}");
-            assert_eq!(usize::from(packet.end), frame.len(), "packet {i}");
+            assert_eq!((packet.end as usize), frame.len(), "packet {i}");
             let has_ports = packet.fragment != Fragment::Later && i != 9;
             assert_eq!(packet.key.source_port(), if has_ports { 40_000 } else { 0 }, "packet {i}");
         }
@@ -458,7 +458,7 @@ mod tests {
                     let mut packet = Packet::default();
                     if parse(SliceFrame(&frame), ETHERNET, family, &mut packet) == Ok(()) {
                         assert!(
-                            packet.l4 <= packet.end && usize::from(packet.end) <= frame.len(),
+                            u32::from(packet.l4) <= packet.end && (packet.end as usize) <= frame.len(),
                             "packet {i} byte {at}"
                         );
                     }

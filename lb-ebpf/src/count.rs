@@ -12,6 +12,7 @@ use crate::{
     frame::XdpFrame,
     globals::{explaining, interface},
     maps::{NODE_LOADS, NODE_STATS, NODES, REASONS},
+    verdict::Verdict,
 };
 
 /// A packet's path ended on this interface.
@@ -20,7 +21,7 @@ pub fn reason(ctx: &XdpContext, number: u32) {
     if explaining() {
         return;
     }
-    let bytes = XdpFrame::new(ctx).linear_len() as u64;
+    let bytes = XdpFrame::new(ctx).bytes() as u64;
     if let Some(counter) = REASONS.get_ptr_mut(interface() * REASON_SLOTS + (number & (REASON_SLOTS - 1))) {
         // SAFETY: a live per-CPU map value; XDP does not nest on a CPU.
         unsafe {
@@ -41,30 +42,34 @@ fn stats(node: u16, change: impl FnOnce(&mut NodeStats)) {
     }
 }
 
-/// A frame to a node.
+/// A frame to a node, when the verdict is to send it.
 #[inline(always)]
-pub fn forward(node: u16, bytes: usize) {
+pub fn forward(node: u16, bytes: usize, verdict: Verdict) {
+    if !verdict.is_sent() {
+        return;
+    }
     stats(node, |s| {
         s.packets += 1;
         s.bytes += bytes as u64;
     });
 }
 
-/// A frame from a node to its client.
+/// A frame from a node to its client, when the verdict is to send it.
 #[inline(always)]
-pub fn reply(node: u16, bytes: usize) {
+pub fn reply(node: u16, bytes: usize, verdict: Verdict) {
+    if !verdict.is_sent() {
+        return;
+    }
     stats(node, |s| {
         s.reply_packets += 1;
         s.reply_bytes += bytes as u64;
     });
 }
 
-/// A connection was given to a node with this frame; `rescheduled` when its first node failed.
+/// A connection was given to a node; `rescheduled` when its first node failed.
 #[inline(always)]
-pub fn connection(node: u16, bytes: usize, rescheduled: bool) {
+pub fn connection(node: u16, rescheduled: bool) {
     stats(node, |s| {
-        s.packets += 1;
-        s.bytes += bytes as u64;
         s.connections += 1;
         s.rescheduled += u64::from(rescheduled);
     });

@@ -111,13 +111,11 @@ const MAC_MASK: u64 = 0xffff_ffff_ffff;
 /// Sends to the node by DSR: destination MAC its own, source MAC ours, nothing else.
 #[inline(always)]
 pub fn dsr(frame: XdpFrame, l3: usize, hop: Hop, ip_len: usize, reason: Reason) -> Verdict {
-    if let Err(reason) = check_hop(frame, hop, ip_len) {
+    if let Err(reason) = check_hop(hop, ip_len) {
         return Verdict::end(reason);
     }
     let Some(ethernet) = frame.view::<ETHERNET>(0) else { return Verdict::end(Reason::Internal) };
-    // The node itself sends to the VIP that it was given: it does not own the VIP and routes it back.
-    let source = u64::from(ethernet.load32(6)) | u64::from(ethernet.load16(10)) << 32;
-    if source == hop.mac & MAC_MASK {
+    if comes_from(ethernet, hop) {
         return Verdict::end(Reason::Loop);
     }
     leave(ethernet, l3, hop, reason)
@@ -126,7 +124,7 @@ pub fn dsr(frame: XdpFrame, l3: usize, hop: Hop, ip_len: usize, reason: Reason) 
 /// Sends a frame whose addresses are the node's already. It may come from the node's own router.
 #[inline(always)]
 pub fn to_node(frame: XdpFrame, l3: usize, hop: Hop, ip_len: usize, reason: Reason) -> Verdict {
-    if let Err(reason) = check_hop(frame, hop, ip_len) {
+    if let Err(reason) = check_hop(hop, ip_len) {
         return Verdict::end(reason);
     }
     let Some(ethernet) = frame.view::<ETHERNET>(0) else { return Verdict::end(Reason::Internal) };
@@ -143,8 +141,22 @@ fn leave(ethernet: XdpView, l3: usize, hop: Hop, reason: Reason) -> Verdict {
     send(hop.ifindex(), reason)
 }
 
+/// The node itself sends to the VIP that it was given: it does not own the VIP and routes it back.
 #[inline(always)]
-fn check_hop(_frame: XdpFrame, hop: Hop, ip_len: usize) -> Result<(), Reason> {
+fn comes_from(ethernet: XdpView, hop: Hop) -> bool {
+    u64::from(ethernet.load32(6)) | u64::from(ethernet.load16(10)) << 32 == hop.mac & MAC_MASK
+}
+
+/// The same, asked beforehand.
+#[inline(always)]
+pub fn check_loop(frame: XdpFrame, hop: Hop) -> Result<(), Reason> {
+    let Some(ethernet) = frame.view::<ETHERNET>(0) else { return Err(Reason::Internal) };
+    if comes_from(ethernet, hop) { Err(Reason::Loop) } else { Ok(()) }
+}
+
+/// What keeps a packet of `ip_len` bytes from a next hop.
+#[inline(always)]
+pub fn check_hop(hop: Hop, ip_len: usize) -> Result<(), Reason> {
     if hop.flags() & node_flag::RESOLVED == 0 {
         return Err(Reason::NextHopUnresolved);
     }
@@ -182,7 +194,7 @@ pub fn send_by(egress: u32, reason: u32) -> Verdict {
 #[inline(always)]
 pub fn nat(frame: XdpFrame, layout: Layout, record: &FlowRecord, flags: u8, node: &Node, ip_len: usize) -> Verdict {
     let hop = Hop::of(node);
-    if let Err(reason) = check_hop(frame, hop, ip_len) {
+    if let Err(reason) = check_hop(hop, ip_len) {
         return Verdict::end(reason);
     }
     let endpoints = node_side(record, flags, node);

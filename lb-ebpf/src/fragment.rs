@@ -104,7 +104,7 @@ fn follow(frame: XdpFrame, packet: &Packet, to_vip: bool) -> Verdict {
     };
     explain::step(step::FRAGMENT_HIT);
     let (record, control) = (slot.get(), slot.control());
-    let layout = layout_of(packet);
+    let (layout, bytes) = (layout_of(packet), frame.bytes());
     if control.flags & flag::REPLY != 0 {
         return follow_answer(frame, packet, layout, record);
     }
@@ -114,16 +114,19 @@ fn follow(frame: XdpFrame, packet: &Packet, to_vip: bool) -> Verdict {
         return Verdict::end(Reason::UnknownFragment);
     }
     explain::connection(record.virtual_server, record.node, control.flags, control.state);
-    count::forward(record.node, frame.linear_len());
     if control.flags & flag::NAT == 0 {
-        return forward::dsr(frame, layout.l3, hop, ip_len, Reason::ForwardedDsr);
+        let verdict = forward::dsr(frame, layout.l3, hop, ip_len, Reason::ForwardedDsr);
+        count::forward(record.node, bytes, verdict);
+        return verdict;
     }
     // The addresses come from the packet; a client's own address stays unless source NAT replaces it.
     let Some(scratch) = scratch() else { return Verdict::end(Reason::Internal) };
     let client = &mut scratch.record;
     client.key = packet.key;
     client.nat_port = record.nat_port;
-    forward::nat(frame, layout, client, control.flags, node, ip_len)
+    let verdict = forward::nat(frame, layout, client, control.flags, node, ip_len);
+    count::forward(record.node, bytes, verdict);
+    verdict
 }
 
 /// A fragment of a node's answer: `peer` leads to the answering half in `FLOWS`, and that to the connection.
@@ -143,8 +146,10 @@ fn follow_answer(frame: XdpFrame, packet: &Packet, layout: Layout, record: &Flow
         return unknown;
     }
     let client = answer.get().client_hop();
-    count::reply(connection.get().node, frame.linear_len());
-    forward::reply(frame, layout, connection.get(), client)
+    let (node, bytes) = (connection.get().node, frame.bytes());
+    let verdict = forward::reply(frame, layout, connection.get(), client);
+    count::reply(node, bytes, verdict);
+    verdict
 }
 
 /// The first fragment was not seen, or comes later. DSR places fragments by addresses alone, as it did the first.
@@ -164,6 +169,8 @@ fn without_first(frame: XdpFrame, packet: &Packet, to_vip: bool, ip_len: usize) 
     }
     let Some(node) = NODES.get(u32::from(chosen)) else { return Verdict::end(Reason::Internal) };
     explain::connection(server.id, chosen, 0, 0);
-    count::forward(chosen, frame.linear_len());
-    forward::dsr(frame, layout_of(packet).l3, Hop::of(node), ip_len, Reason::ForwardedDsr)
+    let bytes = frame.bytes();
+    let verdict = forward::dsr(frame, layout_of(packet).l3, Hop::of(node), ip_len, Reason::ForwardedDsr);
+    count::forward(chosen, bytes, verdict);
+    verdict
 }

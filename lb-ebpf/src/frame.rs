@@ -33,6 +33,17 @@ impl XdpFrame {
     }
 }
 
+/// Every driver puts at least so many bytes of a frame of several buffers into the first one: shorter ones need no question.
+const SURELY_LINEAR: usize = 128;
+
+impl XdpFrame {
+    /// Bytes of the whole frame, cheaper than [`Frame::len`] for short ones.
+    #[inline(always)]
+    pub fn bytes(self) -> usize {
+        if self.linear_len() < SURELY_LINEAR { self.linear_len() } else { self.len() }
+    }
+}
+
 impl Frame for XdpFrame {
     type View = XdpView;
 

@@ -62,7 +62,7 @@ extern "C" fn icmp_classify(ctx: *mut xdp_md) -> u32 {
     }
     let l4 = usize::from(packet.l4) & 0xfff;
     let icmp = frame_of(ctx).and_then(|frame| frame.view::<8>(l4));
-    let Some(icmp) = icmp.filter(|_| usize::from(packet.end) >= l4 + 8) else {
+    let Some(icmp) = icmp.filter(|_| packet.end as usize >= l4 + 8) else {
         return of_vip(to_vip, Reason::BadIcmp).to_register();
     };
     match (packet.key.family() == FAMILY_V4, icmp.u8(0)) {
@@ -170,7 +170,7 @@ fn read_quote(frame: XdpFrame, packet: &Packet, l4: usize, quote: &mut Quote) ->
         let header = frame.view::<28>(ip)?;
         let length = usize::from(header.u8(0) & 15) * 4;
         let at = ip + length;
-        if header.u8(0) >> 4 != 4 || length < 20 || at + 8 > usize::from(packet.end) || header.be16(6) & 0x1fff != 0 {
+        if header.u8(0) >> 4 != 4 || length < 20 || at + 8 > packet.end as usize || header.be16(6) & 0x1fff != 0 {
             return None;
         }
         let ports = frame.view::<8>(at)?;
@@ -181,7 +181,7 @@ fn read_quote(frame: XdpFrame, packet: &Packet, l4: usize, quote: &mut Quote) ->
     } else {
         let header = frame.view::<48>(ip)?;
         let kind = header.u8(6);
-        if header.u8(0) >> 4 != 6 || ip + 48 > usize::from(packet.end) {
+        if header.u8(0) >> 4 != 6 || ip + 48 > packet.end as usize {
             return None;
         }
         quote.l4 = (ip + 40) as u32;
@@ -359,7 +359,7 @@ fn quoted_transport(frame: XdpFrame, packet: &Packet, quote: &Quote, to: &Endpoi
         ports.store16(6, new);
         return Some(changed.word16(old, new));
     }
-    if l4 + 18 > usize::from(packet.end) {
+    if l4 + 18 > packet.end as usize {
         return Some(changed);
     }
     let Some(tcp) = frame.view::<18>(l4) else { return Some(changed) };

@@ -5,7 +5,7 @@ use lb_common::{
     conntrack::{State, tcp_flag},
     explain::step,
     flow::{Control, FlowKey, FlowRecord, flag},
-    node::{Node, node_flag},
+    node::Node,
     packet::{ETHERNET, Fragment, Packet, is_valid_source, protocol},
     reason::Reason,
     vip::{VirtualServer, vs_flag},
@@ -55,8 +55,9 @@ pub extern "C" fn open_run(ctx: *mut xdp_md) -> u32 {
     }
     let Some(node) = NODES.get(u32::from(chosen)) else { return Verdict::end(Reason::Internal).to_register() };
     let hop = Hop::of(node);
-    if hop.flags() & node_flag::RESOLVED == 0 {
-        return Verdict::end(Reason::NextHopUnresolved).to_register();
+    // What is not sent leaves no record.
+    if let Err(reason) = check_way(ctx, packet, hop, server.flags & vs_flag::NAT != 0) {
+        return Verdict::end(reason).to_register();
     }
     let state = match (tcp, opens) {
         (true, true) => State::SynSent,
@@ -74,6 +75,17 @@ pub extern "C" fn open_run(ctx: *mut xdp_md) -> u32 {
         fragment::remember(packet, &scratch.record, 0);
     }
     send(ctx, packet, &scratch.record, node, scratch.moved)
+}
+
+/// What keeps a packet from the node that was chosen for it.
+#[inline(always)]
+fn check_way(ctx: *mut xdp_md, packet: &Packet, hop: Hop, translated: bool) -> Result<(), Reason> {
+    forward::check_hop(hop, ip_len(packet))?;
+    if translated {
+        return if packet.ttl <= 1 { Err(Reason::TtlExpired) } else { Ok(()) };
+    }
+    let Some(frame) = frame_of(ctx) else { return Err(Reason::Internal) };
+    forward::check_loop(frame, hop)
 }
 
 /// Addresses and ports that no client has.
@@ -140,12 +152,15 @@ fn send(ctx: *mut xdp_md, packet: &Packet, record: &FlowRecord, node: &Node, mov
     let control = record.control;
     explain::connection(record.virtual_server, record.node, control.flags, control.state);
     let Some(frame) = frame_of(ctx) else { return Verdict::end(Reason::Internal).to_register() };
-    count::connection(record.node, frame.linear_len(), moved != 0);
-    if control.flags & flag::NAT != 0 {
-        forward::nat(frame, layout_of(packet), record, control.flags, node, ip_len(packet)).to_register()
+    let bytes = frame.bytes();
+    count::connection(record.node, moved != 0);
+    let verdict = if control.flags & flag::NAT != 0 {
+        forward::nat(frame, layout_of(packet), record, control.flags, node, ip_len(packet))
     } else {
-        forward::dsr(frame, layout_of(packet).l3, Hop::of(node), ip_len(packet), Reason::ForwardedDsr).to_register()
-    }
+        forward::dsr(frame, layout_of(packet).l3, Hop::of(node), ip_len(packet), Reason::ForwardedDsr)
+    };
+    count::forward(record.node, bytes, verdict);
+    verdict.to_register()
 }
 
 /// Notes a DSR connection as half-open. False: there was no place, it goes on by the ring.
@@ -174,8 +189,10 @@ fn stateless(ctx: *mut xdp_md, packet: &Packet, server: &VirtualServer) -> u32 {
     let Some(node) = NODES.get(u32::from(chosen)) else { return Verdict::end(Reason::Internal).to_register() };
     explain::connection(server.id, chosen, 0, 0);
     let Some(frame) = frame_of(ctx) else { return Verdict::end(Reason::Internal).to_register() };
-    count::forward(chosen, frame.linear_len());
-    forward::dsr(frame, layout_of(packet).l3, Hop::of(node), ip_len(packet), Reason::ForwardedDsr).to_register()
+    let bytes = frame.bytes();
+    let verdict = forward::dsr(frame, layout_of(packet).l3, Hop::of(node), ip_len(packet), Reason::ForwardedDsr);
+    count::forward(chosen, bytes, verdict);
+    verdict.to_register()
 }
 
 /// Answers a TCP segment with a reset when the pool says so, else drops it.

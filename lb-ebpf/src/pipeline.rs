@@ -133,7 +133,7 @@ fn ipv4(frame: XdpFrame, l3: usize) -> Verdict {
         return unknown(words, hash, [l3, l3 + IPV4, l3 + total], ip.load8(8), tcp_flags);
     };
     let layout = Layout { l3, l4: l3 + IPV4, family: FAMILY_V4, protocol: kind, has_ports: true };
-    track::forward::<Flows>(frame, layout, slot, Arrival { tcp_flags, ip_len: total })
+    track::forward::<Flows>(frame, layout, slot, Arrival { tcp_flags, ip_len: total, bytes: frame.linear_len() })
 }
 
 #[inline(always)]
@@ -166,7 +166,12 @@ fn ipv6(frame: XdpFrame, l3: usize) -> Verdict {
         return unknown(words, hash, [l3, l3 + IPV6, l3 + IPV6 + payload], ip.load8(7), tcp_flags);
     };
     let layout = Layout { l3, l4: l3 + IPV6, family: FAMILY_V6, protocol: kind, has_ports: true };
-    track::forward::<Flows>(frame, layout, slot, Arrival { tcp_flags, ip_len: IPV6 + payload })
+    track::forward::<Flows>(
+        frame,
+        layout,
+        slot,
+        Arrival { tcp_flags, ip_len: IPV6 + payload, bytes: frame.linear_len() },
+    )
 }
 
 /// Hands what was read to the slow path. `offsets`: of the IP header, the transport header, and the packet's end.
@@ -176,7 +181,7 @@ fn unknown(words: [u64; 5], hash: u64, offsets: [usize; 3], ttl: u8, tcp_flags: 
     let packet = &mut scratch.packet;
     packet.key = FlowKey::from_words(words);
     let [l3, l4, end] = offsets;
-    (packet.l3, packet.l4, packet.end) = (l3 as u16, l4 as u16, end as u16);
+    (packet.l3, packet.l4, packet.end) = (l3 as u16, l4 as u16, end as u32);
     (packet.ttl, packet.tcp_flags) = (ttl, tcp_flags);
     (packet.fragment_id, packet.fragment) = (0, Fragment::Whole);
     (scratch.hash, scratch.to_vip, scratch.moved) = (hash, 0, 0);

@@ -28,7 +28,7 @@ pub extern "C" fn reset_build(ctx: *mut xdp_md) -> u32 {
     let header = if v4 { IPV4 } else { IPV6 };
     let Some(tcp) = frame.view::<TCP>(l4) else { return failed };
     let (ports, sequence, acknowledgment) = (tcp.load32(0), u32::from_be(tcp.load32(4)), tcp.load32(8));
-    let data = usize::from(packet.end).saturating_sub(l4 + usize::from(tcp.u8(12) >> 4) * 4) as u32;
+    let data = (packet.end as usize).saturating_sub(l4 + usize::from(tcp.u8(12) >> 4) * 4) as u32;
     let length =
         data + u32::from(packet.tcp_flags & tcp_flag::SYN != 0) + u32::from(packet.tcp_flags & tcp_flag::FIN != 0);
     let (new_sequence, new_acknowledgment, flags) = if packet.tcp_flags & tcp_flag::ACK != 0 {

@@ -217,14 +217,14 @@ pub fn layout_of(packet: &Packet) -> Layout {
 /// Bytes of the IP packet.
 #[inline(always)]
 pub fn ip_len(packet: &Packet) -> usize {
-    usize::from(packet.end).saturating_sub(usize::from(packet.l3))
+    (packet.end as usize).saturating_sub(usize::from(packet.l3))
 }
 
 #[inline(never)]
 fn forward_tracked(ctx: *mut xdp_md, packet: &Packet, record: *mut FlowRecord, index: u32) -> u32 {
     let slot = Slot { record, index };
     let Some(frame) = frame_of(ctx) else { return Verdict::end(Reason::Internal).to_register() };
-    let arrival = Arrival { tcp_flags: packet.tcp_flags, ip_len: ip_len(packet) };
+    let arrival = Arrival { tcp_flags: packet.tcp_flags, ip_len: ip_len(packet), bytes: frame.bytes() };
     track::forward::<Flows>(frame, layout_of(packet), slot, arrival).to_register()
 }
 
@@ -232,7 +232,7 @@ fn forward_tracked(ctx: *mut xdp_md, packet: &Packet, record: *mut FlowRecord, i
 fn forward_pending(ctx: *mut xdp_md, packet: &Packet, record: *mut FlowRecord, index: u32) -> u32 {
     let slot = Slot { record, index };
     let Some(frame) = frame_of(ctx) else { return Verdict::end(Reason::Internal).to_register() };
-    let arrival = Arrival { tcp_flags: packet.tcp_flags, ip_len: ip_len(packet) };
+    let arrival = Arrival { tcp_flags: packet.tcp_flags, ip_len: ip_len(packet), bytes: frame.bytes() };
     track::forward::<Pending>(frame, layout_of(packet), slot, arrival).to_register()
 }
 

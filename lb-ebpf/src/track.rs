@@ -28,6 +28,8 @@ pub struct Arrival {
     pub tcp_flags: u8,
     /// Bytes of the IP packet.
     pub ip_len: usize,
+    /// Bytes of the frame.
+    pub bytes: usize,
 }
 
 /// Now, in ticks. The coarse clock (Linux 5.11) is a plain load; its 4 ms do not matter here.
@@ -63,11 +65,13 @@ pub fn forward<T: Table>(frame: XdpFrame, layout: Layout, slot: Slot, arrival: A
     if control.seen != now {
         refresh::<T>(frame, slot, control, now);
     }
-    count::forward(record.node, frame.linear_len());
-    if control.flags & flag::NAT == 0 {
-        return forward::dsr(frame, layout.l3, hop, arrival.ip_len, Reason::ForwardedDsr);
-    }
-    forward::nat(frame, layout, record, control.flags, node, arrival.ip_len)
+    let verdict = if control.flags & flag::NAT == 0 {
+        forward::dsr(frame, layout.l3, hop, arrival.ip_len, Reason::ForwardedDsr)
+    } else {
+        forward::nat(frame, layout, record, control.flags, node, arrival.ip_len)
+    };
+    count::forward(record.node, arrival.bytes, verdict);
+    verdict
 }
 
 /// Node → client: the record found points to the connection's own.
@@ -92,8 +96,9 @@ fn reply<T: Table>(frame: XdpFrame, layout: Layout, slot: Slot, arrival: Arrival
     if control.seen != now {
         touch(connection, now);
     }
-    count::reply(record.node, frame.linear_len());
-    forward::reply(frame, layout, record, client)
+    let verdict = forward::reply(frame, layout, record, client);
+    count::reply(record.node, arrival.bytes, verdict);
+    verdict
 }
 
 /// Whether the state may change: never for UDP and plain segments of established connections.

@@ -52,6 +52,12 @@ impl Verdict {
         Self(reason | xdp_action::XDP_TX << 8)
     }
 
+    /// Whether the packet is forwarded, now or once it has its VLAN tag.
+    #[inline(always)]
+    pub fn is_sent(self) -> bool {
+        self.reason() <= Reason::ForwardedIcmpError as u32 || self == Verdict::RETAG
+    }
+
     /// Number of the reason.
     #[inline(always)]
     pub fn reason(self) -> u32 {

@@ -44,8 +44,14 @@ pub(crate) fn run(state: &mut State, arrival: Arrival<'_>, fate: Fate) -> Result
         return Err(Reason::StackedVlan);
     }
     let Some(node) = pick(state, arrival, &server) else { return refuse(arrival, &server, Reason::NoNode) };
-    if !state.world.nodes[&node].resolved {
-        return Err(Reason::NextHopUnresolved);
+    // What is not sent leaves nothing behind.
+    let target = &state.world.nodes[&node];
+    forward::check_hop(arrival, target)?;
+    if server.mode == Mode::Dsr && arrival.frame[6..12] == target.mac {
+        return Err(Reason::Loop);
+    }
+    if server.mode != Mode::Dsr && ttl(arrival) <= 1 {
+        return Err(Reason::TtlExpired);
     }
     let phase = match (is_tcp, opens) {
         (true, true) => Phase::SynSent,
@@ -56,6 +62,11 @@ pub(crate) fn run(state: &mut State, arrival: Arrival<'_>, fate: Fate) -> Result
     remember(state, arrival, &server, (node, phase, nat_port));
     tracked::note(state, arrival, tuple, false);
     forward::to_node(state, arrival, &tuple, (node, server.mode, nat_port))
+}
+
+fn ttl(arrival: Arrival<'_>) -> u8 {
+    let v4 = arrival.packet.tuple.source.is_ipv4();
+    arrival.frame[arrival.packet.l3 + if v4 { 8 } else { 7 }]
 }
 
 fn remember(state: &mut State, arrival: Arrival<'_>, server: &Server, (node, phase, nat_port): (u16, Phase, u16)) {

@@ -160,6 +160,51 @@ fn frames_and_connections_are_counted_once_at_their_node() {
 }
 
 #[test]
+fn what_is_not_sent_is_not_counted_at_its_node_and_leaves_no_record() {
+    let mut rig = rig(World::empty());
+    for (mode, v4, protocol) in combinations() {
+        let name = label(mode, v4, protocol);
+        let request = opening(mode, v4, protocol).filled(300);
+        let ip_len = (request.bytes().len() - 14) as u16;
+        let mut rows = vec![("too large", ip_len - 1, request.clone()), ("exactly", ip_len, request.clone())];
+        rows.extend((mode != Mode::Dsr).then(|| ("ttl used up", 0, request.clone().ttl(1))));
+        rows.extend((mode == Mode::Dsr).then(|| ("a loop", 0, request.clone().macs(node_mac(1), LB_MAC))));
+        for (what, mtu, packet) in rows {
+            fresh(&mut rig, &World::of(mode, v4, protocol, 1));
+            rig.change(|world| world.node_mut(1, 1).mtu = mtu).unwrap();
+            let sent = run(&mut rig, &packet).reason == forwarded(mode);
+            assert_eq!(sent, what == "exactly", "{name}: {what}");
+            let stats = rig.stats(slot(1, 1)).unwrap();
+            assert_eq!((stats.packets, stats.connections), (u64::from(sent), u64::from(sent)), "{name}: {what}");
+            assert_eq!(in_pending(&rig, &packet).is_some(), sent, "{name}: {what}");
+
+            // And on a connection that is tracked.
+            fresh(&mut rig, &World::of(mode, v4, protocol, 1));
+            establish(&mut rig, &opening(mode, v4, protocol), mode);
+            rig.change(|world| world.node_mut(1, 1).mtu = mtu).unwrap();
+            let before = rig.stats(slot(1, 1)).unwrap();
+            let sent = run(&mut rig, &with_flags(&packet, tcp::ACK)).reason == forwarded(mode);
+            let after = rig.stats(slot(1, 1)).unwrap();
+            assert_eq!(after.packets - before.packets, u64::from(sent), "{name}: {what}, tracked");
+        }
+    }
+}
+
+#[test]
+fn the_largest_packet_there_is_is_forwarded_whole() {
+    let mut rig = rig(World::standard());
+    for (mode, v4, protocol) in combinations() {
+        rig.forget().unwrap();
+        let name = label(mode, v4, protocol);
+        let headers = if v4 { 20 } else { 40 } + if protocol == TCP { 20 } else { 8 };
+        // IPv4 counts its own header, IPv6 does not.
+        let payload = 65_535 - headers + if v4 { 0 } else { 40 };
+        let request = opening(mode, v4, protocol).filled(payload);
+        check(&mut rig, &sent(&name, &request, forwarded(mode), &to_node(&request, mode, 1, CLIENT_PORT)));
+    }
+}
+
+#[test]
 fn what_concerns_no_vip_passes_unchanged() {
     let n1 = std::net::IpAddr::from(N1);
     let arp = eth().ethertype(0x0806).payload(&[0, 1, 8, 0, 6, 4, 0, 1, 2, 0, 0, 0, 0, 0xc1, 198, 51, 100, 9]);
@@ -359,9 +404,16 @@ fn frames_of_several_buffers_are_forwarded_answered_and_reset() {
         let name = label(mode, v4, protocol);
         // One buffer of a test run holds about 3.5 kB.
         let request = opening(mode, v4, protocol).filled(7001);
+        let counted = rig.counter(forwarded(mode)).bytes;
         check(&mut rig, &sent(&name, &request, forwarded(mode), &to_node(&request, mode, 1, CLIENT_PORT)));
+        let length = request.bytes().len() as u64;
+        let node = slot(rig.world.find(mode, v4, protocol).id, 1);
+        assert_eq!(rig.counter(forwarded(mode)).bytes - counted, length, "{name}: all of the frame is counted");
+        assert_eq!(rig.stats(node).unwrap().bytes, length, "{name}");
         rig.forget().unwrap();
         establish(&mut rig, &request, mode);
+        let stats = rig.stats(node).unwrap();
+        assert_eq!((stats.bytes, stats.reply_bytes), (2 * length, u64::from(mode != Mode::Dsr) * length), "{name}");
         let data = with_flags(&request, tcp::PSH | tcp::ACK).vlan(VLAN);
         check(&mut rig, &sent(&name, &data, forwarded(mode), &to_node(&data, mode, 1, CLIENT_PORT)));
         let cut = data.clone().frame_len(7000);

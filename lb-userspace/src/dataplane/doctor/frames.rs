@@ -160,7 +160,7 @@ fn read_ip(frame: &[u8], family: u8) -> Option<Answer> {
             destination: SocketAddr::new(address(key.destination(), family), key.destination_port()),
             flags: packet.tcp_flags,
         }),
-        protocol::ICMPV6 => read_advertisement(frame, packet.l4.into(), packet.end.into()),
+        protocol::ICMPV6 => read_advertisement(frame, packet.l4.into(), packet.end as usize),
         _ => None,
     }
 }

@@ -80,7 +80,7 @@ fn the_data_paths_parser_reads_what_was_asked_for() {
         assert_eq!(parse(SliceFrame(&frame), ETHERNET, family, &mut packet), Ok(()));
         assert_eq!((packet.key.source_port(), packet.key.destination_port()), (40_000, 80));
         assert_eq!((packet.key.protocol(), packet.tcp_flags, packet.ttl), (protocol, flags, HOPS));
-        assert_eq!(usize::from(packet.end), frame.len());
+        assert_eq!(packet.end as usize, frame.len());
     }
 }
 
