@@ -77,10 +77,10 @@ fn vary(random: &mut Random, base: &World) -> World {
         node.mtu = random.pick(&[0, 0, 1400]);
         node.vlan = random.pick(&[0, 0, VLAN, 300]);
     }
-    // A random choice that leaves no record cannot be judged: those nodes are always resolved.
+    // A random choice that leaves no record cannot be judged: those nodes are always resolved and take any size.
     for server in world.servers.iter().filter(|server| server.scheduler == scheduler::RANDOM) {
         for member in &server.members {
-            world.nodes.entry(*member).and_modify(|node| node.resolved = true);
+            world.nodes.entry(*member).and_modify(|node| (node.resolved, node.mtu) = (true, 0));
         }
     }
     for server in &mut world.servers {
