@@ -222,6 +222,15 @@ impl Config {
         check::check(&source::Sources::read(path)?)
     }
 
+    /// Reads the files that the configuration names, such as certificates, into it, and checks them.
+    ///
+    /// # Errors
+    /// Every file that cannot be read or used.
+    pub fn read_files(mut self) -> Result<Self, ConfigErrors> {
+        self.proxy.files = files::Files::read(&self)?;
+        Ok(self)
+    }
+
     /// Checks one document. `source_name` is how errors call it.
     ///
     /// # Errors

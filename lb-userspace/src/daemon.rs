@@ -1,6 +1,7 @@
 //! The composition root: the one module that knows every subsystem. Parse → build → run → drain.
 //!
-//! It connects control (the one writer of state) with the data plane, the monitors, the static VIPs and the admin API; it
+//! It connects control (the one writer of state) with the data plane, the proxy's worker, the monitors, the static VIPs and the
+//! admin API; it
 //! decides nothing about packets, health or addresses itself. Called by `bin/lbd.rs`.
 
 use std::{
@@ -31,6 +32,8 @@ use crate::{
     },
     failover::{self, StaticVips},
     health::Monitors,
+    proxy::{spawner, supervisor::Supervisor},
+    telemetry::LogFormat,
 };
 
 mod handle;
@@ -41,6 +44,7 @@ mod remembered;
 mod running;
 mod signals;
 mod subsystems;
+mod worker;
 
 use self::{
     handle::Handle,
@@ -101,25 +105,35 @@ impl StartError {
 ///
 /// # Errors
 /// When it could not start.
-pub fn run(config_path: &Path) -> Result<ExitCode, StartError> {
-    let config = Config::load(config_path)?;
+pub fn run(config_path: &Path, log_format: LogFormat) -> Result<ExitCode, StartError> {
+    let config = Config::load(config_path)?.read_files()?;
     let _pid = PidFile::create(&config.daemon.socket, PATIENCE)?;
     let socket = admin::Socket::bind(&config.daemon.socket)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(system("start the event loop"))?;
-    runtime.block_on(serve(config_path.to_owned(), config, socket))
+    runtime.block_on(serve(config_path.to_owned(), config, socket, log_format))
 }
 
 /// Build, run, drain.
-async fn serve(config_path: PathBuf, config: Config, socket: admin::Socket) -> Result<ExitCode, StartError> {
+async fn serve(
+    config_path: PathBuf,
+    config: Config,
+    socket: admin::Socket,
+    log_format: LogFormat,
+) -> Result<ExitCode, StartError> {
     let mut signals = Signals::new().map_err(system("listen to signals"))?;
     let overrides = Remembered::<Overrides>::load(&config.daemon.state_dir, OVERRIDES);
     let down = Remembered::<Vec<Down>>::load(&config.daemon.state_dir, DOWN);
     let state = resume(config, overrides.value(), down.value());
     let vips = StaticVips::spawn(&state.config().daemon.state_dir)?;
     let data_plane = Dataplane::open(&options(state.config()))?;
+    let secret = worker::secret(&state.config().daemon.state_dir);
+    worker::raise_descriptors();
+    let spawner = spawner::start().map_err(system("start the spawner of workers"))?;
     // Before the first thread is started: capabilities belong to threads.
     privileges::reduce()?;
+    let settings = worker::settings(state.config(), log_format);
+    let proxy = Supervisor::start(spawner, settings).map_err(system("supervise the worker"))?;
 
     let (adopted, names) = (data_plane.is_adopted(), data_plane.names());
     let context = Context::new(&data_plane, Collected::default());
@@ -136,9 +150,10 @@ async fn serve(config_path: PathBuf, config: Config, socket: admin::Socket) -> R
     let backend = admin::Backend { control: Arc::new(handle), data_path };
     let api = admin::Server::start(socket, backend).map_err(system("start the admin API"))?;
 
-    let subsystems = Real { data_plane, names, collector, monitors, vips };
-    let parts = Parts { config_path, subsystems, adopted, overrides, down };
+    let subsystems = Real { data_plane, names, collector, monitors, vips, proxy };
+    let parts = Parts { config_path, subsystems, adopted, overrides, down, secret };
     let mut running = Running::new(state, plan, parts);
+    running.enact_proxy_first().await;
     running.announce();
     let signal = running.run(requests, reported, &mut signals).await;
     let code = running.drain(signal, api, &mut signals).await;

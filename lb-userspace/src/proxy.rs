@@ -6,6 +6,7 @@
 
 pub mod access_log;
 pub mod buffer;
+pub mod channel;
 pub mod client_hello;
 pub mod compress;
 pub mod facts;
@@ -14,13 +15,16 @@ pub mod identity;
 pub mod limit;
 pub mod path;
 pub mod pool;
+pub mod process;
 pub mod proxy_protocol;
 pub mod reactor;
 pub mod recent;
 pub mod rules;
 mod serve;
+pub mod spawner;
 pub mod stats;
 pub mod stream;
+pub mod supervisor;
 #[cfg(test)]
 mod testing;
 pub mod tls;

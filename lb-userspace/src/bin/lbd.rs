@@ -7,10 +7,11 @@ use std::{
     process::ExitCode,
 };
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use lb::{
     config::Config,
     daemon::{self, StartError},
+    proxy::{process, spawner},
     telemetry::{self, LogFormat},
 };
 
@@ -39,10 +40,31 @@ struct Arguments {
     /// How to log, to standard error; LB_LOG filters (debug, lb::health=trace, …)
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
     log_format: LogFormat,
+    #[command(subcommand)]
+    part: Option<Part>,
+}
+
+/// What lbd starts of itself; not for people.
+#[derive(Debug, Subcommand)]
+enum Part {
+    /// The L7 proxy's worker
+    #[command(hide = true)]
+    Worker {
+        #[arg(long, value_enum, default_value_t)]
+        log_format: LogFormat,
+    },
+    /// What starts workers
+    #[command(hide = true)]
+    Spawner,
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    match arguments.part {
+        Some(Part::Worker { log_format }) => return worker(log_format),
+        Some(Part::Spawner) => return outcome(&spawner::run()),
+        None => {}
+    }
     if arguments.check {
         return check(&arguments.config);
     }
@@ -50,7 +72,7 @@ fn main() -> ExitCode {
         tell(&format!("lbd: {error}"));
         return ExitCode::from(2);
     }
-    match daemon::run(&arguments.config) {
+    match daemon::run(&arguments.config, arguments.log_format) {
         Ok(code) => code,
         Err(error) => {
             if let StartError::Config(errors) = &error {
@@ -64,8 +86,26 @@ fn main() -> ExitCode {
     }
 }
 
+fn worker(log_format: LogFormat) -> ExitCode {
+    if let Err(error) = telemetry::start(log_format) {
+        tell(&format!("lbd worker: {error}"));
+        return ExitCode::from(2);
+    }
+    outcome(&process::run())
+}
+
+fn outcome<E: std::fmt::Display>(result: &Result<(), E>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tell(&format!("lbd: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
 fn check(path: &Path) -> ExitCode {
-    match Config::load(path) {
+    match Config::load(path).and_then(Config::read_files) {
         Ok(_) => {
             // Who closed standard output reads the exit code.
             let _ = writeln!(io::stdout(), "{}: configuration ok", path.display());

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 
-use super::{Config, Place};
+use super::{Config, Place, files::Files};
 pub use super::{document::ProtocolWord, text::Host};
 use crate::control::{
     proxy::{self, BandwidthClass, RateClass, pool},
@@ -27,6 +27,8 @@ pub struct Proxy {
     pub rate_classes: BTreeMap<String, RateClass>,
     /// Bandwidth classes, by name.
     pub bandwidth_classes: BTreeMap<String, BandwidthClass>,
+    /// Contents of the files that are named; empty until [`Config::read_files`].
+    pub files: Files,
 }
 
 /// A file that the configuration names. Compared by its path: its content is no part of the configuration.

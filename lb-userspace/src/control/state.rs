@@ -7,6 +7,7 @@ mod checks;
 mod derive;
 mod orders;
 mod overrides;
+mod proxy;
 mod views;
 
 #[cfg(test)]
@@ -24,7 +25,7 @@ use super::{
     query::{Order, QueryError},
     view::{Health, NodeState},
 };
-use crate::config::{Config, Node};
+use crate::config::Config;
 
 /// What the control task knows. The same events in the same order make the same state.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +35,8 @@ pub struct State {
     config_error: Option<String>,
     overrides: Overrides,
     findings: BTreeMap<CheckId, Finding>,
+    /// What DNS names of nodes stand for, as far as they were looked up.
+    names: BTreeMap<String, Vec<IpAddr>>,
 }
 
 /// What changes the state.
@@ -46,6 +49,13 @@ pub enum Event {
     ConfigRefused(String),
     /// An operator's order. `Reload` is not for the state: the caller reads the file and sends `NewConfig`.
     Order(Order),
+    /// A DNS name of nodes was looked up. Never empty: the last known addresses are kept when there is no answer.
+    Resolved {
+        /// The name, as the configuration has it.
+        name: String,
+        /// What it stands for now.
+        addresses: Vec<IpAddr>,
+    },
     /// A monitor made up its mind about a node. Findings about what no longer exists are ignored: they may be late.
     Health {
         /// Pool.
@@ -116,7 +126,14 @@ impl State {
     /// The state at the start: configuration generation 1, nothing set at run time, nothing checked.
     #[must_use]
     pub fn new(config: Config) -> Self {
-        Self { config, generation: 1, config_error: None, overrides: Overrides::default(), findings: BTreeMap::new() }
+        Self {
+            config,
+            generation: 1,
+            config_error: None,
+            overrides: Overrides::default(),
+            findings: BTreeMap::new(),
+            names: BTreeMap::new(),
+        }
     }
 
     /// Takes over what operators set before a restart, as far as the configuration still is what they changed.
@@ -142,6 +159,10 @@ impl State {
                 Ok(())
             }
             Event::Order(order) => self.order(order),
+            Event::Resolved { name, addresses } => {
+                self.names.insert(name, addresses);
+                Ok(())
+            }
             Event::Health { pool, node, monitor, health, reason } => {
                 self.find((pool, node, monitor), Finding { health, reason });
                 Ok(())
@@ -158,7 +179,7 @@ impl State {
     /// The checks to run now, in a stable order.
     #[must_use]
     pub fn monitors(&self) -> Vec<Check> {
-        checks::checks(&self.config)
+        checks::checks(&self.config, &self.names)
     }
 
     /// The VIP addresses to raise, in a stable order.
@@ -214,24 +235,25 @@ impl State {
 
     fn find(&mut self, id: CheckId, finding: Finding) {
         let (pool, node, monitor) = &id;
-        if self.config.pools.get(pool).is_some_and(|p| p.nodes.contains_key(node) && p.monitors.contains(monitor)) {
+        let monitored = self.config.monitors_of(pool).is_some_and(|monitors| monitors.contains(monitor));
+        if monitored && self.config.node(pool, node).is_some() {
             self.findings.insert(id, finding);
         }
     }
 
-    fn node_state(&self, pool: &str, name: &str, node: &Node) -> NodeState {
-        self.overrides.node(pool, name).and_then(|o| o.state).map_or(node.state, |o| o.value)
+    fn node_state(&self, pool: &str, name: &str, configured: NodeState) -> NodeState {
+        self.overrides.node(pool, name).and_then(|o| o.state).map_or(configured, |o| o.value)
     }
 
-    fn node_weight(&self, pool: &str, name: &str, node: &Node) -> u32 {
-        self.overrides.node(pool, name).and_then(|o| o.weight).map_or(node.weight, |o| o.value)
+    fn node_weight(&self, pool: &str, name: &str, configured: u32) -> u32 {
+        self.overrides.node(pool, name).and_then(|o| o.weight).map_or(configured, |o| o.value)
     }
 
     /// What the monitors say of a node together: down when one says so, up when all of them do.
     fn node_health(&self, pool: &str, name: &str) -> (Health, Option<String>) {
-        let Some(configured) = self.config.pools.get(pool) else { return (Health::Unknown, None) };
+        let Some(monitors) = self.config.monitors_of(pool) else { return (Health::Unknown, None) };
         let find = |monitor: &String| self.findings.get(&(pool.to_owned(), name.to_owned(), monitor.clone()));
-        let found: Vec<_> = configured.monitors.iter().map(|monitor| (monitor, find(monitor))).collect();
+        let found: Vec<_> = monitors.iter().map(|monitor| (monitor, find(monitor))).collect();
         let down: Vec<_> = found.iter().filter(|(_, f)| f.is_some_and(|f| f.health == Health::Down)).collect();
         if !down.is_empty() {
             let words = down.iter().map(|(monitor, finding)| {
@@ -245,8 +267,8 @@ impl State {
     }
 
     /// What a node takes when its pool is in use.
-    fn node_admission(&self, pool: &str, name: &str, node: &Node) -> Admission {
-        match (self.node_state(pool, name, node), self.node_health(pool, name).0) {
+    fn node_admission(&self, pool: &str, name: &str, configured: NodeState) -> Admission {
+        match (self.node_state(pool, name, configured), self.node_health(pool, name).0) {
             (NodeState::Disabled, _) | (_, Health::Down) => Admission::Nothing,
             (NodeState::Draining, _) => Admission::Tracked,
             (NodeState::Active, Health::Up | Health::Unknown) => Admission::All,

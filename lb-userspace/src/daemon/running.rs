@@ -25,6 +25,7 @@ use crate::{
     config::{Config, OnStop},
     control::{
         plan::Plan,
+        proxy::{ProxyPlan, Secret},
         query::{Counters, Order, QueryError},
         state::{Check, Event, Overrides, RaisedVip, State},
         view::{Health, Status},
@@ -35,6 +36,9 @@ use crate::{
 /// How often what failed is tried again, and what has no event of its own is looked at.
 const TICK: Duration = Duration::from_secs(1);
 
+/// What a stop keeps of its time for what comes after the L7 proxy has drained.
+const STOP_MARGIN: Duration = Duration::from_secs(1);
+
 /// What the control task starts with, beside its state.
 #[derive(Debug)]
 pub(super) struct Parts<S> {
@@ -44,6 +48,8 @@ pub(super) struct Parts<S> {
     pub(super) adopted: bool,
     pub(super) overrides: Remembered<Overrides>,
     pub(super) down: Remembered<Vec<Down>>,
+    /// Signs the cookies of the L7 proxy.
+    pub(super) secret: Secret,
 }
 
 /// The control task.
@@ -56,6 +62,8 @@ pub(super) struct Running<S> {
     first: Config,
     /// What the data path does.
     applied: Arc<Plan>,
+    /// What the L7 proxy does; its generation is that of the last plan that it was given.
+    proxied: Arc<ProxyPlan>,
     /// Why the data path does not do what the state says, until it does.
     behind: Option<String>,
     checks: Vec<Check>,
@@ -76,6 +84,7 @@ impl<S: Subsystems> Running<S> {
             started: Instant::now(),
             first,
             applied,
+            proxied: Arc::default(),
             behind: None,
             checks: Vec::new(),
             raised: Vec::new(),
@@ -94,8 +103,8 @@ impl<S: Subsystems> Running<S> {
             config = %self.parts.config_path.display(),
             socket = %self.first.daemon.socket.display(),
             data_path = self.origin(),
-            virtual_servers = config.virtual_servers.len(),
-            pools = config.pools.len(),
+            virtual_servers = config.virtual_servers.len() + config.proxy.virtual_servers.len(),
+            pools = config.pools.len() + config.proxy.pools.len(),
             "lbd is ready"
         );
         notify::ready(&self.summary());
@@ -133,6 +142,7 @@ impl<S: Subsystems> Running<S> {
             if tokio::task::spawn_blocking(move || api.stop()).await.is_err() {
                 tracing::error!("the admin API could not be stopped");
             }
+            self.parts.subsystems.stop_proxy(daemon.shutdown_timeout.saturating_sub(STOP_MARGIN)).await;
             match daemon.on_stop {
                 OnStop::Keep => true,
                 OnStop::Withdraw => self.parts.subsystems.withdraw().await,
@@ -195,7 +205,7 @@ impl<S: Subsystems> Running<S> {
     /// Reads the configuration again. On any error the one in force stays and the status says why.
     async fn reload(&mut self) -> Result<(), QueryError> {
         notify::reloading();
-        let outcome = match Config::load(&self.parts.config_path) {
+        let outcome = match Config::load(&self.parts.config_path).and_then(Config::read_files) {
             Ok(config) => self.change(Event::NewConfig(Box::new(config))).await,
             Err(errors) => {
                 for error in &errors.errors {
@@ -237,23 +247,46 @@ impl<S: Subsystems> Running<S> {
         Ok(())
     }
 
-    /// Makes the data path do what the state says.
+    /// Makes the L7 proxy do what the state says, for the first time. What it cannot do is tried again: forwarding, which is
+    /// in place, does not depend on it.
+    pub(super) async fn enact_proxy_first(&mut self) {
+        if let Err(error) = self.enact().await {
+            tracing::error!(error, "the L7 proxy does not do what it should; it is tried again");
+        }
+    }
+
+    /// Makes the data path and the L7 proxy do what the state says.
     async fn enact(&mut self) -> Result<(), String> {
+        let done = match self.enact_forwarding().await {
+            Ok(()) => self.enact_proxy().await,
+            Err(error) => Err(error),
+        };
+        self.behind = done.clone().err();
+        done
+    }
+
+    async fn enact_forwarding(&mut self) -> Result<(), String> {
         let plan = Arc::new(self.state.plan());
         if self.behind.is_none() && plan == self.applied {
             return Ok(());
         }
-        match self.parts.subsystems.enact(Arc::clone(&plan)).await {
-            Ok(()) => {
-                self.applied = plan;
-                self.behind = None;
-                Ok(())
-            }
-            Err(error) => {
-                self.behind = Some(error.clone());
-                Err(error)
-            }
+        self.parts.subsystems.enact(Arc::clone(&plan)).await?;
+        self.applied = plan;
+        Ok(())
+    }
+
+    async fn enact_proxy(&mut self) -> Result<(), String> {
+        let mut plan = self.state.proxy_plan(&self.parts.secret);
+        plan.generation = self.proxied.generation;
+        let nothing = plan.virtual_servers.is_empty() && self.proxied.virtual_servers.is_empty();
+        if nothing || plan == *self.proxied {
+            return Ok(());
         }
+        plan.generation += 1;
+        let plan = Arc::new(plan);
+        self.parts.subsystems.proxy(Arc::clone(&plan)).await?;
+        self.proxied = plan;
+        Ok(())
     }
 
     /// Gives monitors and VIPs their targets, when these have changed.
@@ -315,8 +348,8 @@ impl<S: Subsystems> Running<S> {
         let config = self.state.config();
         format!(
             "{} virtual servers, {} pools, configuration {}",
-            config.virtual_servers.len(),
-            config.pools.len(),
+            config.virtual_servers.len() + config.proxy.virtual_servers.len(),
+            config.pools.len() + config.proxy.pools.len(),
             self.state.generation()
         )
     }
@@ -331,6 +364,8 @@ fn restart_needed(first: &Config, now: &Config) -> Vec<String> {
         ("daemon.state_dir", first.daemon.state_dir != now.daemon.state_dir, started),
         ("dataplane.bpffs", first.dataplane.bpffs != now.dataplane.bpffs, started),
         ("dataplane.pin_dir", first.dataplane.pin_dir != now.dataplane.pin_dir, started),
+        ("proxy.threads", first.proxy.threads != now.proxy.threads, started),
+        ("proxy.user", first.proxy.user != now.proxy.user, started),
         ("dataplane.max_flows", first.dataplane.max_flows != now.dataplane.max_flows, made),
         ("dataplane.max_half_open", first.dataplane.max_half_open != now.dataplane.max_half_open, made),
     ];

@@ -1,28 +1,34 @@
 //! What the control task drives: the data plane, the monitors and the static VIPs, behind a trait so that the task's rules
 //! are tested without a kernel.
 
-use std::{future::Future, sync::Arc};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use crate::{
     control::{
         plan::Plan,
+        proxy::ProxyPlan,
         state::{Check, Probe, RaisedVip},
     },
     dataplane::{collect::Collector, names::SharedNames, task},
     failover::{self, StaticVips},
     health::{Kind, Monitors, Settings, Target},
+    proxy::supervisor::Supervisor,
 };
 
 /// The outside, as the control task orders it about.
 pub(super) trait Subsystems {
     /// Makes the data path do what the plan says. On error it does what it did before.
     fn enact(&self, plan: Arc<Plan>) -> impl Future<Output = Result<(), String>>;
+    /// Makes the L7 proxy do what the plan says. On error it does what it did before.
+    fn proxy(&self, plan: Arc<ProxyPlan>) -> impl Future<Output = Result<(), String>>;
     /// Replaces the health checks.
     fn check(&self, checks: &[Check]);
     /// Replaces the VIPs that are raised.
     fn raise(&self, vips: &[RaisedVip]);
     /// What an operator should know of them.
     fn problems(&self) -> Vec<String>;
+    /// Lets the L7 proxy end what it does, for so long at most.
+    fn stop_proxy(&self, longest: Duration) -> impl Future<Output = ()>;
     /// Takes forwarding and VIPs down; whether all of it worked.
     fn withdraw(self) -> impl Future<Output = bool>;
 }
@@ -35,6 +41,7 @@ pub(super) struct Real {
     pub(super) collector: Collector,
     pub(super) monitors: Monitors,
     pub(super) vips: StaticVips,
+    pub(super) proxy: Supervisor,
 }
 
 impl Subsystems for Real {
@@ -42,6 +49,14 @@ impl Subsystems for Real {
         let applied = self.data_plane.apply(plan).await.map_err(|error| error.to_string())?;
         tracing::debug!(?applied, "the data path follows");
         Ok(())
+    }
+
+    async fn proxy(&self, plan: Arc<ProxyPlan>) -> Result<(), String> {
+        self.proxy.apply(plan).await
+    }
+
+    async fn stop_proxy(&self, longest: Duration) {
+        self.proxy.stop(longest).await;
     }
 
     fn check(&self, checks: &[Check]) {
@@ -58,6 +73,7 @@ impl Subsystems for Real {
         let of_data_plane = |warning: &&String| !warning.starts_with("interface ");
         let mut problems: Vec<String> = self.names.snapshot().warnings.iter().filter(of_data_plane).cloned().collect();
         problems.extend(self.vips.problems());
+        problems.extend(self.proxy.state().problem.map(|problem| format!("L7 proxy: {problem}")));
         problems
     }
 

@@ -10,6 +10,7 @@ use crate::{
             self, Document, ForwardingWord, Named, PersistenceWord, ProtocolWord, SchedulerWord,
             proxy::{self as written, ClientCertificates},
         },
+        files::Files,
         proxy::{Certificate, FileRef, Node, Pool, Proxy, VirtualServer},
         text::{AbsolutePath, Period},
     },
@@ -46,6 +47,7 @@ pub(super) fn build(building: &Building<'_>) -> Proxy {
         bandwidth_classes: each(&document.bandwidth_class, |raw| {
             Some(BandwidthClass { bytes_per_s: raw.rate.as_ref()?.value.0 })
         }),
+        files: Files::default(),
     }
 }
 

@@ -196,6 +196,12 @@ impl Checker<'_> {
         for class in &written.bandwidth_classes {
             self.exists(&who, "bandwidth class", "bandwidth_class", class);
         }
+        for mistake in written.rules.mistakes() {
+            let places = written.places.get(mistake.phase).and_then(|places| places.get(mistake.position));
+            let span = places.map_or(0..0, |places| places.find(&mistake.place).clone());
+            let message = format!("rule {:?} of virtual server {name:?}: {}", mistake.rule, mistake.what);
+            self.report(Problem::new(&span, message, format!("in {}", mistake.place)));
+        }
     }
 
     fn proxy_pool(&mut self, name: &str, pool: &Pool) {

@@ -21,7 +21,7 @@ use crate::{
 pub(in crate::config) struct Proxy {
     /// Threads of the worker; by default one for each CPU. Takes effect when lbd is started again.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 256))]
+    #[schemars(range(min = 1, max = 128))]
     pub(in crate::config) threads: Option<At<u32>>,
     /// The user that the worker runs as; it needs no file. Takes effect when lbd is started again.
     pub(in crate::config) user: At<String>,

@@ -583,6 +583,23 @@ const MISTAKES: &[Case] = &[
         "leave when out",
     ),
     (
+        "a regex that is none",
+        "{ prefix = \"/v1/\" }",
+        "{ regex = \"(\" }",
+        "{ host",
+        "rule \"api\" of virtual server \"site\": ",
+        "",
+    ),
+    ("a macro that is none", "\"https://%{host}\"", "\"https://%{hots}\"", "{ redirect", "unknown macro `%{hots}`", ""),
+    (
+        "a framing field",
+        "{ set_header = { X-Api = \"1\" } }",
+        "{ set_header = { Content-Length = \"1\" } }",
+        "{ set_header",
+        "rule \"api\" of virtual server \"site\": ",
+        "",
+    ),
+    (
         "respond with nothing",
         "{ pool = \"api\" }",
         "{ respond = { body = \"x\" } }",

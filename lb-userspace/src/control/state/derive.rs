@@ -51,7 +51,7 @@ pub(super) fn virtual_server(state: &State, server: &config::VirtualServer) -> V
 pub(super) fn pool_in_use<'a>(state: &'a State, own: &'a str) -> (&'a str, &'a Pool) {
     let chain = state.config.pool_chain(own);
     let takes_new = |name: &str, pool: &Pool| {
-        pool.nodes.iter().any(|(node, n)| state.node_admission(name, node, n) == Admission::All)
+        pool.nodes.iter().any(|(node, n)| state.node_admission(name, node, n.state) == Admission::All)
     };
     *chain.iter().find(|(name, pool)| takes_new(name, pool)).unwrap_or(&chain[0])
 }
@@ -62,7 +62,7 @@ fn nodes(state: &State, pool_name: &str, in_use: bool) -> Vec<Node> {
         pool: pool_name.to_owned(),
         name: name.clone(),
         address: SocketAddr::new(node.address, node.port.unwrap_or(0)),
-        weight: state.node_weight(pool_name, name, node),
+        weight: state.node_weight(pool_name, name, node.weight),
         admission: admission(state, pool_name, name, node, in_use),
         source_address: match node.address {
             IpAddr::V4(_) => pool.source_address4.map(IpAddr::V4),
@@ -74,7 +74,7 @@ fn nodes(state: &State, pool_name: &str, in_use: bool) -> Vec<Node> {
 
 /// What a node takes from a virtual server that its pool serves, or could serve.
 pub(super) fn admission(state: &State, pool: &str, name: &str, node: &config::Node, in_use: bool) -> Admission {
-    match state.node_admission(pool, name, node) {
+    match state.node_admission(pool, name, node.state) {
         Admission::All if !in_use => Admission::Tracked,
         admission @ (Admission::All | Admission::Tracked | Admission::Nothing) => admission,
     }

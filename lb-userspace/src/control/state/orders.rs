@@ -2,10 +2,11 @@
 
 use super::State;
 use crate::{
-    config::{Config, Node},
+    config::Config,
     control::{
         plan::Forwarding,
         query::{Order, QueryError},
+        view::NodeState,
     },
 };
 
@@ -17,7 +18,7 @@ impl State {
         match order {
             Order::SetNodeState { pool, node, state } => {
                 let (pool, name, node) = find_node(&self.config, pool.as_deref(), &node)?;
-                self.overrides.set_state(pool, name, node.state, state);
+                self.overrides.set_state(&pool, &name, node.0, state);
                 Ok(())
             }
             Order::SetNodeWeight { pool, node, weight } => {
@@ -28,10 +29,15 @@ impl State {
                          to send it no new connections, drain it: lbctl node drain {pool}/{name}"
                     )));
                 }
-                self.overrides.set_weight(pool, name, node.weight, weight);
+                self.overrides.set_weight(&pool, &name, node.1, weight);
                 Ok(())
             }
             Order::SetForwarding { pool, forwarding } => {
+                if self.config.proxy.pools.contains_key(&pool) {
+                    return Err(QueryError::Invalid(format!(
+                        "pool {pool:?} is one of the proxy's: its connections are not packets that could be forwarded otherwise"
+                    )));
+                }
                 let Some((name, configured)) = self.config.pools.get_key_value(&pool) else {
                     return Err(no_pool(&self.config, &pool));
                 };
@@ -55,34 +61,33 @@ impl State {
     }
 }
 
-/// Finds a node by `pool` and `node`, by `pool/node` in one word, or by a name that only one pool has.
-fn find_node<'a>(
-    config: &'a Config,
+/// Finds a node by `pool` and `node`, by `pool/node` in one word, or by a name that only one pool has: pool, name, and its
+/// configured state and weight.
+fn find_node(
+    config: &Config,
     pool: Option<&str>,
     node: &str,
-) -> Result<(&'a str, &'a str, &'a Node), QueryError> {
+) -> Result<(String, String, (NodeState, u32)), QueryError> {
     let (pool, node) = match (pool, node.split_once('/')) {
         (None, Some((pool, node))) => (Some(pool), node),
         (pool, _) => (pool, node),
     };
     if let Some(pool) = pool {
-        let Some((pool, found)) = config.pools.get_key_value(pool) else { return Err(no_pool(config, pool)) };
-        let Some((name, value)) = found.nodes.get_key_value(node) else {
-            let there = list(found.nodes.keys());
+        if config.monitors_of(pool).is_none() {
+            return Err(no_pool(config, pool));
+        }
+        let Some(found) = config.node(pool, node) else {
+            let there = list(config.all_nodes().filter(|(of, _)| *of == pool).map(|(_, node)| node));
             return Err(QueryError::NotFound(format!("pool {pool:?} has no node {node:?}; its nodes: {there}")));
         };
-        return Ok((pool, name, value));
+        return Ok((pool.to_owned(), node.to_owned(), found));
     }
-    let everywhere = config.pools.iter().filter_map(|(pool, p)| {
-        let (name, value) = p.nodes.get_key_value(node)?;
-        Some((pool.as_str(), name.as_str(), value))
-    });
-    let found: Vec<_> = everywhere.collect();
+    let everywhere = config.all_nodes().filter(|(_, name)| *name == node);
+    let found: Vec<_> = everywhere.filter_map(|(pool, name)| Some((pool, name, config.node(pool, name)?))).collect();
     match found[..] {
-        [one] => Ok(one),
+        [(pool, name, node)] => Ok((pool.to_owned(), name.to_owned(), node)),
         [] => {
-            let all =
-                config.pools.iter().flat_map(|(pool, p)| p.nodes.keys().map(move |node| format!("{pool}/{node}")));
+            let all = config.all_nodes().map(|(pool, node)| format!("{pool}/{node}"));
             Err(QueryError::NotFound(format!("no pool has a node {node:?}; nodes: {}", list(all))))
         }
         [..] => {
@@ -93,7 +98,10 @@ fn find_node<'a>(
 }
 
 fn no_pool(config: &Config, pool: &str) -> QueryError {
-    QueryError::NotFound(format!("there is no pool {pool:?}; pools: {}", list(config.pools.keys())))
+    QueryError::NotFound(format!(
+        "there is no pool {pool:?}; pools: {}",
+        list(config.pools.keys().chain(config.proxy.pools.keys()))
+    ))
 }
 
 /// At most this many names are listed in an error.

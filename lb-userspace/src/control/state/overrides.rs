@@ -66,9 +66,9 @@ impl Overrides {
     pub(super) fn retain_valid(&mut self, config: &Config) {
         for (pool, nodes) in &mut self.nodes {
             for (name, set) in nodes.iter_mut() {
-                let node = config.pools.get(pool).and_then(|p| p.nodes.get(name));
-                set.state = set.state.filter(|o| node.is_some_and(|n| n.state == o.configured));
-                set.weight = set.weight.filter(|o| node.is_some_and(|n| n.weight == o.configured));
+                let node = config.node(pool, name);
+                set.state = set.state.filter(|o| node.is_some_and(|(state, _)| state == o.configured));
+                set.weight = set.weight.filter(|o| node.is_some_and(|(_, weight)| weight == o.configured));
             }
         }
         self.pools.retain(|name, set| {

@@ -58,7 +58,7 @@ impl State {
         let node_view = |pool: &String, name: &String, node: &Node| {
             let used = uses.get(&(pool.as_str(), name.as_str()));
             let admission = used.and_then(|used| used.admission);
-            let admission = admission.unwrap_or_else(|| self.node_admission(pool, name, node));
+            let admission = admission.unwrap_or_else(|| self.node_admission(pool, name, node.state));
             self.node_view(pool, name, node, admission, used.iter().flat_map(|used| used.counters.iter().copied()))
         };
         let view = |(name, pool): (&String, &Pool)| PoolView {
@@ -136,8 +136,7 @@ impl State {
                     .push(format!("virtual server {name:?}: failure pool {other:?} serves, no node of {own:?} can"));
             }
         }
-        for (pool, node) in self.config.pools.iter().flat_map(|(pool, p)| p.nodes.keys().map(move |node| (pool, node)))
-        {
+        for (pool, node) in self.config.all_nodes() {
             if let (Health::Down, reason) = self.node_health(pool, node) {
                 warnings.push(format!("node {pool}/{node} is down: {}", reason.unwrap_or_default()));
             }
@@ -179,8 +178,8 @@ impl State {
                 Some(port) => std::net::SocketAddr::new(node.address, port).to_string(),
                 None => node.address.to_string(),
             },
-            weight: self.node_weight(pool, name, node),
-            state: self.node_state(pool, name, node),
+            weight: self.node_weight(pool, name, node.weight),
+            state: self.node_state(pool, name, node.state),
             state_overridden: self.overrides.node(pool, name).is_some_and(|set| set.state.is_some()),
             health,
             health_reason,

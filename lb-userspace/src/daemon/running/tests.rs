@@ -46,6 +46,7 @@ type = "tcp"
 struct Fake {
     refusals: Cell<u32>,
     plans: RefCell<Vec<Arc<Plan>>>,
+    proxied: RefCell<Vec<Arc<ProxyPlan>>>,
     checks: Cell<usize>,
     raised: RefCell<Vec<RaisedVip>>,
 }
@@ -59,6 +60,13 @@ impl Subsystems for Fake {
         self.plans.borrow_mut().push(plan);
         Ok(())
     }
+
+    async fn proxy(&self, plan: Arc<ProxyPlan>) -> Result<(), String> {
+        self.proxied.borrow_mut().push(plan);
+        Ok(())
+    }
+
+    async fn stop_proxy(&self, _longest: Duration) {}
 
     fn check(&self, checks: &[Check]) {
         self.checks.set(checks.len());
@@ -84,7 +92,11 @@ fn start(dir: &Path) -> Running<Fake> {
     let down = Remembered::<Vec<Down>>::load(&dir.join("state"), DOWN);
     let state = resume(Config::load(&config_path).unwrap(), overrides.value(), down.value());
     let plan = Arc::new(state.plan());
-    Running::new(state, plan, Parts { config_path, subsystems: Fake::default(), adopted: true, overrides, down })
+    Running::new(
+        state,
+        plan,
+        Parts { config_path, subsystems: Fake::default(), adopted: true, overrides, down, secret: Secret::default() },
+    )
 }
 
 fn directory(config: &str) -> tempfile::TempDir {

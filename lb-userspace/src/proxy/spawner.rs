@@ -1,0 +1,206 @@
+//! The spawner: the one process of lb that may change users. It starts workers for lbd, which has given up that right, and
+//! tells how they end. It reads nothing but lbd's messages, runs nothing but lbd's own program, and never as root.
+//!
+//! Started by lbd before lbd gives up its privileges; ends when lbd does. Called by `bin/lbd.rs`.
+
+use std::{
+    collections::BTreeSet,
+    fs, io,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::{
+            net::UnixStream,
+            process::{CommandExt, ExitStatusExt},
+        },
+    },
+    process::{Child, Command, Stdio},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use nix::{
+    sys::{
+        signal::{Signal, kill},
+        wait::{Id, WaitPidFlag, waitid},
+    },
+    unistd::{Pid, getppid},
+};
+use serde::{Deserialize, Serialize};
+
+use super::channel::Channel;
+
+/// The hidden subcommand of lbd that runs it, and that of a worker.
+pub const SPAWNER: &str = "spawner";
+/// See [`SPAWNER`].
+pub const WORKER: &str = "worker";
+
+/// What lbd asks.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum ToSpawner {
+    /// Start a worker; beside this message is the socket that becomes its standard input.
+    Spawn {
+        /// User, not 0.
+        uid: u32,
+        /// Group, not 0.
+        gid: u32,
+        /// Further arguments of the worker.
+        arguments: Vec<String>,
+    },
+    /// Kill a worker of this spawner.
+    Kill(u32),
+    /// Let a worker of an earlier lbd drain, if it is still the process that began then.
+    Retire(Started),
+}
+
+/// What it tells.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FromSpawner {
+    /// A worker runs.
+    Started(Started),
+    /// None does, for this reason.
+    Failed(String),
+    /// A worker has ended.
+    Ended {
+        /// Its process.
+        pid: u32,
+        /// Whether it ended as it should.
+        success: bool,
+        /// In words.
+        how: String,
+    },
+}
+
+/// A process, told apart from another one of the same number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Started {
+    /// Number.
+    pub pid: u32,
+    /// Clock ticks from boot to its start (proc(5), field 22).
+    pub at: u64,
+}
+
+impl Started {
+    /// The process that has this number now.
+    #[must_use]
+    pub fn of(pid: u32) -> Option<Self> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // The second field is the program's name in parentheses, which may contain anything.
+        let at = stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()?;
+        Some(Self { pid, at })
+    }
+}
+
+/// Starts the spawner: the end that lbd speaks to. Must be called while lbd has all its privileges.
+///
+/// # Errors
+/// When the process cannot be started.
+pub fn start() -> io::Result<Channel> {
+    let (own, other) = Channel::pair()?;
+    let mut command = Command::new("/proc/self/exe");
+    command
+        .arg0("lbd")
+        .arg(SPAWNER)
+        .env_clear()
+        .envs(log_filter())
+        .process_group(0)
+        .stdin(Stdio::from(OwnedFd::from(other)))
+        .stdout(Stdio::null());
+    // It ends by itself when this end is closed, and is reaped by whoever is left.
+    drop(command.spawn()?);
+    Ok(own)
+}
+
+/// The one variable that both get. A process group of their own keeps a terminal's ^C away: lbd ends them in order.
+fn log_filter() -> Option<(&'static str, std::ffi::OsString)> {
+    std::env::var_os("LB_LOG").map(|filter| ("LB_LOG", filter))
+}
+
+/// Runs the spawner until lbd is gone.
+///
+/// # Errors
+/// When the channel breaks.
+pub fn run() -> io::Result<()> {
+    let channel = Channel::new(UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?))?;
+    let answers = Arc::new(Mutex::new(channel.try_clone()?));
+    let running: Arc<Mutex<BTreeSet<u32>>> = Arc::default();
+    // lbd's program, also after lbd has replaced itself by another version: its process stays the same.
+    let program = format!("/proc/{}/exe", getppid());
+    while let Some((message, descriptors)) = channel.receive::<ToSpawner>()? {
+        match message {
+            ToSpawner::Spawn { uid, gid, arguments } => {
+                let spawned = spawn(&program, uid, gid, &arguments, descriptors);
+                let answer = match spawned {
+                    Ok(child) => watch(child, &running, &answers)?,
+                    Err(error) => FromSpawner::Failed(error.to_string()),
+                };
+                tell(&answers, &answer);
+            }
+            ToSpawner::Kill(pid) => {
+                let running = running.lock().unwrap_or_else(PoisonError::into_inner);
+                if running.contains(&pid) {
+                    signal(pid, Signal::SIGKILL);
+                }
+            }
+            ToSpawner::Retire(started) if Started::of(started.pid) == Some(started) && is_worker(started.pid) => {
+                signal(started.pid, Signal::SIGTERM);
+            }
+            ToSpawner::Retire(_) => {}
+        }
+    }
+    Ok(())
+}
+
+fn spawn(program: &str, uid: u32, gid: u32, arguments: &[String], descriptors: Vec<OwnedFd>) -> io::Result<Child> {
+    let Some(socket) = descriptors.into_iter().next() else { return Err(io::Error::other("no socket for the worker")) };
+    if uid == 0 || gid == 0 {
+        return Err(io::Error::other("a worker does not run as root"));
+    }
+    let mut command = Command::new(program);
+    command.arg0("lbd").arg(WORKER).args(arguments).env_clear().envs(log_filter()).current_dir("/").process_group(0);
+    // Also drops the supplementary groups, because it changes the user from root's.
+    command.uid(uid).gid(gid).stdin(Stdio::from(socket)).stdout(Stdio::null());
+    command.spawn()
+}
+
+/// Waits for a worker's end in a thread of its own.
+fn watch(
+    mut child: Child,
+    running: &Arc<Mutex<BTreeSet<u32>>>,
+    answers: &Arc<Mutex<Channel>>,
+) -> io::Result<FromSpawner> {
+    let pid = child.id();
+    running.lock().unwrap_or_else(PoisonError::into_inner).insert(pid);
+    let started = Started::of(pid).unwrap_or(Started { pid, at: 0 });
+    let (running, answers) = (Arc::clone(running), Arc::clone(answers));
+    std::thread::Builder::new().name(format!("lb-wait-{pid}")).spawn(move || {
+        // Its number stays its own until it is reaped: it is forgotten before.
+        let ended = waitid(Id::Pid(process(pid)), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT);
+        running.lock().unwrap_or_else(PoisonError::into_inner).remove(&pid);
+        let (success, how) = match (ended, child.wait()) {
+            (Ok(_), Ok(status)) => (status.success() && status.signal().is_none(), status.to_string()),
+            (Err(error), _) => (false, error.to_string()),
+            (_, Err(error)) => (false, error.to_string()),
+        };
+        tell(&answers, &FromSpawner::Ended { pid, success, how });
+    })?;
+    Ok(FromSpawner::Started(started))
+}
+
+fn tell(answers: &Mutex<Channel>, answer: &FromSpawner) {
+    // When lbd is gone, the loop above ends this process.
+    let _ = answers.lock().unwrap_or_else(PoisonError::into_inner).send(answer, &[]);
+}
+
+/// Whether the process is a worker: nothing else is ever retired.
+fn is_worker(pid: u32) -> bool {
+    let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    line.split(|byte| *byte == 0).nth(1) == Some(WORKER.as_bytes())
+}
+
+fn signal(pid: u32, signal: Signal) {
+    // It may have ended by itself; its watcher tells.
+    let _ = kill(process(pid), signal);
+}
+
+fn process(pid: u32) -> Pid {
+    Pid::from_raw(i32::try_from(pid).unwrap_or(i32::MAX))
+}
