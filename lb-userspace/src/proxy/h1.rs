@@ -7,6 +7,8 @@
 //! **Own grammar, not httparse**: that crate does not tell a line that ended by LF from one that ended by CRLF, starts anew
 //! at every read, and wants its headers in an array that borrows the buffer. It is the oracle of the fuzz target instead.
 
+#[cfg(test)]
+mod bench;
 pub mod body;
 mod field;
 mod host;
@@ -15,6 +17,8 @@ pub mod request;
 pub mod response;
 mod scan;
 mod slots;
+#[cfg(test)]
+mod tests;
 pub mod write;
 
 pub use field::Field;

@@ -212,3 +212,6 @@ fn dots(segment: &[u8]) -> Option<Dots> {
         dots => dots,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,12 +7,12 @@ use crate::control::proxy::http::Strictness;
 const MAX_METHOD: usize = 24;
 
 /// Whether `line` begins with a method, as far as it came: what speaks another protocol is refused at its first bytes.
-/// Control bytes are left to the reader of lines, which names them.
+/// Control bytes but tabs are left to the reader of lines, which names them.
 pub(super) fn check_method(line: &[u8]) -> Result<(), Refusal> {
     for (at, byte) in line.iter().enumerate() {
         match byte {
             b' ' if at > 0 => return Ok(()),
-            0..=0x1f | 0x7f => return Ok(()),
+            0..=8 | 10..=0x1f | 0x7f => return Ok(()),
             b'A'..=b'Z' if at < MAX_METHOD => {}
             b'0'..=b'9' | b'-' | b'_' if at > 0 && at < MAX_METHOD => {}
             _ => return Err(Refusal::BadMethod),
