@@ -7,8 +7,6 @@
 //! **Own grammar, not httparse**: that crate does not tell a line that ended by LF from one that ended by CRLF, starts anew
 //! at every read, and wants its headers in an array that borrows the buffer. It is the oracle of the fuzz target instead.
 
-#[cfg(test)]
-mod bench;
 pub mod body;
 mod field;
 mod host;

@@ -35,6 +35,9 @@ pub enum BadPath {
     /// `%2f`, `%5c` or `\`.
     #[error("encoded slash in path")]
     EncodedSlash,
+    /// A dot segment for whoever decodes `%2f`, `%5c` or `%3b` before splitting.
+    #[error("hidden dot segment in path")]
+    HiddenDots,
     /// UTF-8 longer than it need be, as `%c0%af` (RFC 3629 §3).
     #[error("overlong UTF-8 in path")]
     Overlong,
@@ -117,7 +120,7 @@ fn rebuild(path: &[u8], policy: Policy) -> Result<Vec<u8>, BadPath> {
     while let Some(segment) = segments.next() {
         let is_last = segments.peek().is_none();
         match dots(segment) {
-            Some(Dots::Hidden) => return Err(BadPath::EncodedSlash),
+            Some(Dots::Hidden) => return Err(BadPath::HiddenDots),
             Some(Dots::Two) => out.truncate(out.iter().rposition(|byte| *byte == b'/').unwrap_or(0)),
             Some(Dots::One) => {}
             None if segment.is_empty() && policy.merge_slashes => {}
@@ -189,28 +192,27 @@ enum Dots {
     One,
     /// `..`
     Two,
-    /// One of them between encoded slashes: whoever decodes these would leave the path.
+    /// One of them between encoded slashes, or before an encoded `;`: whoever decodes these would leave the path.
     Hidden,
 }
 
 /// Which dot segment a decoded segment is; parameters after `;` do not make it another.
 fn dots(segment: &[u8]) -> Option<Dots> {
-    let plain = |name: &[u8]| match name.split(|byte| *byte == b';').next() {
+    let name = |part: &[u8]| match part.split(|byte| *byte == b';').next() {
         Some(b".") => Some(Dots::One),
         Some(b"..") => Some(Dots::Two),
         _ => None,
     };
+    if let plain @ Some(_) = name(segment) {
+        return plain;
+    }
     let mut rest = segment;
-    while let Some(at) = rest.windows(3).position(|bytes| matches!(bytes, b"%2F" | b"%5C")) {
-        if plain(&rest[..at]).is_some() {
-            return Some(Dots::Hidden);
-        }
+    let mut is_hidden = false;
+    while let Some(at) = rest.windows(3).position(|bytes| matches!(bytes, b"%2F" | b"%5C" | b"%3B")) {
+        is_hidden |= name(&rest[..at]).is_some();
         rest = &rest[at + 3..];
     }
-    match plain(rest) {
-        Some(_) if rest.len() < segment.len() => Some(Dots::Hidden),
-        dots => dots,
-    }
+    (is_hidden || name(rest).is_some()).then_some(Dots::Hidden)
 }
 
 #[cfg(test)]

@@ -137,7 +137,7 @@ fn lengths_that_do_not_fit_are_refused() {
         extension(16, &vector(2, &vector(1, b"x").repeat(33))),
     ];
     for bad in cases {
-        assert_eq!(read(&message(&[bad.clone()])), Err(BadHello::Malformed), "{bad:?}");
+        assert_eq!(read(&message(std::slice::from_ref(&bad))), Err(BadHello::Malformed), "{bad:?}");
     }
     let mut trailing = message(&[]);
     trailing.push(0);

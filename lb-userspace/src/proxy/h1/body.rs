@@ -183,7 +183,13 @@ impl Decoder {
                     let available = (buf.len() - at) as u64;
                     return self.data(at, left.min(available) as usize);
                 }
-                _ => self.byte(buf[at])?,
+                State::Size(..)
+                | State::Extension(..)
+                | State::SizeLf(_)
+                | State::DataCr
+                | State::DataLf
+                | State::Trailer
+                | State::TrailerLf => self.byte(buf[at])?,
             }
             at += 1;
         }
@@ -204,7 +210,15 @@ impl Decoder {
             State::Length(left) => State::Length(left - count),
             State::Data(left) if left == count => State::DataCr,
             State::Data(left) => State::Data(left - count),
-            other => other,
+            State::UntilClose
+            | State::Size(..)
+            | State::Extension(..)
+            | State::SizeLf(_)
+            | State::DataCr
+            | State::DataLf
+            | State::Trailer
+            | State::TrailerLf
+            | State::Done => self.state,
         };
     }
 

@@ -131,10 +131,8 @@ pub(super) fn content_length(value: &[u8]) -> Option<u64> {
 pub(super) fn joined<'a>(fields: impl Iterator<Item = Field<'a>>, name: &str) -> Option<Cow<'a, str>> {
     let known = Known::of(name.as_bytes());
     let mut values = fields
-        .filter(|field| match known {
-            Known::Other => field.known == Known::Other && field.name.eq_ignore_ascii_case(name.as_bytes()),
-            known => field.known == known,
-        })
+        .filter(|field| field.known == known)
+        .filter(|field| known != Known::Other || field.name.eq_ignore_ascii_case(name.as_bytes()))
         .map(|field| String::from_utf8_lossy(field.value));
     let mut all = values.next()?;
     let separator = if known == Known::Cookie { "; " } else { ", " };

@@ -181,7 +181,7 @@ fn status_line(facts: &mut Facts, buf: &[u8], (start, end): (usize, usize)) -> R
         _ => return Err(BadResponse::StatusLine),
     };
     let (status, reason) = match rest {
-        [digits @ ..] if digits.len() == 3 => (digits, end..end),
+        digits if digits.len() == 3 => (digits, end..end),
         [a, b, c, b' ', ..] => (&[*a, *b, *c][..], start + 13..end),
         _ => return Err(BadResponse::StatusLine),
     };

@@ -26,7 +26,8 @@ fn client_of(peer: &str, list: &[(&str, &str)], identity: &Identity) -> String {
 #[test]
 fn h7_the_client_is_the_rightmost_untrusted() {
     let xff = "X-Forwarded-For";
-    let cases: [(&str, &str, &[(&str, &str)], &str); 17] = [
+    type Case<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], &'a str);
+    let cases: [Case<'_>; 17] = [
         ("no proxy", "9.9.9.9", &[], "9.9.9.9"),
         ("an untrusted peer is not believed", "9.9.9.9", &[(xff, "1.1.1.1")], "9.9.9.9"),
         ("mapped peer", "::ffff:9.9.9.9", &[], "9.9.9.9"),

@@ -112,6 +112,7 @@ impl Refusal {
             Self::BadPath(BadPath::Escape) => "bad-escape",
             Self::BadPath(BadPath::Nul) => "nul-in-path",
             Self::BadPath(BadPath::EncodedSlash) => "encoded-slash",
+            Self::BadPath(BadPath::HiddenDots) => "hidden-dots",
             Self::BadPath(BadPath::Overlong) => "overlong-utf8",
             Self::BadVersion => "bad-version",
             Self::UnsupportedVersion => "unsupported-version",
