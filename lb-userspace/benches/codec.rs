@@ -1,17 +1,19 @@
-//! What the codec costs: `cargo xtask bench codec`. Ignored as a test, since only an optimised build tells something.
+//! What the HTTP/1.1 codec costs: `cargo xtask bench codec`.
 #![expect(clippy::print_stdout, reason = "what it prints is its result")]
 
 use std::{hint::black_box, net::IpAddr, time::Instant};
 
-use super::{
-    Framing, Slots,
-    body::Decoder,
-    request, response,
-    write::{RequestEdit, ResponseEdit, request_head, response_head},
-};
-use crate::{
+use lb::{
     control::proxy::http::{Identity, Strictness},
-    proxy::identity::{self, Sender},
+    proxy::{
+        h1::{
+            Framing, Slots,
+            body::Decoder,
+            request, response,
+            write::{RequestEdit, ResponseEdit, request_head, response_head},
+        },
+        identity::{self, Sender},
+    },
 };
 
 /// Ten fields, as a browser sends them.
@@ -51,17 +53,15 @@ fn measure(name: &str, mut call: impl FnMut()) {
     println!("{name:<40} {best:>8.1} ns");
 }
 
-#[test]
-#[ignore = "measures; `cargo xtask bench codec` runs it"]
-fn figures() {
+fn main() {
     let strictness = Strictness::default();
     let (mut slots, mut out) = (Slots::new(), Vec::with_capacity(4096));
     println!("request of 10 fields, {} bytes; response of 8 fields, {} bytes", REQUEST.len(), RESPONSE.len());
     measure("parse request", || {
-        let head = request::parse(black_box(REQUEST), &strictness, &mut slots).unwrap().unwrap();
+        let head = request::parse(black_box(REQUEST), &strictness, &mut slots).expect("valid").expect("complete");
         black_box(head.path());
     });
-    let head = request::view(REQUEST, &slots).unwrap();
+    let head = request::view(REQUEST, &slots).expect("it was parsed");
     let peer = IpAddr::from([192, 0, 2, 77]);
     let sender = Sender { peer, tls: true, authority: head.authority(), version: "1.1", random: [7; 24] };
     let told = Identity::default();
@@ -81,9 +81,9 @@ fn figures() {
     let mut slots = Slots::new();
     measure("parse response", || {
         let head = response::parse(black_box(RESPONSE), response::Asked::default(), &strictness, &mut slots);
-        black_box(head.unwrap().unwrap().status());
+        black_box(head.expect("valid").expect("complete").status());
     });
-    let head = response::view(RESPONSE, &slots).unwrap();
+    let head = response::view(RESPONSE, &slots).expect("it was parsed");
     let edit = ResponseEdit { framing: Framing::Length(1024), ..ResponseEdit::default() };
     measure("write response", || {
         out.clear();
@@ -95,7 +95,7 @@ fn figures() {
         let mut decoder = Decoder::new(Framing::Chunked, 0, &[]);
         let mut at = 0;
         while !decoder.is_done() {
-            at += decoder.decode(black_box(&chunks[at..])).unwrap().consumed;
+            at += decoder.decode(black_box(&chunks[at..])).expect("well-formed").consumed;
         }
     });
 }

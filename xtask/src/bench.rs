@@ -11,11 +11,14 @@ use crate::{run, setup};
 pub(crate) enum What {
     /// Nanoseconds per packet of the XDP programs, and packets per second through veth. ARGS as `--json` are passed on.
     Datapath(crate::Rest),
+    /// Nanoseconds per head of the HTTP/1.1 codec.
+    Codec,
 }
 
 pub(crate) fn run(what: &What) -> Result<()> {
     match what {
         What::Datapath(rest) => datapath(&rest.args),
+        What::Codec => codec(),
     }
 }
 
@@ -25,4 +28,9 @@ fn datapath(args: &[OsString]) -> Result<()> {
     run::require_root("measuring the data path", "bench datapath")?;
     run::run(run::cargo().args(["build", "--locked", "--release", "-p", "lb-tests", "--bin", "bench-datapath"]))?;
     run::run(run::built("release", "bench-datapath").args(args))
+}
+
+fn codec() -> Result<()> {
+    setup::for_build()?;
+    run::run(run::cargo().args(["bench", "--locked", "-p", "lb-userspace", "--bench", "codec"]))
 }

@@ -17,6 +17,10 @@ pub(super) fn check(path: &str, text: &str) -> Vec<Finding> {
     if path == "Cargo.toml" {
         return Vec::new();
     }
+    // A workspace of its own, with no crate of ours: it compiles their files.
+    if path == "fuzz/Cargo.toml" {
+        return Vec::new();
+    }
     let Some((_, allowed)) = OURS.iter().find(|(known, _)| *known == name) else {
         return vec![Finding::new(path, 0, format!("crate {name:?}: say in xtask/src/tidy/manifests.rs what it uses"))];
     };

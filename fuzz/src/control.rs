@@ -1,0 +1,4 @@
+//! The contract between daemon and worker.
+
+pub mod plan;
+pub mod proxy;
