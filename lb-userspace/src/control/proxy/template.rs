@@ -158,8 +158,10 @@ macros! {
     Rule = "rule", Log;
 }
 
-/// Words with an argument.
-const PREFIXES: &[(&str, fn(String) -> Macro, Place)] = &[
+/// A word with an argument: what it makes of it, and where it may stand.
+type Prefix = (&'static str, fn(String) -> Macro, Place);
+
+const PREFIXES: &[Prefix] = &[
     ("header", |name| Macro::Header(name.to_ascii_lowercase()), Place::Request),
     ("cookie", Macro::Cookie, Place::Request),
     ("parameter", Macro::Parameter, Place::Request),

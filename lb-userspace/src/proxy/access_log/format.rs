@@ -129,7 +129,13 @@ fn write_text(what: &Macro, entry: &Entry<'_>, time: &TimeText, out: &mut Vec<u8
             out.extend_from_slice(b" HTTP/");
             escape::text(entry.facts.version(), out);
         }
-        other => write_ours(&other, what, entry, time, out),
+        ours @ (Value::Plain(_)
+        | Value::Number(_)
+        | Value::Milliseconds(_)
+        | Value::Address(_)
+        | Value::Time
+        | Value::Id(_)
+        | Value::Letters(_)) => write_ours(&ours, what, entry, time, out),
     }
 }
 

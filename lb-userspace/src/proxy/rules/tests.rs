@@ -2,7 +2,6 @@
 
 mod actions;
 mod explained;
-mod speed;
 mod unsafe_texts;
 
 use super::*;
