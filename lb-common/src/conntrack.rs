@@ -178,7 +178,15 @@ pub fn on_syn(
             State::TimeWait => None,
             State::FinWait if translated => Some((state, fins)),
             State::FinWait | State::Closed => (!silent).then_some((State::Closed, 0)),
-            _ => Some((state, fins)),
+            State::Free
+            | State::Claimed
+            | State::SynSent
+            | State::SynReceived
+            | State::Established
+            | State::UdpNew
+            | State::Udp
+            | State::Affinity
+            | State::Fragment => Some((state, fins)),
         },
         Direction::FromNode | Direction::FromClient => Some((state, fins)),
     }

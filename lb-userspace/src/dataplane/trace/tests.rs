@@ -1,3 +1,5 @@
+//! What `trace` says of a verdict.
+
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use lb_common::{

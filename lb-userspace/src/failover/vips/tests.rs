@@ -1,3 +1,5 @@
+//! Which addresses are added, removed and announced, step by step.
+
 use super::*;
 
 const MAC: Mac = [2, 0, 0, 0, 0, 1];

@@ -1,3 +1,5 @@
+//! Echo requests and answers, byte by byte.
+
 use super::*;
 
 const TOKEN: Token = *b"0123456789abcdef";

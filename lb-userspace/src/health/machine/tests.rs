@@ -1,3 +1,5 @@
+//! Every state of a check against every event.
+
 use super::*;
 use crate::health::Kind;
 

@@ -1,3 +1,5 @@
+//! Which answers belong to which pings.
+
 use super::*;
 
 const NODE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 11));

@@ -1,3 +1,5 @@
+//! When checks start, and how many at a time.
+
 use std::collections::HashMap;
 
 use super::*;

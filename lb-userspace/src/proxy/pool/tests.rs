@@ -1,3 +1,5 @@
+//! Pools in virtual time: requests, nodes and what becomes of them.
+
 use std::{
     borrow::Cow,
     collections::BTreeMap,

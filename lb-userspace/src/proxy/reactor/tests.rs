@@ -1,3 +1,5 @@
+//! Tasks, sockets and deadlines on a real event loop.
+
 use std::{
     future::poll_fn,
     io::{IoSlice, Read, Write},

@@ -1,3 +1,5 @@
+//! The engine over loopback.
+
 use std::{
     io::{Read, Write},
     net::{TcpListener, TcpStream},

@@ -1,3 +1,5 @@
+//! What the probes of a DSR node's answers say.
+
 use super::{
     super::tests::{N1, N2, OUR_MAC, VIP, around, ip, mac_of, route, routes, server},
     *,

@@ -1,3 +1,5 @@
+//! The frames of the probes, byte by byte.
+
 use lb_common::conntrack::tcp_flag::ACK;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! What is found about interfaces, and said.
+
 use super::*;
 use crate::control::view::Severity;
 

@@ -1,3 +1,5 @@
+//! What is found about nodes, and said.
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{

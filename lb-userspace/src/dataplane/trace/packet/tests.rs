@@ -1,3 +1,5 @@
+//! The packets that `trace` asks about.
+
 use lb_common::{
     conntrack::tcp_flag::{ACK, SYN},
     flow::{FAMILY_V4, FAMILY_V6},
