@@ -15,7 +15,12 @@ pub fn sort(read: &[CertificateDer<'static>], first: usize) -> Result<Vec<Certif
     let mut sorted = vec![first];
     while let Some(&last) = sorted.last() {
         let issuer = parsed[last].issuer().as_raw();
-        let Some(at) = left.iter().position(|index| parsed[*index].subject().as_raw() == issuer) else { break };
+        // Names alone do not tell: a certificate that signs itself has no other issuer, and authorities share names.
+        let signs = |index: &usize| {
+            parsed[*index].subject().as_raw() == issuer
+                && parsed[last].verify_signature(Some(parsed[*index].public_key())).is_ok()
+        };
+        let Some(at) = left.iter().position(signs) else { break };
         let next = left.remove(at);
         // The same certificate twice, as some bundles have it, is sent once.
         left.retain(|index| read[*index] != read[next]);

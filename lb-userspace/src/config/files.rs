@@ -1,10 +1,13 @@
 //! The files that a configuration names, such as certificates: read when it is taken into force, because the worker may
 //! open none. A file that cannot be read is a mistake at the place where it is named.
 
+mod certificates;
+
 use std::{
     collections::BTreeMap,
     fs::File,
     io::{self, Read},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
@@ -23,9 +26,17 @@ const SYSTEM_STORES: [&str; 3] = [
 /// Contents of the files, by path.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Files {
-    contents: BTreeMap<PathBuf, Vec<u8>>,
+    contents: BTreeMap<PathBuf, Content>,
     /// PEM: the system's store of authorities; empty when no pool needs it.
     pub system_store: String,
+}
+
+/// What was read of a file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Content {
+    bytes: Vec<u8>,
+    /// Permission bits.
+    mode: u32,
 }
 
 impl Files {
@@ -44,7 +55,7 @@ impl Files {
         }
         if needs_system_store(config) {
             match SYSTEM_STORES.iter().find_map(|path| read(Path::new(path), true).ok()) {
-                Some(content) => files.system_store = String::from_utf8_lossy(&content).into_owned(),
+                Some(content) => files.system_store = String::from_utf8_lossy(&content.bytes).into_owned(),
                 None => errors.push(ConfigError {
                     message: "there is no store of authorities to verify nodes' certificates by".to_owned(),
                     place: None,
@@ -60,13 +71,18 @@ impl Files {
     /// The content of a file; empty for one that was not named.
     #[must_use]
     pub fn bytes(&self, file: &FileRef) -> &[u8] {
-        self.contents.get(&file.path).map_or(&[], Vec::as_slice)
+        self.contents.get(&file.path).map_or(&[], |content| content.bytes.as_slice())
     }
 
     /// The same as text.
     #[must_use]
     pub fn text(&self, file: &FileRef) -> String {
         String::from_utf8_lossy(self.bytes(file)).into_owned()
+    }
+
+    /// Permission bits; 0 for a file that was not named.
+    fn mode(&self, file: &FileRef) -> u32 {
+        self.contents.get(&file.path).map_or(0, |content| content.mode)
     }
 }
 
@@ -93,16 +109,18 @@ fn needs_system_store(config: &Config) -> bool {
     pools.any(|pool| pool.ca.is_none() && pool.settings.tls.as_ref().is_some_and(|tls| tls.verify))
 }
 
-fn read(path: &Path, is_text: bool) -> io::Result<Vec<u8>> {
-    let mut content = Vec::new();
-    File::open(path)?.take(MAX_FILE_BYTES + 1).read_to_end(&mut content)?;
-    if content.len() as u64 > MAX_FILE_BYTES {
+fn read(path: &Path, is_text: bool) -> io::Result<Content> {
+    let file = File::open(path)?;
+    let mode = file.metadata()?.permissions().mode() & 0o7777;
+    let mut bytes = Vec::new();
+    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_FILE_BYTES {
         return Err(io::Error::other(format!("larger than {MAX_FILE_BYTES} bytes")));
     }
-    if is_text && std::str::from_utf8(&content).is_err() {
+    if is_text && std::str::from_utf8(&bytes).is_err() {
         return Err(io::Error::other("not text: PEM is needed"));
     }
-    Ok(content)
+    Ok(Content { bytes, mode })
 }
 
 fn unreadable(file: &FileRef, error: &io::Error) -> ConfigError {

@@ -3,6 +3,7 @@
 //! Private keys are written with mode 0600 and never printed; no file is written over without `--force`.
 
 mod files;
+mod list;
 mod make;
 
 use std::{
@@ -43,6 +44,7 @@ pub(super) fn execute(verb: &Cert, output: &Output) -> Result<(), Failure> {
             Ok(())
         }
         Cert::Import { key, out, answers, force } => import(key, out, answers, *force, output),
+        Cert::Ls { file } => list::run(file, now(), output),
         Cert::Show { file, key } => show(file, key.as_deref(), output),
     }
 }

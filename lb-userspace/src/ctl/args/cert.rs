@@ -58,6 +58,13 @@ pub enum Cert {
         #[arg(long)]
         force: bool,
     },
+    /// The certificates of a configuration, and when they end
+    #[command(before_help = "Examples:\n  lbctl cert ls\n  lbctl cert ls ./new.toml -o wide\n")]
+    Ls {
+        /// The configuration file
+        #[arg(env = "LB_CONFIG", default_value = "/etc/lb/lb.toml", value_name = "FILE")]
+        file: PathBuf,
+    },
     /// What is in a file: names, authority, validity
     #[command(
         before_help = "Examples:\n  lbctl cert show site.pem\n  lbctl cert show site.pem --key site.key      does the key fit?\n"

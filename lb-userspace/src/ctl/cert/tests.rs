@@ -41,9 +41,7 @@ fn mode(directory: &TempDir, file: &str) -> u32 {
 #[test]
 fn keys_of_every_kind_are_made_and_kept_from_others() {
     let directory = tempfile::tempdir().unwrap();
-    for (kind, said) in
-        [("ecdsa-p256", "prime256v1"), ("ecdsa-p384", "secp384r1"), ("rsa-2048", "2048 bit")]
-    {
+    for (kind, said) in [("ecdsa-p256", "prime256v1"), ("ecdsa-p384", "secp384r1"), ("rsa-2048", "2048 bit")] {
         run(&directory, &format!("new-key @{kind}.key --type {kind}")).unwrap();
         assert_eq!(mode(&directory, &format!("{kind}.key")), 0o600);
         let text = openssl(&directory, &format!("pkey -noout -text -in {kind}.key"));
@@ -140,4 +138,17 @@ fn keys_that_others_can_read_and_encrypted_ones_are_refused() {
     let error = run(&directory, "csr --key @e --out @r --name a.test").unwrap_err();
     assert!(error.to_string().contains("encrypted"), "{error}");
     assert!(!directory.path().join("r").exists());
+}
+
+#[test]
+fn the_certificates_of_a_configuration_are_listed_and_checked() {
+    let directory = tempfile::tempdir().unwrap();
+    run(&directory, "self-signed --key @k --out @c --name a.test").unwrap();
+    let path = |name: &str| directory.path().join(name).display().to_string();
+    let text = format!("version = 1\n[certificate.a]\nchain = \"{}\"\nkey = \"{}\"\n", path("c"), path("k"));
+    fs::write(path("lb.toml"), text).unwrap();
+    run(&directory, "ls @lb.toml").unwrap();
+    run(&directory, "new-key @k --force").unwrap();
+    let error = run(&directory, "ls @lb.toml").unwrap_err();
+    assert!(matches!(&error, Failure::ConfigInvalid(report) if report.contains("does not belong")), "{error}");
 }
