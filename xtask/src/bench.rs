@@ -13,12 +13,15 @@ pub(crate) enum What {
     Datapath(crate::Rest),
     /// Nanoseconds per head of the HTTP/1.1 codec.
     Codec,
+    /// Requests per CPU-second of the L7 proxy beside Debian's haproxy and nginx. ARGS as `--json`, `--only CASE`, `--quick`.
+    L7(crate::Rest),
 }
 
 pub(crate) fn run(what: &What) -> Result<()> {
     match what {
         What::Datapath(rest) => datapath(&rest.args),
         What::Codec => codec(),
+        What::L7(rest) => l7(&rest.args),
     }
 }
 
@@ -33,4 +36,9 @@ fn datapath(args: &[OsString]) -> Result<()> {
 fn codec() -> Result<()> {
     setup::for_build()?;
     run::run(run::cargo().args(["bench", "--locked", "-p", "lb-userspace", "--bench", "codec"]))
+fn l7(args: &[OsString]) -> Result<()> {
+    setup::for_build()?;
+    setup::for_bench_l7()?;
+    run::run_aside(run::cargo().args(["build", "--locked", "--release", "-p", "lb-tests", "--bin", "bench-l7"]))?;
+    run::run(run::built("release", "bench-l7").args(args))
 }

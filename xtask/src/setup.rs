@@ -38,6 +38,11 @@ pub(crate) fn for_tests() -> Result<()> {
     mount_bpffs()
 }
 
+/// The peers and load generators of `bench l7`. Their packages start services where systemd runs; the benchmark needs none.
+pub(crate) fn for_bench_l7() -> Result<()> {
+    apt::provide(&need::BENCH_L7)
+}
+
 /// The emulator that boots another kernel.
 pub(crate) fn for_verify() -> Result<()> {
     apt::provide(&need::VERIFY)

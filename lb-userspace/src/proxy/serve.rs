@@ -11,6 +11,7 @@ use crate::control::proxy::Service;
 mod answer;
 mod client;
 mod facts;
+mod greeting;
 mod http1;
 mod request;
 mod scratch;
@@ -32,16 +33,22 @@ pub(crate) struct Ends {
 
 /// Serves a connection of the virtual server at place `id`, to its end.
 pub(crate) async fn connection(worker: Rc<Worker>, id: usize, socket: Socket, client: SocketAddr, local: SocketAddr) {
-    let connected = worker.connected();
+    let _connected = worker.connected();
     let Some(server) = worker.plan().server(id).cloned() else { return };
-    let stream = Stream::Plain(socket);
     let ends = Ends { client, local, tls: None };
+    let is_simple = server.settings.proxy_protocol.is_none() && server.settings.tls.is_none();
+    let begun = if is_simple {
+        Some((Stream::Plain(socket), ends, None))
+    } else {
+        // Boxed: what greeting takes is not kept for the connection's life.
+        Box::pin(greeting::begin(&worker, &server, socket, ends)).await
+    };
+    let Some((stream, ends, early)) = begun else { return };
     match &server.settings.service {
-        Service::Stream(_) => Box::pin(tcp::serve(&worker, &server, stream, ends)).await,
+        Service::Stream(_) => Box::pin(tcp::serve(&worker, &server, stream, ends, early)).await,
         Service::Http(_) => {
             drop(server);
-            http1::serve(&worker, id, stream, ends).await;
+            http1::serve(&worker, id, stream, ends, early).await;
         }
     }
-    drop(connected);
 }

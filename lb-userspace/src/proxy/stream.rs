@@ -5,13 +5,15 @@ use std::{
     task::{Context, Poll},
 };
 
-use super::reactor::Socket;
+use super::{reactor::Socket, tls::TlsStream};
 
 /// A connection's bytes, both ways.
 #[derive(Debug)]
 pub enum Stream {
     /// As they are on the wire.
     Plain(Socket),
+    /// Within TLS.
+    Tls(Box<TlsStream>),
 }
 
 impl Stream {
@@ -22,6 +24,7 @@ impl Stream {
     pub fn poll_readable(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Plain(socket) => socket.poll_readable(context),
+            Self::Tls(stream) => stream.poll_readable(context),
         }
     }
 
@@ -32,6 +35,7 @@ impl Stream {
     pub fn poll_read(&mut self, context: &mut Context<'_>, room: &mut [u8]) -> Poll<io::Result<usize>> {
         match self {
             Self::Plain(socket) => socket.poll_read(context, room),
+            Self::Tls(stream) => stream.poll_read(context, room),
         }
     }
 
@@ -46,6 +50,7 @@ impl Stream {
     ) -> Poll<io::Result<usize>> {
         match self {
             Self::Plain(socket) => socket.poll_write_vectored(context, slices),
+            Self::Tls(stream) => stream.poll_write_vectored(context, slices),
         }
     }
 
@@ -53,9 +58,10 @@ impl Stream {
     ///
     /// # Errors
     /// The socket's.
-    pub fn poll_flush(&mut self, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Plain(_) => Poll::Ready(Ok(())),
+            Self::Tls(stream) => stream.poll_flush(context),
         }
     }
 
@@ -63,9 +69,10 @@ impl Stream {
     ///
     /// # Errors
     /// The socket's.
-    pub fn poll_end(&mut self, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub fn poll_end(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Plain(socket) => Poll::Ready(socket.end()),
+            Self::Tls(stream) => stream.poll_end(context),
         }
     }
 
@@ -74,6 +81,7 @@ impl Stream {
     pub fn socket(&self) -> &Socket {
         match self {
             Self::Plain(socket) => socket,
+            Self::Tls(stream) => stream.socket(),
         }
     }
 
@@ -82,6 +90,16 @@ impl Stream {
     pub fn plain(&self) -> Option<&Socket> {
         match self {
             Self::Plain(socket) => Some(socket),
+            Self::Tls(_) => None,
+        }
+    }
+
+    /// Whether nothing came that nobody asked for, and nothing waits to be sent.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        match self {
+            Self::Plain(socket) => socket.is_quiet(),
+            Self::Tls(stream) => !stream.holds_bytes() && stream.socket().is_quiet(),
         }
     }
 }

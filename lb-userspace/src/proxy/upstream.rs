@@ -3,13 +3,22 @@
 //! Knows nothing of how the client speaks: requests come as a [`client::Client`], HTTP/1.1's and HTTP/2's alike. Must never
 //! send a request that may have been executed a second time unless that changes nothing. Called by `serve`.
 
-use std::{io, time::Duration};
+use std::{
+    future::poll_fn,
+    io::{self, IoSlice},
+    net::SocketAddr,
+    time::Duration,
+};
+
+use crate::control::proxy::pool::ProxyVersion;
 
 use super::{
     facts::Facts,
     pool::{Lease, NoNode, NodeSet, PoolId},
+    proxy_protocol,
     reactor::{self, Deadline, Socket},
     stream::Stream,
+    tls::{self, HandshakeError},
     worker::{
         plan::Compiled,
         thread::{Worker, now},
@@ -51,18 +60,38 @@ pub(crate) enum ConnectError {
     /// Refused, unreachable, no socket to be had.
     #[error(transparent)]
     Failed(#[from] io::Error),
+    /// TLS did not come to stand: the node's certificate does not fit, for example.
+    #[error("TLS: {0}")]
+    Tls(HandshakeError),
+    /// The pool's TLS could not be built.
+    #[error("TLS is not set up")]
+    NoTls,
     /// Nothing came back within the pool's `connect` timeout.
     #[error("no answer in time")]
     TimedOut,
+}
+
+/// Whom a connection to a node is for, as the node is told by the PROXY protocol; and the name that TLS asks for where the
+/// pool names none.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OnBehalf<'a> {
+    pub(crate) client: SocketAddr,
+    pub(crate) local: SocketAddr,
+    pub(crate) host: &'a str,
 }
 
 /// A new connection to the lease's node. The pool is told how it went.
 ///
 /// # Errors
 /// When the node could not be reached in the pool's time.
-pub(crate) async fn connect(lease: &Lease, deadline: &Deadline) -> Result<Stream, ConnectError> {
+pub(crate) async fn connect(
+    plan: &Compiled,
+    lease: &Lease,
+    behalf: OnBehalf<'_>,
+    deadline: &Deadline,
+) -> Result<Stream, ConnectError> {
     let begin = now();
-    let connected = attempt(lease, deadline).await;
+    let connected = attempt(plan, lease, behalf, deadline).await;
     match &connected {
         Ok(_) => lease.connected(),
         Err(_) => lease.connect_failed(now().saturating_sub(begin), now()),
@@ -70,11 +99,45 @@ pub(crate) async fn connect(lease: &Lease, deadline: &Deadline) -> Result<Stream
     connected
 }
 
-async fn attempt(lease: &Lease, deadline: &Deadline) -> Result<Stream, ConnectError> {
+async fn attempt(
+    plan: &Compiled,
+    lease: &Lease,
+    behalf: OnBehalf<'_>,
+    deadline: &Deadline,
+) -> Result<Stream, ConnectError> {
+    let settings = lease.pool().settings();
     let socket = Socket::connect(lease.address(), None)?;
-    let until = after(lease.pool().settings().timeouts.connect);
+    let until = after(settings.timeouts.connect);
     deadline.within(until, socket.connected()).await.map_err(|_| ConnectError::TimedOut)??;
-    Ok(Stream::Plain(socket))
+    if let Some(version) = settings.proxy_protocol {
+        let mut header = Vec::new();
+        match version {
+            ProxyVersion::V1 => proxy_protocol::write_v1(&mut header, behalf.client, behalf.local),
+            ProxyVersion::V2 => {
+                proxy_protocol::write_v2(
+                    &mut header,
+                    Some((behalf.client, behalf.local)),
+                    &proxy_protocol::Facts::default(),
+                );
+            }
+        }
+        // A new connection takes so few bytes at once.
+        let count = poll_fn(|context| socket.poll_write_vectored(context, &[IoSlice::new(&header)])).await?;
+        if count < header.len() {
+            return Err(ConnectError::Failed(io::ErrorKind::WriteZero.into()));
+        }
+    }
+    let Some(setup) = plan.node_tls(lease.node().id().pool()) else {
+        // A pool with TLS never falls back to plain (THREATS T10).
+        return if settings.tls.is_none() { Ok(Stream::Plain(socket)) } else { Err(ConnectError::NoTls) };
+    };
+    let address = lease.address();
+    let own = if behalf.host.is_empty() { address.ip().to_string() } else { behalf.host.to_owned() };
+    match tls::connect(socket, setup, address, &own, deadline, until).await {
+        Ok(stream) => Ok(Stream::Tls(Box::new(stream))),
+        Err(HandshakeError::Timeout) => Err(ConnectError::TimedOut),
+        Err(error) => Err(ConnectError::Tls(error)),
+    }
 }
 
 /// Milliseconds of the reactor's clock after `wait`; never, for zero.

@@ -8,7 +8,7 @@ use std::{
     io,
     net::{SocketAddr, TcpListener},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     thread::JoinHandle,
@@ -21,11 +21,13 @@ use crate::{control::proxy::ProxyPlan, proxy::pool};
 
 mod accept;
 pub(crate) mod plan;
+pub(crate) mod prepared;
 pub(crate) mod thread;
 
 #[cfg(test)]
 mod tests;
 
+use prepared::Preparer;
 use thread::Command;
 
 /// Listening sockets of one address of a virtual server.
@@ -48,6 +50,7 @@ pub struct Engine;
 pub struct Handle {
     threads: Vec<Thread>,
     pools: Arc<pool::Shared>,
+    preparer: Mutex<Preparer>,
 }
 
 #[derive(Debug)]
@@ -96,7 +99,7 @@ impl Engine {
                 .spawn(move || thread::main(index, threads, own_pools, own, receiver))?;
             started.push(Thread { commands, shared, join: Some(join) });
         }
-        let handle = Handle { threads: started, pools };
+        let handle = Handle { threads: started, pools, preparer: Mutex::new(Preparer::new()?) };
         handle.swap(plan, listeners);
         Ok(handle)
     }
@@ -116,8 +119,11 @@ impl Handle {
                 });
             }
         }
+        // Held until all threads are told: plans reach each of them in the order of the calls.
+        let mut preparer = self.preparer.lock().unwrap_or_else(PoisonError::into_inner);
+        let prepared = Arc::new(preparer.prepare(plan));
         for (thread, share) in self.threads.iter().zip(shares) {
-            thread.send(Command::Swap(Arc::clone(&plan), share));
+            thread.send(Command::Swap(Arc::clone(&prepared), share));
         }
     }
 

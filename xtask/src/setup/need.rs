@@ -54,6 +54,17 @@ pub(super) const LINKER: [Need; 6] = [
     file("/usr/include/zstd.h", "libzstd-dev", "bpf-linker links it"),
 ];
 
+/// For `bench l7`.
+pub(super) const BENCH_L7: [Need; 7] = [
+    program("haproxy", "haproxy", "a proxy to compare with"),
+    program("nginx", "nginx", "a proxy to compare with, and the nodes"),
+    file("/usr/lib/nginx/modules/ngx_stream_module.so", "libnginx-mod-stream", "nginx for generic TCP"),
+    program("wrk", "wrk", "makes HTTP/1.1 load"),
+    program("h2load", "nghttp2-client", "makes HTTP/2 load"),
+    program("openssl", "openssl", "makes the certificate"),
+    program("taskset", "util-linux", "pins proxies and load to cores"),
+];
+
 /// For the tests and the demonstration.
 pub(super) const TEST: [Need; 10] = [
     program("ip", "iproute2", "network namespaces, interfaces, addresses"),

@@ -20,9 +20,9 @@ const LINGER_BYTES: usize = 64 * 1024;
 const LINGER_MS: u64 = 5000;
 
 /// Serves a connection to its end.
-pub(super) async fn serve(worker: &Rc<Worker>, id: usize, mut stream: Stream, ends: Ends) {
+pub(super) async fn serve(worker: &Rc<Worker>, id: usize, mut stream: Stream, ends: Ends, early: Option<Buffer>) {
     let deadline = Deadline::new();
-    let mut rest = None;
+    let mut rest = early;
     let mut is_first = true;
     loop {
         let buffer = match rest.take() {

@@ -174,6 +174,7 @@ async fn pass_on(
                 server,
                 http,
                 facts: &facts,
+                peer: ends.client,
                 pool,
                 edit,
                 transaction_at: after(server.settings.timeouts.transaction),

@@ -11,6 +11,7 @@ use super::{
     tunnel::{End, Tunnel},
 };
 use crate::proxy::{
+    buffer::Buffer,
     facts::{Facts, TlsFacts},
     pool::{
         Lease, NodeSet,
@@ -18,7 +19,7 @@ use crate::proxy::{
     },
     reactor::Deadline,
     stream::Stream,
-    upstream,
+    upstream::{self, OnBehalf},
     worker::{
         plan::VirtualServer,
         thread::{Worker, now},
@@ -68,7 +69,13 @@ impl Facts for Ends {
 }
 
 /// Serves a connection to its end.
-pub(super) async fn serve(worker: &Rc<Worker>, server: &VirtualServer, mut client: Stream, ends: Ends) {
+pub(super) async fn serve(
+    worker: &Rc<Worker>,
+    server: &VirtualServer,
+    mut client: Stream,
+    ends: Ends,
+    early: Option<Buffer>,
+) {
     let deadline = Deadline::new();
     let Some((lease, mut node)) = connect(worker, server, &ends, &deadline).await else {
         // The client is to see that it was not served, not an empty answer.
@@ -76,7 +83,7 @@ pub(super) async fn serve(worker: &Rc<Worker>, server: &VirtualServer, mut clien
         return;
     };
     let idle = u64::try_from(server.settings.timeouts.idle.as_millis()).unwrap_or(u64::MAX);
-    let mut tunnel = Tunnel::new(None, None);
+    let mut tunnel = Tunnel::new(early, None);
     let begin = now();
     match tunnel.run(&mut client, &mut node, &deadline, idle).await {
         End::Complete | End::Idle => {}
@@ -105,7 +112,8 @@ async fn connect(
     let mut tried = NodeSet::default();
     for attempts in 1.. {
         let lease = upstream::choose(worker, &plan, pool, facts, &tried, deadline).await.ok()?;
-        match upstream::connect(&lease, deadline).await {
+        let behalf = OnBehalf { client: facts.client, local: facts.local, host: "" };
+        match upstream::connect(&plan, &lease, behalf, deadline).await {
             Ok(stream) => return Some((lease, stream)),
             Err(error) => {
                 tracing::debug!(pool = lease.pool().name(), node = lease.node().name(), %error, "no connection");

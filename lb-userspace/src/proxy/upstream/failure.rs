@@ -20,6 +20,9 @@ pub(crate) enum Failure {
     /// Connecting failed.
     #[error("cannot connect: {0}")]
     Connect(io::Error),
+    /// TLS with the node did not come to stand.
+    #[error("TLS with the node: {0}")]
+    Tls(&'static str),
     /// Connecting took too long.
     #[error("connecting took too long")]
     ConnectTimeout,
@@ -89,6 +92,7 @@ impl Failure {
             }
             Self::Connect(error) if is_ours(error) => (503, "proxy_internal_error", Fault::Proxy),
             Self::Connect(_) => (502, "destination_ip_unroutable", Fault::Node),
+            Self::Tls(_) => (502, "tls_protocol_error", Fault::Node),
             Self::ConnectTimeout => (504, "connection_timeout", Fault::Node),
             Self::Closed => (502, "connection_terminated", Fault::Node),
             Self::BadResponse(BadResponse::HeadTooLarge | BadResponse::TooManyFields) => {
@@ -127,7 +131,7 @@ impl Failure {
     /// What it is to the decision whether to try again; `None`: nothing that another attempt could mend.
     pub(super) fn retried(&self, reused: bool) -> Option<retry::Failure> {
         match self {
-            Self::Connect(_) | Self::ConnectTimeout => Some(retry::Failure::Connect),
+            Self::Connect(_) | Self::Tls(_) | Self::ConnectTimeout => Some(retry::Failure::Connect),
             Self::Closed | Self::NodeStalled if reused => Some(retry::Failure::KeptClosed),
             Self::Closed | Self::NodeStalled => Some(retry::Failure::EarlyClose),
             Self::BadResponse(_) | Self::Interim => Some(retry::Failure::BadResponse),

@@ -1,9 +1,9 @@
 //! A request to a node and its response back: attempts, until one answers or no other may follow.
 
-use std::{future::poll_fn, io, rc::Rc, time::Duration};
+use std::{future::poll_fn, io, net::SocketAddr, rc::Rc, time::Duration};
 
 use super::{
-    ConnectError, choose,
+    ConnectError, OnBehalf, choose,
     client::Client,
     connect,
     exchange::{Cut, Exchange, Times},
@@ -39,6 +39,8 @@ pub(crate) struct Request<'a> {
     pub(crate) server: &'a VirtualServer,
     pub(crate) http: &'a Http,
     pub(crate) facts: &'a dyn Facts,
+    /// The client's end of its connection.
+    pub(crate) peer: SocketAddr,
     pub(crate) pool: PoolId,
     /// How the request's head is changed; framing, upgrade and host are added.
     pub(crate) edit: RequestEdit<'a>,
@@ -204,10 +206,13 @@ async fn connection(request: &Request<'_>, lease: &Lease, fresh: bool) -> Result
     if !fresh && let Some(stream) = request.plan.idle(lease.node().id()).take(lease.address()) {
         return Ok((stream, true));
     }
-    match connect(lease, request.deadline).await {
+    let behalf = OnBehalf { client: request.peer, local: request.facts.local(), host: request.facts.host() };
+    match connect(request.plan, lease, behalf, request.deadline).await {
         Ok(stream) => Ok((stream, false)),
         Err(ConnectError::Failed(error)) => Err(Failure::Connect(error)),
         Err(ConnectError::TimedOut) => Err(Failure::ConnectTimeout),
+        Err(ConnectError::Tls(error)) => Err(Failure::Tls(error.reason())),
+        Err(ConnectError::NoTls) => Err(Failure::Tls("not set up")),
     }
 }
 

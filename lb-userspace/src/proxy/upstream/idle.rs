@@ -29,7 +29,7 @@ impl Idle {
         loop {
             let at = kept.iter().rposition(|kept| kept.address == address)?;
             let stream = kept.remove(at).stream;
-            if stream.socket().is_quiet() {
+            if stream.is_quiet() {
                 return Some(stream);
             }
         }
@@ -37,7 +37,7 @@ impl Idle {
 
     /// Keeps a connection whose response is complete, unless something came after it or `most` are kept.
     pub(crate) fn put(&self, stream: Stream, address: SocketAddr, most: u32) {
-        if !stream.socket().is_quiet() {
+        if !stream.is_quiet() {
             return;
         }
         let mut kept = self.kept.borrow_mut();
@@ -49,9 +49,9 @@ impl Idle {
     /// Closes those that were idle for `longest_ms`, that ended, that were not quiet, or whose address is not served.
     pub(crate) fn tend(&self, longest_ms: u64, serves: impl Fn(SocketAddr) -> bool) {
         let now_ms = reactor::now_ms();
-        self.kept.borrow_mut().retain(|kept| {
-            now_ms - kept.since_ms < longest_ms && kept.stream.socket().is_quiet() && serves(kept.address)
-        });
+        self.kept
+            .borrow_mut()
+            .retain(|kept| now_ms - kept.since_ms < longest_ms && kept.stream.is_quiet() && serves(kept.address));
     }
 
     /// How many are kept.

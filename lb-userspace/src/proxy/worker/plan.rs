@@ -6,11 +6,12 @@ use crate::{
     control::proxy::{self as plan, ProxyPlan},
     proxy::{
         pool::{Node, NodeId, Pool, PoolId, Pools, Shared, Thread},
+        tls::{ClientSetup, ServerSetup},
         upstream::{idle::Idle, millis},
     },
 };
 
-use super::thread::now;
+use super::{prepared::Prepared, thread::now};
 
 /// A thread's plan. Places of virtual servers stay the same from plan to plan: connections remember them.
 #[derive(Debug)]
@@ -22,6 +23,8 @@ pub(crate) struct Compiled {
     pub(crate) pools: Rc<Pools>,
     /// Idle connections, by the places of pool and node.
     idle: Vec<Vec<Rc<Idle>>>,
+    /// TLS with nodes, by the places of pools.
+    node_tls: Vec<Option<Arc<ClientSetup>>>,
 }
 
 /// A virtual server of a thread.
@@ -33,17 +36,26 @@ pub(crate) struct VirtualServer {
     pub(crate) settings: plan::VirtualServer,
     /// The pool that serves what no rule sends elsewhere.
     pub(crate) pool: Option<PoolId>,
+    /// Its TLS.
+    pub(crate) tls: Option<Arc<ServerSetup>>,
 }
 
 impl Compiled {
     /// Of no plan: before the first one.
     pub(super) fn empty(shared: &Arc<Shared>, thread: Thread) -> Self {
         let pools = Pools::compile(&ProxyPlan::default(), shared, None, thread, now());
-        Self { servers: Vec::new(), places: BTreeMap::new(), pools: Rc::new(pools), idle: Vec::new() }
+        Self {
+            servers: Vec::new(),
+            places: BTreeMap::new(),
+            pools: Rc::new(pools),
+            idle: Vec::new(),
+            node_tls: Vec::new(),
+        }
     }
 
     /// The plan that follows.
-    pub(super) fn next(&self, plan: &ProxyPlan) -> Self {
+    pub(super) fn next(&self, prepared: &Prepared) -> Self {
+        let plan = &*prepared.plan;
         let pools = Pools::compile(plan, self.pools.shared(), Some(&self.pools), self.pools.thread(), now());
         let mut places = self.places.clone();
         let mut servers = vec![None; places.len()];
@@ -54,11 +66,13 @@ impl Compiled {
                 servers.push(None);
             }
             let pool = settings.pool.as_ref().and_then(|pool| pools.id(pool));
-            servers[place] = Some(Rc::new(VirtualServer { name: name.clone(), settings: settings.clone(), pool }));
+            let tls = prepared.servers.get(name).cloned();
+            servers[place] = Some(Rc::new(VirtualServer { name: name.clone(), settings: settings.clone(), pool, tls }));
         }
         let idle =
             pools.iter().map(|pool| pool.nodes().iter().map(|node| self.idle_of(pool, node)).collect()).collect();
-        Self { servers, places, pools: Rc::new(pools), idle }
+        let node_tls = pools.iter().map(|pool| prepared.pools.get(pool.name()).cloned()).collect();
+        Self { servers, places, pools: Rc::new(pools), idle, node_tls }
     }
 
     /// The idle connections of `pool` in the next plan: those of this one, if they would be made the same way.
@@ -82,6 +96,11 @@ impl Compiled {
     /// When the node is another plan's.
     pub(crate) fn idle(&self, node: NodeId) -> &Rc<Idle> {
         &self.idle[node.pool().index()][node.index()]
+    }
+
+    /// TLS with the nodes of a pool.
+    pub(crate) fn node_tls(&self, pool: PoolId) -> Option<&Arc<ClientSetup>> {
+        self.node_tls.get(pool.index())?.as_ref()
     }
 
     /// To be called about once a second: closes idle connections that ended or are too old, and looks after queues.

@@ -11,24 +11,25 @@ use std::{
 
 use tokio::sync::{mpsc, watch};
 
-use super::{Shared, accept, plan::Compiled};
-use crate::{
-    control::proxy::ProxyPlan,
-    proxy::{
-        pool,
-        reactor::{self, Deadline, Listener},
-        upstream::millis,
-    },
+use super::{Shared, accept, plan::Compiled, prepared::Prepared};
+use crate::proxy::{
+    pool,
+    reactor::{self, Deadline, Listener},
+    tls::Gate,
+    upstream::millis,
 };
 
 /// How often a thread tells that it lives, and looks after its idle connections.
 const BEAT_MS: u64 = 500;
 
+/// TLS handshakes of a thread at a time: each may hold a buffer.
+const MAX_HANDSHAKES: usize = 4096;
+
 /// What a thread is told.
 #[derive(Debug)]
 pub(super) enum Command {
     /// Go on by this plan, with these sockets in addition.
-    Swap(Arc<ProxyPlan>, Vec<Share>),
+    Swap(Arc<Prepared>, Vec<Share>),
     /// Accept no more, end what is open within this time.
     Drain(Duration),
 }
@@ -46,6 +47,8 @@ pub(super) struct Share {
 pub(crate) struct Worker {
     plan: RefCell<Rc<Compiled>>,
     shared: Arc<Shared>,
+    /// Bounds TLS handshakes.
+    pub(crate) gate: Gate,
     draining: Cell<bool>,
     connections: Cell<usize>,
     random: Cell<u64>,
@@ -132,6 +135,7 @@ async fn serve(
     let worker = Rc::new(Worker {
         plan: RefCell::new(Rc::new(Compiled::empty(&pools, thread))),
         shared,
+        gate: Gate::new(MAX_HANDSHAKES),
         draining: Cell::new(false),
         connections: Cell::new(0),
         // Any odd number that differs from thread to thread.
@@ -162,8 +166,9 @@ async fn serve(
 }
 
 /// Compiles a plan, ends listeners that are gone from it and starts those that are new.
-fn swap(worker: &Rc<Worker>, plan: &Arc<ProxyPlan>, shares: Vec<Share>, accepting: &mut Vec<Accepting>) {
-    let compiled = Rc::new(worker.plan.borrow().next(plan));
+fn swap(worker: &Rc<Worker>, prepared: &Prepared, shares: Vec<Share>, accepting: &mut Vec<Accepting>) {
+    let plan = &prepared.plan;
+    let compiled = Rc::new(worker.plan.borrow().next(prepared));
     accepting.retain(|listener| {
         plan.virtual_servers
             .get(&listener.virtual_server)

@@ -1,0 +1,97 @@
+//! A plan with what its threads share because it is dear to make: TLS of virtual servers and of pools.
+
+use std::{collections::BTreeMap, io, sync::Arc, time::SystemTime};
+
+use crate::{
+    control::proxy::{ProxyPlan, Service, pool::NodeProtocol},
+    proxy::tls::{ClientSetup, Roots, ServerSetup, TicketKeys},
+};
+
+/// A plan and its TLS, for all threads.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Prepared {
+    pub(crate) plan: Arc<ProxyPlan>,
+    /// By virtual server.
+    pub(crate) servers: BTreeMap<String, Arc<ServerSetup>>,
+    /// By pool.
+    pub(crate) pools: BTreeMap<String, Arc<ClientSetup>>,
+}
+
+/// Prepares one plan after the other.
+#[derive(Debug)]
+pub(super) struct Preparer {
+    tickets: TicketKeys,
+    last: Prepared,
+}
+
+impl Preparer {
+    /// For a worker that starts: its ticket keys live as long as it does.
+    ///
+    /// # Errors
+    /// When the system has no random bytes.
+    pub(super) fn new() -> io::Result<Self> {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |now| now.as_secs());
+        let tickets = TicketKeys::random(now).map_err(io::Error::other)?;
+        Ok(Self { tickets, last: Prepared::default() })
+    }
+
+    /// Builds what `plan` needs; what nothing changed for is taken over with its sessions. Where TLS cannot be built, which
+    /// lbd has checked, the one before stays: without one, connections are closed.
+    pub(super) fn prepare(&mut self, plan: Arc<ProxyPlan>) -> Prepared {
+        let before = std::mem::take(&mut self.last);
+        let alike = before.plan.certificates == plan.certificates;
+        let mut next = Prepared { plan: Arc::clone(&plan), ..Prepared::default() };
+        for (name, server) in &plan.virtual_servers {
+            let Some(tls) = &server.tls else { continue };
+            let old = before.servers.get(name);
+            let same = before.plan.virtual_servers.get(name).is_some_and(|old| {
+                old.tls.as_ref() == Some(tls) && protocols(&old.service) == protocols(&server.service)
+            });
+            let built = match old.filter(|_| alike && same) {
+                Some(old) => Ok(Arc::clone(old)),
+                None => ServerSetup::build(name, tls, &plan.certificates, protocols(&server.service), &self.tickets),
+            };
+            match built.map_err(|error| (error, old.cloned())) {
+                Ok(setup) => drop(next.servers.insert(name.clone(), setup)),
+                Err((error, old)) => {
+                    tracing::error!(virtual_server = name, %error, "TLS stays as it was");
+                    next.servers.extend(old.map(|old| (name.clone(), old)));
+                }
+            }
+        }
+        for (name, pool) in &plan.pools {
+            let Some(tls) = &pool.tls else { continue };
+            let old = before.pools.get(name);
+            let same = before
+                .plan
+                .pools
+                .get(name)
+                .is_some_and(|old| old.tls.as_ref() == Some(tls) && old.protocol == pool.protocol);
+            let alpn: &[&[u8]] = match pool.protocol {
+                NodeProtocol::Http1 => &[b"http/1.1"],
+                NodeProtocol::Http2 => &[b"h2"],
+            };
+            let built = match old.filter(|_| alike && same) {
+                Some(old) => Ok(Arc::clone(old)),
+                None => ClientSetup::build(tls, &plan.certificates, &Roots::of_system(""), alpn),
+            };
+            match built.map_err(|error| (error, old.cloned())) {
+                Ok(setup) => drop(next.pools.insert(name.clone(), setup)),
+                Err((error, old)) => {
+                    tracing::error!(pool = name, %error, "TLS with nodes stays as it was");
+                    next.pools.extend(old.map(|old| (name.clone(), old)));
+                }
+            }
+        }
+        self.last = next.clone();
+        next
+    }
+}
+
+/// What is offered by ALPN.
+fn protocols(service: &Service) -> &'static [&'static [u8]] {
+    match service {
+        Service::Http(_) => &[b"http/1.1"],
+        Service::Stream(_) => &[],
+    }
+}
