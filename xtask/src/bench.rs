@@ -36,6 +36,8 @@ fn datapath(args: &[OsString]) -> Result<()> {
 fn codec() -> Result<()> {
     setup::for_build()?;
     run::run(run::cargo().args(["bench", "--locked", "-p", "lb-userspace", "--bench", "codec"]))
+}
+
 fn l7(args: &[OsString]) -> Result<()> {
     setup::for_build()?;
     setup::for_bench_l7()?;

@@ -3,9 +3,16 @@
 //! A connection is a task. It holds no buffer while it waits; a request's state is boxed and lives no longer than the request.
 //! Called by `worker`; hands requests to `upstream`.
 
-use std::{net::SocketAddr, rc::Rc};
+use std::{net::SocketAddr, rc::Rc, sync::Arc};
 
-use super::{facts::TlsFacts, reactor::Socket, stream::Stream, worker::thread::Worker};
+use super::{
+    facts::TlsFacts,
+    limit::{ConnectionLease, ConnectionLimit},
+    reactor::Socket,
+    stats::{Refused, VirtualServerStats},
+    stream::Stream,
+    worker::{plan::VirtualServer, thread::Worker},
+};
 use crate::control::proxy::Service;
 
 mod answer;
@@ -13,6 +20,7 @@ mod client;
 mod facts;
 mod greeting;
 mod http1;
+mod policy;
 mod request;
 mod scratch;
 mod tcp;
@@ -35,6 +43,8 @@ pub(crate) struct Ends {
 pub(crate) async fn connection(worker: Rc<Worker>, id: usize, socket: Socket, client: SocketAddr, local: SocketAddr) {
     let _connected = worker.connected();
     let Some(server) = worker.plan().server(id).cloned() else { return };
+    let _counted = Counted::new(&server);
+    let Some(_lease) = admit(&server, client) else { return };
     let ends = Ends { client, local, tls: None };
     let is_simple = server.settings.proxy_protocol.is_none() && server.settings.tls.is_none();
     let begun = if is_simple {
@@ -50,5 +60,33 @@ pub(crate) async fn connection(worker: Rc<Worker>, id: usize, socket: Socket, cl
             drop(server);
             http1::serve(&worker, id, stream, ends, early).await;
         }
+    }
+}
+
+/// Lets a connection in that is within the limits of the virtual server.
+fn admit(server: &VirtualServer, client: SocketAddr) -> Option<ConnectionLease> {
+    let refused = match server.limits.connect(client.ip()) {
+        Ok(lease) => return Some(lease),
+        Err(ConnectionLimit::Connections) => Refused::Connections,
+        Err(ConnectionLimit::ConnectionsPerClient) => Refused::ConnectionsPerClient,
+    };
+    server.stats.refuse(refused);
+    None
+}
+
+/// Counts a connection as long as it lives.
+struct Counted(Arc<VirtualServerStats>);
+
+impl Counted {
+    fn new(server: &VirtualServer) -> Self {
+        server.stats.accepted.add(1);
+        server.stats.connections.enter();
+        Self(Arc::clone(&server.stats))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.connections.leave();
     }
 }

@@ -17,7 +17,10 @@ use std::{
 
 use tokio::sync::mpsc;
 
-use crate::{control::proxy::ProxyPlan, proxy::pool};
+use crate::{
+    control::proxy::ProxyPlan,
+    proxy::{pool, stats::Stats},
+};
 
 mod accept;
 pub(crate) mod plan;
@@ -50,6 +53,7 @@ pub struct Engine;
 pub struct Handle {
     threads: Vec<Thread>,
     pools: Arc<pool::Shared>,
+    stats: Arc<Stats>,
     preparer: Mutex<Preparer>,
 }
 
@@ -89,17 +93,23 @@ impl Engine {
     /// When a thread cannot be started.
     pub fn start(plan: Arc<ProxyPlan>, listeners: Vec<Listen>, threads: usize) -> io::Result<Handle> {
         let pools = pool::Shared::new();
+        let stats = Arc::new(Stats::new(threads));
         let mut started = Vec::with_capacity(threads);
         for index in 0..threads {
             let (commands, receiver) = mpsc::unbounded_channel();
             let shared = Arc::new(Shared::default());
-            let (own, own_pools) = (Arc::clone(&shared), Arc::clone(&pools));
-            let join = std::thread::Builder::new()
-                .name(format!("lb-worker-{index}"))
-                .spawn(move || thread::main(index, threads, own_pools, own, receiver))?;
+            let start = thread::Start {
+                thread: pool::Thread { index, count: threads },
+                pools: Arc::clone(&pools),
+                stats: Arc::clone(&stats),
+                shared: Arc::clone(&shared),
+                commands: receiver,
+            };
+            let join =
+                std::thread::Builder::new().name(format!("lb-worker-{index}")).spawn(move || thread::main(start))?;
             started.push(Thread { commands, shared, join: Some(join) });
         }
-        let handle = Handle { threads: started, pools, preparer: Mutex::new(Preparer::new()?) };
+        let handle = Handle { threads: started, pools, stats, preparer: Mutex::new(Preparer::new()?) };
         handle.swap(plan, listeners);
         Ok(handle)
     }
@@ -121,6 +131,7 @@ impl Handle {
         }
         // Held until all threads are told: plans reach each of them in the order of the calls.
         let mut preparer = self.preparer.lock().unwrap_or_else(PoisonError::into_inner);
+        self.stats.retain(&plan);
         let prepared = Arc::new(preparer.prepare(plan));
         for (thread, share) in self.threads.iter().zip(shares) {
             thread.send(Command::Swap(Arc::clone(&prepared), share));
@@ -151,6 +162,12 @@ impl Handle {
     #[must_use]
     pub fn pools(&self) -> &Arc<pool::Shared> {
         &self.pools
+    }
+
+    /// What the threads count.
+    #[must_use]
+    pub fn stats(&self) -> &Arc<Stats> {
+        &self.stats
     }
 
     /// Waits until all threads have ended, after [`Handle::drain`].

@@ -65,9 +65,7 @@ pub(super) fn write_own(
 
 fn write_answer(out: &mut Vec<u8>, answer: &Answer<'_>, content_type: &str, fields: &[(String, String)], body: &[u8]) {
     write::status_line(out, answer.status, reason(answer.status).as_bytes());
-    out.extend_from_slice(b"Date: ");
-    out.extend_from_slice(jiff::Timestamp::now().strftime("%a, %d %b %Y %H:%M:%S GMT").to_string().as_bytes());
-    out.extend_from_slice(b"\r\n");
+    write_date(out);
     let status = format!("lb; error={}; details=\"{}\"", answer.error, answer.details);
     let own = [("Content-Type", content_type), ("Cache-Control", "no-store"), ("Proxy-Status", &status)];
     let given = fields.iter().map(|(name, value)| (name.as_str(), value.as_str()));
@@ -86,6 +84,13 @@ fn write_answer(out: &mut Vec<u8>, answer: &Answer<'_>, content_type: &str, fiel
     if !answer.is_head {
         out.extend_from_slice(body);
     }
+}
+
+/// Appends `Date`, RFC 9110 §6.6.1.
+pub(super) fn write_date(out: &mut Vec<u8>) {
+    out.extend_from_slice(b"Date: ");
+    out.extend_from_slice(jiff::Timestamp::now().strftime("%a, %d %b %Y %H:%M:%S GMT").to_string().as_bytes());
+    out.extend_from_slice(b"\r\n");
 }
 
 /// The answer to a failure.

@@ -90,11 +90,6 @@ impl<'a> Http1<'a> {
         self.sent
     }
 
-    /// Whether a response was begun.
-    pub(super) fn is_begun(&self) -> bool {
-        self.begun
-    }
-
     /// Whether the request's body was read to its end.
     pub(super) fn is_read(&self) -> bool {
         self.body.as_ref().is_none_or(BodyReader::is_done)

@@ -7,10 +7,14 @@ use crate::proxy::{
     buffer::Buffer,
     proxy_protocol,
     reactor::{Deadline, Socket},
+    stats::Refused,
     stream::Stream,
     tls,
     upstream::after,
-    worker::{plan::VirtualServer, thread::Worker},
+    worker::{
+        plan::VirtualServer,
+        thread::{Worker, now},
+    },
 };
 
 /// The connection as it is after its greeting, with bytes that came too early for it; `None`: it was refused.
@@ -27,22 +31,35 @@ pub(super) async fn begin(
         // THREATS H8: from trusted networks alone, and never without one.
         if !trusted.iter().any(|network| network.contains(ends.client.ip())) {
             tracing::debug!(client = %ends.client, "not trusted to send a PROXY header");
+            server.stats.refuse(Refused::ProxyProtocol);
             return None;
         }
-        early = deadline.within(until, proxy_header(&socket, &mut ends)).await.ok()??;
+        let header = deadline.within(until, proxy_header(&socket, &mut ends)).await.ok().flatten();
+        let Some(rest) = header else {
+            server.stats.refuse(Refused::ProxyProtocol);
+            return None;
+        };
+        early = rest;
     }
     if server.settings.tls.is_none() {
         return Some((Stream::Plain(socket), ends, early));
     }
     let setup = server.tls.as_ref()?;
+    if server.limits.handshake(ends.client.ip(), now()).is_err() {
+        server.stats.refuse(Refused::HandshakesPerClient);
+        return None;
+    }
     let already = early.as_ref().map_or(&[][..], |early: &Buffer| early.bytes());
     match tls::accept(socket, setup, &worker.gate, already, &deadline, until).await {
         Ok((stream, facts)) => {
+            if facts.resumed { &server.stats.tls_resumed } else { &server.stats.tls_full }.add(1);
             ends.tls = Some(Box::new(facts));
             Some((Stream::Tls(Box::new(stream)), ends, None))
         }
         Err(error) => {
             tracing::debug!(client = %ends.client, %error, "no TLS");
+            server.stats.tls_failed.add(1);
+            server.stats.refuse(Refused::Handshake);
             None
         }
     }

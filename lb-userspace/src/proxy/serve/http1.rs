@@ -12,7 +12,7 @@ use crate::proxy::{
     reactor::Deadline,
     stream::Stream,
     upstream::{after, forward::Upgraded, millis},
-    worker::thread::Worker,
+    worker::{plan::VirtualServer, thread::Worker},
 };
 
 /// What is read of a client that we close on, so that it gets our answer and no reset (THREATS H2).
@@ -35,8 +35,7 @@ pub(super) async fn serve(worker: &Rc<Worker>, id: usize, mut stream: Stream, en
         // The plan as it is now, for all of this request.
         let plan = worker.plan();
         let Some(server) = plan.server(id) else { return };
-        let connection =
-            request::Connection { worker, plan: &plan, server, ends: &ends, deadline: &deadline, is_first };
+        let connection = request::Connection { worker, plan: &plan, server, ends: &ends, deadline: &deadline };
         match Box::pin(request::serve(&connection, &mut stream, buffer)).await {
             Next::Again(buffer) => rest = buffer,
             Next::Close => return,
@@ -44,7 +43,7 @@ pub(super) async fn serve(worker: &Rc<Worker>, id: usize, mut stream: Stream, en
             Next::Linger => return linger(&mut stream, &deadline).await,
             Next::Tunnel(upgraded, buffer) => {
                 let idle = millis(server.settings.timeouts.idle);
-                return tunnel(stream, *upgraded, buffer, &deadline, idle).await;
+                return tunnel(server, stream, *upgraded, buffer, &deadline, idle).await;
             }
         }
         is_first = false;
@@ -91,11 +90,22 @@ async fn linger(stream: &mut Stream, deadline: &Deadline) {
 }
 
 /// An upgraded connection: bytes both ways.
-async fn tunnel(mut client: Stream, mut upgraded: Upgraded, early: Option<Buffer>, deadline: &Deadline, idle: u64) {
-    let mut tunnel = Tunnel::new(early, upgraded.rest.take());
-    match tunnel.run(&mut client, &mut upgraded.node, deadline, idle).await {
+async fn tunnel(
+    server: &VirtualServer,
+    mut client: Stream,
+    upgraded: Upgraded,
+    early: Option<Buffer>,
+    deadline: &Deadline,
+    idle: u64,
+) {
+    // The lease counts the node's connection as long as the tunnel lasts.
+    let Upgraded { mut node, rest, lease: _lease } = upgraded;
+    let mut tunnel = Tunnel::new(early, rest);
+    match tunnel.run(&mut client, &mut node, deadline, idle).await {
         End::Complete | End::Idle => {}
-        End::Client => upgraded.node.socket().reset_on_close(),
+        End::Client => node.socket().reset_on_close(),
         End::Node => client.socket().reset_on_close(),
     }
+    server.stats.bytes_received.add(tunnel.up());
+    server.stats.bytes_sent.add(tunnel.down());
 }

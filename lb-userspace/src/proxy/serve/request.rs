@@ -1,12 +1,13 @@
 //! One HTTP/1.1 request: its head read and judged, its way to a node, or an answer of our own.
 
-use std::{future::poll_fn, io::IoSlice, net::IpAddr, rc::Rc};
+use std::{future::poll_fn, io::IoSlice, net::IpAddr, rc::Rc, time::Duration};
 
 use super::{
     Ends, answer,
     answer::Answer,
     client::Http1,
     facts::RequestFacts,
+    policy,
     scratch::{Memory, Scratch},
 };
 use crate::{
@@ -22,10 +23,13 @@ use crate::{
             write::RequestEdit,
         },
         identity::{self, Sender},
-        reactor::Deadline,
+        reactor::{self, Deadline},
+        rules::Edits,
+        stats::Refused,
         stream::Stream,
         upstream::{
             after,
+            client::Client,
             exchange::Cut,
             failure::{Failure, Fault},
             forward::{self, Outcome, Told, Upgraded},
@@ -44,8 +48,6 @@ pub(super) struct Connection<'a> {
     pub(super) server: &'a VirtualServer,
     pub(super) ends: &'a Ends,
     pub(super) deadline: &'a Deadline,
-    /// Whether it is the connection's first request.
-    pub(super) is_first: bool,
 }
 
 /// What follows a request.
@@ -79,15 +81,21 @@ pub(super) async fn serve(connection: &Connection<'_>, stream: &mut Stream, mut 
     match read_head(stream, &mut buffer, slots, &http.strictness, connection.deadline, until).await {
         Ok(()) => {}
         Err(NoHead::Gone) => return Next::Close,
-        Err(NoHead::Refused(refusal)) => return refuse(stream, connection, &Answer::to_refused(refusal)).await,
-        Err(NoHead::TooLate) => return refuse(stream, connection, &Answer::too_slow()).await,
+        Err(NoHead::Refused(refusal)) => {
+            connection.server.stats.refuse(refused(refusal));
+            return refuse(stream, connection, &Answer::to_refused(refusal)).await;
+        }
+        Err(NoHead::TooLate) => {
+            connection.server.stats.refuse(Refused::HeadTimeout);
+            return refuse(stream, connection, &Answer::too_slow()).await;
+        }
     }
-    let Memory { request: slots, response, to_node, to_client, extra } = &mut *scratch;
+    let Memory { request: slots, response, to_node, to_client, extra, edits } = &mut *scratch;
     let Some(head) = request::view(buffer.bytes(), slots) else { return Next::Close };
     let length = head.len();
     let mut memory = forward::Memory { response, to_node };
     let client = Http1::new(stream, head, &buffer.bytes()[length..], &http.strictness, std::mem::take(to_client));
-    let (ended, body_rest, text) = pass_on(connection, http, head, client, &mut memory, extra).await;
+    let (ended, body_rest, text) = pass_on(connection, http, head, client, &mut memory, extra, edits).await;
     *to_client = text;
     // What came after the request: behind its body, where it had one.
     let rest = body_rest.unwrap_or_else(|| {
@@ -148,24 +156,45 @@ async fn pass_on(
     mut client: Http1<'_>,
     memory: &mut forward::Memory<'_>,
     extra: &mut Vec<u8>,
+    edits: &mut Edits,
 ) -> (Ended, Option<Buffer>, Vec<u8>) {
     let (worker, server, ends) = (connection.worker, connection.server, connection.ends);
+    let begin_us = reactor::now_us();
     let peer = ends.client.ip().to_canonical();
     let facts = RequestFacts::new(head, identity::client(head.fields(), peer, &http.identity), ends);
     let close = !head.keep_alive() || worker.is_draining();
     extra.clear();
     let sender = sender(worker, http, &head, peer, facts.is_tls());
     let drop = identity::write(extra, head.fields(), &sender, facts.client, &http.identity);
-    let host = head.authority().is_empty().then(|| ends.local.to_string());
+    let pool = match policy::decide(connection.plan, worker, server, &facts, edits) {
+        policy::Decision::Forward(pool) => pool,
+        policy::Decision::Answer { status, retry_after, refused } => {
+            server.stats.refuse(refused);
+            let close = close || !client.is_read();
+            let ended = answer_by_rule(connection, &head, &mut client, status, retry_after, edits, close).await;
+            let (rest, text) = client.into_rest();
+            return (ended, rest, text);
+        }
+        policy::Decision::Drop => {
+            server.stats.refuse(Refused::Rule);
+            return (Ended::Reset, None, Vec::new());
+        }
+    };
+    let names = policy::removed(&head, edits);
+    policy::write_added(extra, &edits.request);
+    let own_host = head.authority().is_empty().then(|| ends.local.to_string());
     let edit = RequestEdit {
+        path: edits.path(),
+        query: edits.query(),
+        host: edits.host().or(own_host.as_deref()),
+        remove: &names,
         drop,
         extra,
-        host: host.as_deref(),
         upgrade: http.strictness.allow_upgrade && head.upgrade() != Upgrade::None,
         ..RequestEdit::default()
     };
     let mut told = Told::default();
-    let outcome = match server.pool {
+    let outcome = match pool {
         None => Outcome::Unanswered(Failure::NoPool),
         Some(pool) => {
             let request = forward::Request {
@@ -194,8 +223,33 @@ async fn pass_on(
         Outcome::Cut(Cut::Client) => Ended::Reset,
         Outcome::Cut(Cut::Node | Cut::Transaction) => Ended::Reset,
     };
+    let took = Duration::from_micros(reactor::now_us() - begin_us);
+    server.stats.finish(told.status, took, client.received(), client.sent());
     let (rest, text) = client.into_rest();
     (ended, rest, text)
+}
+
+/// Sends what a rule answers.
+async fn answer_by_rule(
+    connection: &Connection<'_>,
+    head: &RequestHead<'_>,
+    client: &mut Http1<'_>,
+    status: u16,
+    retry_after: Option<Duration>,
+    edits: &Edits,
+    close: bool,
+) -> Ended {
+    let mut out = Vec::with_capacity(512);
+    policy::write_answer(&mut out, status, retry_after, edits, close, head.method() == Method::Head);
+    connection.server.stats.requests.add(status);
+    if send(client.stream, connection, &out).await.is_err() {
+        return Ended::Close;
+    }
+    match (close, client.is_read()) {
+        (false, _) => Ended::Keep,
+        (true, true) => Ended::Close,
+        (true, false) => Ended::Linger,
+    }
 }
 
 /// What identity fields are made of.
@@ -219,6 +273,7 @@ async fn fail(
     close: bool,
 ) -> Ended {
     let verdict = failure.verdict();
+    connection.server.stats.refuse(failure.refused());
     tracing::debug!(virtual_server = connection.server.name, %failure, "a request failed");
     if verdict.status == 0 {
         return Ended::Reset;
@@ -245,6 +300,15 @@ async fn fail(
         (false, _) => Ended::Keep,
         (true, true) => Ended::Close,
         (true, false) => Ended::Linger,
+    }
+}
+
+/// What a refusal is counted as.
+fn refused(refusal: Refusal) -> Refused {
+    match refusal.status() {
+        413 => Refused::BodyTooLarge,
+        414 | 431 => Refused::HeadTooLarge,
+        _ => Refused::Malformed,
     }
 }
 

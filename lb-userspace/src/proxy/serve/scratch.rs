@@ -5,7 +5,7 @@ use std::{
     ops::{Deref, DerefMut},
 };
 
-use crate::proxy::h1::Slots;
+use crate::proxy::{h1::Slots, rules::Edits};
 
 /// Sets that a thread keeps.
 const KEPT: usize = 128;
@@ -30,6 +30,8 @@ pub(crate) struct Memory {
     pub(crate) to_client: Vec<u8>,
     /// Field lines that are added to the request.
     pub(crate) extra: Vec<u8>,
+    /// What rules want changed.
+    pub(crate) edits: Edits,
 }
 
 /// A set of the thread's, for one request.
@@ -61,6 +63,7 @@ impl Drop for Scratch {
         let Some(mut memory) = self.0.take() else { return };
         memory.request.clear();
         memory.response.clear();
+        memory.edits.clear();
         for text in [&mut memory.to_node, &mut memory.to_client, &mut memory.extra] {
             text.clear();
             if text.capacity() > MAX_TEXT {

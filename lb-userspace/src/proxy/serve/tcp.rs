@@ -95,6 +95,8 @@ pub(super) async fn serve(
             }
         }
     }
+    server.stats.bytes_received.add(tunnel.up());
+    server.stats.bytes_sent.add(tunnel.down());
     if tunnel.down() > 0 {
         lease.first_byte(now() - begin, now());
     }

@@ -3,8 +3,9 @@
 use std::io;
 
 use crate::proxy::{
-    h1::response::BadResponse,
+    h1::{body::BadBody, response::BadResponse},
     pool::{NoNode, retry},
+    stats::Refused,
     transfer::BodyError,
 };
 
@@ -112,6 +113,24 @@ impl Failure {
         Verdict { status, error, fault }
     }
 
+    /// What it is counted as.
+    pub(crate) fn refused(&self) -> Refused {
+        match self {
+            Self::NoNode(NoNode::Busy(_)) => Refused::QueueTimeout,
+            Self::NoNode(_) | Self::Status(_) => Refused::NoNode,
+            Self::NoPool => Refused::Internal,
+            Self::Connect(_) | Self::Tls(_) | Self::ConnectTimeout => Refused::Connect,
+            Self::Closed | Self::NodeStalled => Refused::EarlyClose,
+            Self::BadResponse(_) | Self::Interim => Refused::BadResponse,
+            Self::ReplyTimeout => Refused::ReplyTimeout,
+            Self::Transaction => Refused::Transaction,
+            Self::Body(BodyError::Bad(BadBody::TooLarge)) => Refused::BodyTooLarge,
+            Self::Body(BodyError::Bad(_)) => Refused::Malformed,
+            Self::Body(BodyError::CutOff | BodyError::Broken(_)) | Self::ClientGone => Refused::ClientGone,
+            Self::BodyTimeout => Refused::BodyTimeout,
+        }
+    }
+
     /// A word or two on it for `Proxy-Status`: nothing that a node or a client wrote.
     pub(crate) fn details(&self) -> String {
         match self {
@@ -155,6 +174,6 @@ fn is_ours(error: &io::Error) -> bool {
         .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
-fn bad_body_status(bad: &crate::proxy::h1::body::BadBody) -> u16 {
-    if *bad == crate::proxy::h1::body::BadBody::TooLarge { 413 } else { 400 }
+fn bad_body_status(bad: &BadBody) -> u16 {
+    if *bad == BadBody::TooLarge { 413 } else { 400 }
 }

@@ -134,7 +134,10 @@ pub(crate) async fn forward(
         let lease = match choose(worker, plan, *pool, *facts, &tried, deadline).await {
             Ok(lease) => lease,
             // What went wrong before says more than that nothing is left to try.
-            Err(none) => return Outcome::Unanswered(last.unwrap_or(Failure::NoNode(none))),
+            Err(none) => {
+                plan.pool_stats(*pool).no_node.add(1);
+                return Outcome::Unanswered(last.unwrap_or(Failure::NoNode(none)));
+            }
         };
         told.node = Some((Rc::clone(lease.pool()), lease.node().id()));
         tries.attempts += 1;
@@ -173,6 +176,7 @@ fn decide(
     match failure {
         Failure::ReplyTimeout => {
             tries.timed_out += 1;
+            request.plan.node_stats(lease.node().id()).timeouts.add(1);
             lease.reply_timeout(lease.pool().settings().timeouts.reply, now());
         }
         Failure::Closed if reused => {}
@@ -227,11 +231,20 @@ async fn attempt(
     told: &mut Told,
 ) -> Ended {
     told.attempts += 1;
+    let pool_stats = request.plan.pool_stats(lease.pool().id());
+    let node_stats = request.plan.node_stats(lease.node().id());
+    if told.attempts > 1 {
+        pool_stats.retries.add(1);
+    }
     let settings = lease.pool().settings();
     let (mut node, reused) = match connection(request, lease, fresh).await {
         Ok(connection) => connection,
-        Err(failure) => return Ended::Failed { failure, sent: false, reused: false },
+        Err(failure) => {
+            node_stats.connect_failures.add(1);
+            return Ended::Failed { failure, sent: false, reused: false };
+        }
     };
+    if reused { &node_stats.reused } else { &node_stats.connected }.add(1);
     (told.reused, told.asked_us) = (reused, reactor::now_us());
     let mut head = std::mem::take(memory.to_node);
     head.clear();
@@ -249,7 +262,14 @@ async fn attempt(
     let Some(response) = exchange.head(memory.response) else { return Ended::Cut(Cut::Node) };
     told.head_us = reactor::now_us();
     told.status = response.status();
-    lease.responded(told.status, Duration::from_micros(told.head_us - told.asked_us), now());
+    let time_to_head = Duration::from_micros(told.head_us - told.asked_us);
+    lease.responded(told.status, time_to_head, now());
+    for (classes, times) in
+        [(&pool_stats.requests, &pool_stats.time_to_head), (&node_stats.requests, &node_stats.time_to_head)]
+    {
+        classes.add(told.status);
+        times.record(time_to_head);
+    }
     if settings.retry.statuses.contains(&told.status) && goes_elsewhere(request, client, lease, told.status, tries) {
         return Ended::Failed { failure: Failure::Status(told.status), sent: true, reused };
     }

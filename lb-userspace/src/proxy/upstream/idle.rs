@@ -55,6 +55,7 @@ impl Idle {
     }
 
     /// How many are kept.
+    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.kept.borrow().len()
     }

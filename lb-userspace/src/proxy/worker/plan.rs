@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, rc::Rc, sync::Arc};
 use crate::{
     control::proxy::{self as plan, ProxyPlan},
     proxy::{
+        limit::ServerLimits,
         pool::{Node, NodeId, Pool, PoolId, Pools, Shared, Thread},
+        rules::RuleSet,
+        stats::{Counter, NodeStats, PoolStats, Stats, ThreadStats, VirtualServerStats},
         tls::{ClientSetup, ServerSetup},
         upstream::{idle::Idle, millis},
     },
@@ -25,6 +28,16 @@ pub(crate) struct Compiled {
     idle: Vec<Vec<Rc<Idle>>>,
     /// TLS with nodes, by the places of pools.
     node_tls: Vec<Option<Arc<ClientSetup>>>,
+    /// What this thread counts of pools and nodes, by their places.
+    counts: Vec<PoolCounts>,
+    stats: Arc<Stats>,
+}
+
+/// Counters of a pool and its nodes.
+#[derive(Debug)]
+struct PoolCounts {
+    pool: Arc<PoolStats>,
+    nodes: Vec<Arc<NodeStats>>,
 }
 
 /// A virtual server of a thread.
@@ -38,11 +51,42 @@ pub(crate) struct VirtualServer {
     pub(crate) pool: Option<PoolId>,
     /// Its TLS.
     pub(crate) tls: Option<Arc<ServerSetup>>,
+    /// Its limits.
+    pub(crate) limits: Arc<ServerLimits>,
+    /// Its rules; `None`: they could not be compiled, and nothing is served.
+    pub(crate) rules: Option<RuleSet>,
+    /// Counters of its rules.
+    pub(crate) hits: Arc<[Arc<Counter>]>,
+    /// What this thread counts of it.
+    pub(crate) stats: Arc<VirtualServerStats>,
+}
+
+impl VirtualServer {
+    fn new(
+        name: &str,
+        settings: &plan::VirtualServer,
+        pool: Option<PoolId>,
+        prepared: &Prepared,
+        counts: &ThreadStats,
+    ) -> Self {
+        let rules = prepared.rules.get(name).cloned();
+        let hits = counts.rules(name, rules.iter().flat_map(RuleSet::names));
+        Self {
+            name: name.to_owned(),
+            settings: settings.clone(),
+            pool,
+            tls: prepared.servers.get(name).cloned(),
+            limits: prepared.limits.server(name),
+            rules,
+            hits,
+            stats: counts.virtual_server(name),
+        }
+    }
 }
 
 impl Compiled {
     /// Of no plan: before the first one.
-    pub(super) fn empty(shared: &Arc<Shared>, thread: Thread) -> Self {
+    pub(super) fn empty(shared: &Arc<Shared>, stats: Arc<Stats>, thread: Thread) -> Self {
         let pools = Pools::compile(&ProxyPlan::default(), shared, None, thread, now());
         Self {
             servers: Vec::new(),
@@ -50,6 +94,8 @@ impl Compiled {
             pools: Rc::new(pools),
             idle: Vec::new(),
             node_tls: Vec::new(),
+            counts: Vec::new(),
+            stats,
         }
     }
 
@@ -59,6 +105,8 @@ impl Compiled {
         let pools = Pools::compile(plan, self.pools.shared(), Some(&self.pools), self.pools.thread(), now());
         let mut places = self.places.clone();
         let mut servers = vec![None; places.len()];
+        let index = self.pools.thread().index;
+        let counts = self.stats.thread(index).expect("there are counters for every thread");
         for (name, settings) in &plan.virtual_servers {
             let fresh = places.len();
             let place = *places.entry(name.clone()).or_insert(fresh);
@@ -66,13 +114,17 @@ impl Compiled {
                 servers.push(None);
             }
             let pool = settings.pool.as_ref().and_then(|pool| pools.id(pool));
-            let tls = prepared.servers.get(name).cloned();
-            servers[place] = Some(Rc::new(VirtualServer { name: name.clone(), settings: settings.clone(), pool, tls }));
+            servers[place] = Some(Rc::new(VirtualServer::new(name, settings, pool, prepared, counts)));
         }
         let idle =
             pools.iter().map(|pool| pool.nodes().iter().map(|node| self.idle_of(pool, node)).collect()).collect();
         let node_tls = pools.iter().map(|pool| prepared.pools.get(pool.name()).cloned()).collect();
-        Self { servers, places, pools: Rc::new(pools), idle, node_tls }
+        let count = |pool: &Rc<Pool>| PoolCounts {
+            pool: counts.pool(pool.name()),
+            nodes: pool.nodes().iter().map(|node| counts.node(pool.name(), node.name())).collect(),
+        };
+        let counts = pools.iter().map(count).collect();
+        Self { servers, places, pools: Rc::new(pools), idle, node_tls, counts, stats: Arc::clone(&self.stats) }
     }
 
     /// The idle connections of `pool` in the next plan: those of this one, if they would be made the same way.
@@ -96,6 +148,19 @@ impl Compiled {
     /// When the node is another plan's.
     pub(crate) fn idle(&self, node: NodeId) -> &Rc<Idle> {
         &self.idle[node.pool().index()][node.index()]
+    }
+
+    /// What is counted of a pool.
+    ///
+    /// # Panics
+    /// When the pool is another plan's; the same holds for the nodes below.
+    pub(crate) fn pool_stats(&self, pool: PoolId) -> &PoolStats {
+        &self.counts[pool.index()].pool
+    }
+
+    /// What is counted of a node.
+    pub(crate) fn node_stats(&self, node: NodeId) -> &NodeStats {
+        &self.counts[node.pool().index()].nodes[node.index()]
     }
 
     /// TLS with the nodes of a pool.

@@ -1,10 +1,14 @@
-//! A plan with what its threads share because it is dear to make: TLS of virtual servers and of pools.
+//! A plan with what its threads share: TLS of virtual servers and of pools, limits that count over all threads, rules.
 
 use std::{collections::BTreeMap, io, sync::Arc, time::SystemTime};
 
 use crate::{
     control::proxy::{ProxyPlan, Service, pool::NodeProtocol},
-    proxy::tls::{ClientSetup, Roots, ServerSetup, TicketKeys},
+    proxy::{
+        limit::Limits,
+        rules::RuleSet,
+        tls::{ClientSetup, Roots, ServerSetup, TicketKeys},
+    },
 };
 
 /// A plan and its TLS, for all threads.
@@ -15,6 +19,10 @@ pub(crate) struct Prepared {
     pub(crate) servers: BTreeMap<String, Arc<ServerSetup>>,
     /// By pool.
     pub(crate) pools: BTreeMap<String, Arc<ClientSetup>>,
+    /// Limits: they count over all threads and from plan to plan.
+    pub(crate) limits: Arc<Limits>,
+    /// Rules, by virtual server; each thread clones them.
+    pub(crate) rules: BTreeMap<String, RuleSet>,
 }
 
 /// Prepares one plan after the other.
@@ -40,8 +48,15 @@ impl Preparer {
     pub(super) fn prepare(&mut self, plan: Arc<ProxyPlan>) -> Prepared {
         let before = std::mem::take(&mut self.last);
         let alike = before.plan.certificates == plan.certificates;
-        let mut next = Prepared { plan: Arc::clone(&plan), ..Prepared::default() };
+        let limits = Arc::new(Limits::build(&plan, Some(&before.limits)));
+        let mut next = Prepared { plan: Arc::clone(&plan), limits, ..Prepared::default() };
         for (name, server) in &plan.virtual_servers {
+            match RuleSet::compile(name, &plan, &next.limits) {
+                Ok(rules) => drop(next.rules.insert(name.clone(), rules)),
+                // Without its rules a virtual server would let in what they keep out: it serves nothing. Those before name
+                // pools by their places in another plan.
+                Err(mistakes) => tracing::error!(virtual_server = name, ?mistakes, "rules that lbd would have refused"),
+            }
             let Some(tls) = &server.tls else { continue };
             let old = before.servers.get(name);
             let same = before.plan.virtual_servers.get(name).is_some_and(|old| {

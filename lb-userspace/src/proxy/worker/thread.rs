@@ -15,6 +15,7 @@ use super::{Shared, accept, plan::Compiled, prepared::Prepared};
 use crate::proxy::{
     pool,
     reactor::{self, Deadline, Listener},
+    stats::Stats,
     tls::Gate,
     upstream::millis,
 };
@@ -113,33 +114,31 @@ impl Worker {
     }
 }
 
-/// The thread: runs until it is drained, or its commands end.
-pub(super) fn main(
-    index: usize,
-    count: usize,
-    pools: Arc<pool::Shared>,
-    shared: Arc<Shared>,
-    commands: mpsc::UnboundedReceiver<Command>,
-) -> io::Result<()> {
-    reactor::run(serve(index, count, pools, shared, commands))
+/// What a thread starts with.
+#[derive(Debug)]
+pub(super) struct Start {
+    pub(super) thread: pool::Thread,
+    pub(super) pools: Arc<pool::Shared>,
+    pub(super) stats: Arc<Stats>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) commands: mpsc::UnboundedReceiver<Command>,
 }
 
-async fn serve(
-    index: usize,
-    count: usize,
-    pools: Arc<pool::Shared>,
-    shared: Arc<Shared>,
-    mut commands: mpsc::UnboundedReceiver<Command>,
-) {
-    let thread = pool::Thread { index, count };
+/// The thread: runs until it is drained, or its commands end.
+pub(super) fn main(start: Start) -> io::Result<()> {
+    reactor::run(serve(start))
+}
+
+async fn serve(start: Start) {
+    let Start { thread, pools, stats, shared, mut commands } = start;
     let worker = Rc::new(Worker {
-        plan: RefCell::new(Rc::new(Compiled::empty(&pools, thread))),
+        plan: RefCell::new(Rc::new(Compiled::empty(&pools, stats, thread))),
         shared,
         gate: Gate::new(MAX_HANDSHAKES),
         draining: Cell::new(false),
         connections: Cell::new(0),
         // Any odd number that differs from thread to thread.
-        random: Cell::new(0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(index as u64 * 2 + 1)),
+        random: Cell::new(0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(thread.index as u64 * 2 + 1)),
         accept_failures: Cell::new(0),
     });
     let deadline = Deadline::new();

@@ -188,7 +188,7 @@ fn haproxy(folder: &Path) -> String {
     let proxy = Proxy::Haproxy;
     let (http, https, tcp) = (proxy.port(Port::Http), proxy.port(Port::Https), proxy.port(Port::Tcp));
     format!(
-        "global\n nbthread 1\n maxconn 20000\n\
+        "global\n nbthread 1\n maxconn 4000\n\
          defaults\n timeout client 300s\n timeout server 300s\n timeout connect 1s\n timeout http-keep-alive 300s\n\
          \x20option splice-auto\n\
          frontend http\n mode http\n option forwardfor\n bind 127.0.0.1:{http} defer-accept\n default_backend nodes\n\
