@@ -37,6 +37,7 @@ use crate::{
 };
 
 mod handle;
+mod names;
 mod notify;
 mod pid;
 mod privileges;
@@ -48,6 +49,7 @@ mod worker;
 
 use self::{
     handle::Handle,
+    names::Names,
     pid::{PidError, PidFile},
     privileges::PrivilegesError,
     remembered::{DOWN, Down, OVERRIDES, Remembered},
@@ -147,15 +149,17 @@ async fn serve(
     let (reports, reported) = mpsc::channel(REPORTS);
     let (handle, requests) = Handle::new(data_path.clone());
     let monitors = Monitors::spawn(reports);
+    let (resolved, answers) = mpsc::channel(REPORTS);
+    let resolver = Names::new(resolved);
     let backend = admin::Backend { control: Arc::new(handle), data_path };
     let api = admin::Server::start(socket, backend).map_err(system("start the admin API"))?;
 
-    let subsystems = Real { data_plane, names, collector, monitors, vips, proxy };
+    let subsystems = Real { data_plane, names, collector, monitors, vips, proxy, resolver };
     let parts = Parts { config_path, subsystems, adopted, overrides, down, secret };
     let mut running = Running::new(state, plan, parts);
     running.enact_proxy_first().await;
     running.announce();
-    let signal = running.run(requests, reported, &mut signals).await;
+    let signal = running.run(requests, reported, answers, &mut signals).await;
     let code = running.drain(signal, api, &mut signals).await;
     // Its last handle is gone: it ends as soon as it has finished what it does.
     if data_plane_thread.join().is_err() {

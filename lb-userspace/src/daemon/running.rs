@@ -15,6 +15,7 @@ use tokio::{
 
 use super::{
     handle::Request,
+    names::Resolved,
     notify,
     remembered::{Down, Remembered},
     signals::{Signals, Wish},
@@ -115,6 +116,7 @@ impl<S: Subsystems> Running<S> {
         &mut self,
         mut requests: mpsc::Receiver<Request>,
         mut reports: mpsc::Receiver<Report>,
+        mut answers: mpsc::Receiver<Resolved>,
         signals: &mut Signals,
     ) -> &'static str {
         let mut tick = interval(notify::watchdog_interval().map_or(TICK, |watchdog| watchdog.min(TICK)));
@@ -127,6 +129,7 @@ impl<S: Subsystems> Running<S> {
                     Wish::Reload => drop(self.reload().await),
                 },
                 Some(report) = reports.recv() => self.hear(report).await,
+                Some(answer) = answers.recv() => self.resolved(answer).await,
                 Some(request) = requests.recv() => self.answer(request).await,
                 _ = tick.tick() => self.tick().await,
             }
@@ -181,6 +184,16 @@ impl<S: Subsystems> Running<S> {
             tracing::error!(error, "the data path does not follow a node's health; it is tried again");
         }
         self.remember();
+    }
+
+    async fn resolved(&mut self, Resolved { name, addresses }: Resolved) {
+        tracing::info!(name, ?addresses, "a node's name stands for other addresses");
+        // This event is never refused.
+        let _ = self.state.apply(Event::Resolved { name, addresses });
+        if let Err(error) = self.enact().await {
+            tracing::error!(error, "the L7 proxy does not follow a node's name; it is tried again");
+        }
+        self.follow();
     }
 
     async fn answer(&mut self, request: Request) {
@@ -296,6 +309,7 @@ impl<S: Subsystems> Running<S> {
             self.parts.subsystems.check(&checks);
             self.checks = checks;
         }
+        self.parts.subsystems.resolve(&self.state.config().proxy.names());
         let raised = self.state.vips();
         // Also when there is none: an earlier lbd may have raised some.
         if raised != self.raised || raised.is_empty() {

@@ -3,6 +3,7 @@
 
 use std::{future::Future, sync::Arc, time::Duration};
 
+use super::names::Names;
 use crate::{
     control::{
         plan::Plan,
@@ -21,6 +22,8 @@ pub(super) trait Subsystems {
     fn enact(&self, plan: Arc<Plan>) -> impl Future<Output = Result<(), String>>;
     /// Makes the L7 proxy do what the plan says. On error it does what it did before.
     fn proxy(&self, plan: Arc<ProxyPlan>) -> impl Future<Output = Result<(), String>>;
+    /// Replaces the DNS names that are looked up.
+    fn resolve(&self, names: &[&str]);
     /// Replaces the health checks.
     fn check(&self, checks: &[Check]);
     /// Replaces the VIPs that are raised.
@@ -42,6 +45,7 @@ pub(super) struct Real {
     pub(super) monitors: Monitors,
     pub(super) vips: StaticVips,
     pub(super) proxy: Supervisor,
+    pub(super) resolver: Names,
 }
 
 impl Subsystems for Real {
@@ -53,6 +57,10 @@ impl Subsystems for Real {
 
     async fn proxy(&self, plan: Arc<ProxyPlan>) -> Result<(), String> {
         self.proxy.apply(plan).await
+    }
+
+    fn resolve(&self, names: &[&str]) {
+        self.resolver.set(names);
     }
 
     async fn stop_proxy(&self, longest: Duration) {
@@ -73,6 +81,7 @@ impl Subsystems for Real {
         let of_data_plane = |warning: &&String| !warning.starts_with("interface ");
         let mut problems: Vec<String> = self.names.snapshot().warnings.iter().filter(of_data_plane).cloned().collect();
         problems.extend(self.vips.problems());
+        problems.extend(self.resolver.problems());
         problems.extend(self.proxy.state().problem.map(|problem| format!("L7 proxy: {problem}")));
         problems
     }

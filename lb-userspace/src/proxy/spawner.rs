@@ -5,9 +5,10 @@
 
 use std::{
     collections::BTreeSet,
-    fs, io,
+    fs::{self, File},
+    io,
     os::{
-        fd::{AsFd, OwnedFd},
+        fd::{AsFd, AsRawFd, OwnedFd},
         unix::{
             net::UnixStream,
             process::{CommandExt, ExitStatusExt},
@@ -154,7 +155,9 @@ fn spawn(program: &str, uid: u32, gid: u32, arguments: &[String], descriptors: V
     if uid == 0 || gid == 0 {
         return Err(io::Error::other("a worker does not run as root"));
     }
-    let mut command = Command::new(program);
+    // Opened here, because the worker's user may not look at lbd's process, nor perhaps into the program's directory.
+    let file = File::open(program)?;
+    let mut command = Command::new(format!("/proc/self/fd/{}", file.as_raw_fd()));
     command.arg0("lbd").arg(WORKER).args(arguments).env_clear().envs(log_filter()).current_dir("/").process_group(0);
     // Also drops the supplementary groups, because it changes the user from root's.
     command.uid(uid).gid(gid).stdin(Stdio::from(socket)).stdout(Stdio::null());

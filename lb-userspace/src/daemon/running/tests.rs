@@ -66,6 +66,8 @@ impl Subsystems for Fake {
         Ok(())
     }
 
+    fn resolve(&self, _names: &[&str]) {}
+
     async fn stop_proxy(&self, _longest: Duration) {}
 
     fn check(&self, checks: &[Check]) {
