@@ -124,10 +124,12 @@ fn read(path: &Path, is_text: bool) -> io::Result<Content> {
 }
 
 fn unreadable(file: &FileRef, error: &io::Error) -> ConfigError {
-    let help = match error.kind() {
-        io::ErrorKind::NotFound => "create it, or correct the path",
-        io::ErrorKind::PermissionDenied => "lbd reads it as root without any capability: make root its owner",
-        _ => "check that it is the right file",
+    let help = if error.kind() == io::ErrorKind::NotFound {
+        "create it, or correct the path"
+    } else if error.kind() == io::ErrorKind::PermissionDenied {
+        "lbd reads it as root without any capability: make root its owner"
+    } else {
+        "check that it is the right file"
     };
     ConfigError {
         message: format!("cannot read {}: {error}", file.path.display()),

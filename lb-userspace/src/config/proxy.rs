@@ -131,9 +131,8 @@ impl Proxy {
         match &server.settings.service {
             proxy::Service::Http(http) => {
                 let rules = http.rules.request.iter().flat_map(|rule| &rule.actions);
-                names.extend(rules.filter_map(|action| match action {
-                    proxy::rule::Action::Pool(name) => Some(name.as_str()),
-                    _ => None,
+                names.extend(rules.filter_map(|action| {
+                    if let proxy::rule::Action::Pool(name) = action { Some(name.as_str()) } else { None }
                 }));
             }
             proxy::Service::Stream(stream) => names.extend(stream.by_server_name.values().map(String::as_str)),

@@ -89,9 +89,9 @@ pub(super) fn read(server: &str, value: &Spanned<DeValue<'_>>, problems: &mut Pr
         return reader.written;
     };
     for (index, item) in items.iter().enumerate() {
-        match item.get_ref() {
-            DeValue::Table(table) => rule(&mut reader, index, table, &item.span()),
-            _ => reader.wrong(&item.span(), "a rule must be a table", "wrong type", None),
+        match item.get_ref().as_table() {
+            Some(table) => rule(&mut reader, index, table, &item.span()),
+            None => reader.wrong(&item.span(), "a rule must be a table", "wrong type", None),
         }
     }
     reader.written

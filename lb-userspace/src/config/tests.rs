@@ -2,6 +2,7 @@
 
 mod mistakes;
 mod proxy;
+mod proxy_mistakes;
 mod values;
 
 use lb_common::conntrack::State;

@@ -36,13 +36,14 @@ const KEYS: [&str; 19] = [
 /// Reads the actions of a rule, and the place of each. What is wrong is reported and left out.
 pub(super) fn read(reader: &mut Reader<'_>, value: &Spanned<DeValue<'_>>) -> (Vec<Action>, Vec<Span>) {
     let mut found = Vec::new();
-    match value.get_ref() {
-        DeValue::Array(items) if !items.is_empty() => items.iter().for_each(|item| one(reader, item, &mut found)),
-        DeValue::Table(_) => one(reader, value, &mut found),
-        _ => {
-            let help = "write it like then = [{ pool = \"api\" }]".to_owned();
-            reader.wrong(&value.span(), "then must be a list of actions", "wrong type", Some(help));
-        }
+    let items = value.get_ref().as_array().filter(|items| !items.is_empty());
+    if let Some(items) = items {
+        items.iter().for_each(|item| one(reader, item, &mut found));
+    } else if value.get_ref().is_table() {
+        one(reader, value, &mut found);
+    } else {
+        let help = "write it like then = [{ pool = \"api\" }]".to_owned();
+        reader.wrong(&value.span(), "then must be a list of actions", "wrong type", Some(help));
     }
     found.into_iter().unzip()
 }

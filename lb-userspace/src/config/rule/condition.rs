@@ -109,17 +109,13 @@ fn lower(text: String) -> String {
 }
 
 fn list(reader: &mut Reader<'_>, key: &str, value: &Spanned<DeValue<'_>>) -> Option<Vec<Condition>> {
-    match value.get_ref() {
-        DeValue::Array(items) if !items.is_empty() => {
-            let read: Vec<_> = items.iter().map(|item| read(reader, item)).collect();
-            read.into_iter().collect()
-        }
-        _ => {
-            let help = format!("write it like {key} = [{{ host = \"a.example\" }}, {{ host = \"b.example\" }}]");
-            reader.wrong(&value.span(), &format!("{key} must be a list of conditions"), "wrong type", Some(help));
-            None
-        }
-    }
+    let Some(items) = value.get_ref().as_array().filter(|items| !items.is_empty()) else {
+        let help = format!("write it like {key} = [{{ host = \"a.example\" }}, {{ host = \"b.example\" }}]");
+        reader.wrong(&value.span(), &format!("{key} must be a list of conditions"), "wrong type", Some(help));
+        return None;
+    };
+    let read: Vec<_> = items.iter().map(|item| read(reader, item)).collect();
+    read.into_iter().collect()
 }
 
 /// `header = { "x-user" = … }`: a test for each name.
@@ -201,24 +197,22 @@ fn networks(reader: &mut Reader<'_>, key: &str, value: &Spanned<DeValue<'_>>) ->
 
 /// `404`, `[502, 503]` or `{ min = 500, max = 599 }`.
 fn number(reader: &mut Reader<'_>, key: &str, value: &Spanned<DeValue<'_>>, most: u64) -> Option<Test> {
-    match value.get_ref() {
-        DeValue::Table(table) => {
-            reader.known_keys(table, &["min", "max"], "bounds");
-            let min = table.get("min").map_or(Some(0), |value| reader.number(value, "min", most))?;
-            let max = table.get("max").map_or(Some(most), |value| reader.number(value, "max", most))?;
-            if min > max {
-                reader.wrong(&value.span(), &format!("{key} ends before it begins"), "min is above max", None);
-                return None;
-            }
-            Some(Test::Range(min, max))
-        }
-        DeValue::Array(items) => {
-            let numbers: Vec<_> = items.iter().map(|item| reader.number(item, key, most)).collect();
-            let numbers: Option<Vec<_>> = numbers.into_iter().map(|n| n.map(|n| n.to_string())).collect();
-            numbers.filter(|numbers| !numbers.is_empty()).map(Test::OneOf)
-        }
-        _ => reader.number(value, key, most).map(|number| Test::Range(number, number)),
+    if let Some(items) = value.get_ref().as_array() {
+        let numbers: Vec<_> = items.iter().map(|item| reader.number(item, key, most)).collect();
+        let numbers: Option<Vec<_>> = numbers.into_iter().map(|n| n.map(|n| n.to_string())).collect();
+        return numbers.filter(|numbers| !numbers.is_empty()).map(Test::OneOf);
     }
+    let Some(table) = value.get_ref().as_table() else {
+        return reader.number(value, key, most).map(|number| Test::Range(number, number));
+    };
+    reader.known_keys(table, &["min", "max"], "bounds");
+    let min = table.get("min").map_or(Some(0), |value| reader.number(value, "min", most))?;
+    let max = table.get("max").map_or(Some(most), |value| reader.number(value, "max", most))?;
+    if min > max {
+        reader.wrong(&value.span(), &format!("{key} ends before it begins"), "min is above max", None);
+        return None;
+    }
+    Some(Test::Range(min, max))
 }
 
 /// `"08:00-18:00"`, UTC; the end is not in it. It may go over midnight.

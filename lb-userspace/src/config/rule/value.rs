@@ -50,25 +50,23 @@ impl Reader<'_> {
     }
 
     pub(super) fn text(&mut self, value: &Spanned<DeValue<'_>>, key: &str) -> Option<String> {
-        match value.get_ref() {
-            DeValue::String(text) => Some(text.to_string()),
-            _ => {
-                self.wrong_type(value, key, "text", Some("write it in quotes"));
-                None
-            }
+        let text = value.get_ref().as_str().map(str::to_owned);
+        if text.is_none() {
+            self.wrong_type(value, key, "text", Some("write it in quotes"));
         }
+        text
     }
 
     /// A text, or a list of texts.
     pub(super) fn texts(&mut self, value: &Spanned<DeValue<'_>>, key: &str) -> Option<Vec<String>> {
-        match value.get_ref() {
-            DeValue::Array(items) if !items.is_empty() => items.iter().map(|item| self.text(item, key)).collect(),
-            DeValue::String(text) => Some(vec![text.to_string()]),
-            _ => {
-                self.wrong_type(value, key, "a text or a list of texts", None);
-                None
-            }
+        if let Some(items) = value.get_ref().as_array().filter(|items| !items.is_empty()) {
+            return items.iter().map(|item| self.text(item, key)).collect();
         }
+        let text = value.get_ref().as_str().map(|text| vec![text.to_owned()]);
+        if text.is_none() {
+            self.wrong_type(value, key, "a text or a list of texts", None);
+        }
+        text
     }
 
     pub(super) fn number(&mut self, value: &Spanned<DeValue<'_>>, key: &str, most: u64) -> Option<u64> {
