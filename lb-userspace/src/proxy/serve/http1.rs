@@ -40,10 +40,11 @@ pub(super) async fn serve(worker: &Rc<Worker>, id: usize, mut stream: Stream, en
             Next::Again(buffer) => rest = buffer,
             Next::Close => return,
             Next::Reset => return stream.socket().reset_on_close(),
-            Next::Linger => return linger(&mut stream, &deadline).await,
+            // What comes once, and last, is boxed: it is not to make every waiting connection larger.
+            Next::Linger => return Box::pin(linger(&mut stream, &deadline)).await,
             Next::Tunnel(upgraded, buffer) => {
                 let idle = millis(server.settings.timeouts.idle);
-                return tunnel(server, stream, *upgraded, buffer, &deadline, idle).await;
+                return Box::pin(tunnel(server, stream, *upgraded, buffer, &deadline, idle)).await;
             }
         }
         is_first = false;
@@ -58,8 +59,11 @@ async fn next_bytes(
     deadline: &Deadline,
     is_first: bool,
 ) -> Option<Buffer> {
-    let timeouts = worker.plan().server(id)?.settings.timeouts.clone();
-    let longest = if is_first { timeouts.request_head } else { timeouts.keep_alive };
+    let longest = {
+        let plan = worker.plan();
+        let timeouts = &plan.server(id)?.settings.timeouts;
+        if is_first { timeouts.request_head } else { timeouts.keep_alive }
+    };
     let read = poll_fn(|context| {
         ready!(stream.poll_readable(context))?;
         let mut buffer = Buffer::take();

@@ -26,12 +26,20 @@ pub(super) enum Decision {
     Drop,
 }
 
+/// What tells the request apart, for its rules; without any it costs nothing.
+pub(super) fn request_id(worker: &Worker, server: &VirtualServer) -> RequestId {
+    if server.hits.is_empty() {
+        return RequestId::default();
+    }
+    RequestId(u128::from(worker.random()) << 64 | u128::from(worker.random()))
+}
+
 /// Asks limits and rules, in this order.
 pub(super) fn decide(
     plan: &Compiled,
-    worker: &Worker,
     server: &VirtualServer,
     facts: &RequestFacts<'_>,
+    request_id: RequestId,
     edits: &mut Edits,
 ) -> Decision {
     if server.limits.request(facts.client(), now()).is_err() {
@@ -47,16 +55,24 @@ pub(super) fn decide(
         virtual_server: &server.name,
         pool: "",
         node: "",
-        request_id: RequestId(u128::from(worker.random()) << 64 | u128::from(worker.random())),
+        request_id,
         now: now(),
         unix_s: SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |now| now.as_secs()),
         hits: &server.hits,
     };
-    let answer = |status, refused| Decision::Answer { status, retry_after: None, refused };
     match rules.evaluate_request(&scope, edits) {
         Verdict::Continue => Decision::Forward(server.pool),
-        // Rules were compiled for a plan with the same pools in the same places, or are an earlier plan's.
+        // Rules are compiled for the plan whose pools these are.
         Verdict::Pool(pool) => Decision::Forward(plan.pools.pool(pool).map(|pool| pool.id())),
+        other => of_verdict(other),
+    }
+}
+
+/// What a verdict other than a pool means.
+pub(super) fn of_verdict(verdict: Verdict) -> Decision {
+    let answer = |status, refused| Decision::Answer { status, retry_after: None, refused };
+    match verdict {
+        Verdict::Continue | Verdict::Pool(_) => Decision::Forward(None),
         Verdict::Respond { status } | Verdict::Redirect { status } => answer(status, Refused::Rule),
         Verdict::Limited { status, retry_after } => {
             let refused = if status == 429 { Refused::Rate } else { Refused::RuleConnections };

@@ -1,6 +1,6 @@
 //! One HTTP/1.1 request: its head read and judged, its way to a node, or an answer of our own.
 
-use std::{future::poll_fn, io::IoSlice, net::IpAddr, rc::Rc, time::Duration};
+use std::{cell::RefCell, future::poll_fn, io::IoSlice, net::IpAddr, rc::Rc, time::Duration};
 
 use super::{
     Ends, answer,
@@ -166,7 +166,8 @@ async fn pass_on(
     extra.clear();
     let sender = sender(worker, http, &head, peer, facts.is_tls());
     let drop = identity::write(extra, head.fields(), &sender, facts.client, &http.identity);
-    let pool = match policy::decide(connection.plan, worker, server, &facts, edits) {
+    let request_id = policy::request_id(worker, server);
+    let pool = match policy::decide(connection.plan, server, &facts, request_id, edits) {
         policy::Decision::Forward(pool) => pool,
         policy::Decision::Answer { status, retry_after, refused } => {
             server.stats.refuse(refused);
@@ -184,15 +185,15 @@ async fn pass_on(
     policy::write_added(extra, &edits.request);
     let own_host = head.authority().is_empty().then(|| ends.local.to_string());
     let edit = RequestEdit {
-        path: edits.path(),
-        query: edits.query(),
-        host: edits.host().or(own_host.as_deref()),
+        host: own_host.as_deref(),
         remove: &names,
         drop,
         extra,
         upgrade: http.strictness.allow_upgrade && head.upgrade() != Upgrade::None,
         ..RequestEdit::default()
     };
+    // Response rules go on with what request rules left.
+    let edits = RefCell::new(std::mem::take(edits));
     let mut told = Told::default();
     let outcome = match pool {
         None => Outcome::Unanswered(Failure::NoPool),
@@ -206,6 +207,8 @@ async fn pass_on(
                 peer: ends.client,
                 pool,
                 edit,
+                edits: &edits,
+                request_id,
                 transaction_at: after(server.settings.timeouts.transaction),
                 close,
                 deadline: connection.deadline,
@@ -219,6 +222,15 @@ async fn pass_on(
         Outcome::Complete(_) if is_read => Ended::Close,
         Outcome::Complete(_) => Ended::Linger,
         Outcome::Upgraded(upgraded) => Ended::Tunnel(upgraded),
+        Outcome::Ruled(verdict) => match policy::of_verdict(verdict) {
+            policy::Decision::Answer { status, retry_after, refused } => {
+                server.stats.refuse(refused);
+                let close = close || !is_read;
+                let edits = edits.borrow();
+                answer_by_rule(connection, &head, &mut client, status, retry_after, &edits, close).await
+            }
+            policy::Decision::Forward(_) | policy::Decision::Drop => Ended::Reset,
+        },
         Outcome::Unanswered(failure) => fail(connection, http, &head, &mut client, &failure, close).await,
         Outcome::Cut(Cut::Client) => Ended::Reset,
         Outcome::Cut(Cut::Node | Cut::Transaction) => Ended::Reset,

@@ -2,6 +2,8 @@
 
 use std::{
     borrow::Cow,
+    collections::BTreeMap,
+    future::poll_fn,
     net::{IpAddr, SocketAddr},
     rc::Rc,
 };
@@ -10,16 +12,19 @@ use super::{
     Ends,
     tunnel::{End, Tunnel},
 };
+use crate::control::proxy::Service;
 use crate::proxy::{
     buffer::Buffer,
+    client_hello::{self, ClientHello},
     facts::{Facts, TlsFacts},
     pool::{
-        Lease, NodeSet,
+        Lease, NodeSet, PoolId,
         retry::{Attempt, Decision, Failure},
     },
     reactor::Deadline,
+    stats::Refused,
     stream::Stream,
-    upstream::{self, OnBehalf},
+    upstream::{self, OnBehalf, after},
     worker::{
         plan::VirtualServer,
         thread::{Worker, now},
@@ -77,7 +82,21 @@ pub(super) async fn serve(
     early: Option<Buffer>,
 ) {
     let deadline = Deadline::new();
-    let Some((lease, mut node)) = connect(worker, server, &ends, &deadline).await else {
+    let mut early = early;
+    let mut pool = server.pool;
+    if let Service::Stream(settings) = &server.settings.service
+        && settings.peek
+    {
+        let until = after(server.settings.timeouts.handshake);
+        let Ok(Some((hello, bytes))) = deadline.within(until, peek(&mut client, early.take())).await else {
+            server.stats.refuse(Refused::Handshake);
+            return;
+        };
+        early = Some(bytes);
+        let named = hello.server_name.and_then(|name| pool_of(&settings.by_server_name, &name).map(str::to_owned));
+        pool = named.map_or(pool, |name| worker.plan().pools.id(&name));
+    }
+    let Some((lease, mut node)) = connect(worker, pool, &ends, &deadline).await else {
         // The client is to see that it was not served, not an empty answer.
         client.socket().reset_on_close();
         return;
@@ -102,15 +121,41 @@ pub(super) async fn serve(
     }
 }
 
+/// Reads a ClientHello and gives it back with the bytes it was in; `None` when there is none.
+async fn peek(client: &mut Stream, early: Option<Buffer>) -> Option<(ClientHello, Buffer)> {
+    let mut buffer = early.unwrap_or_else(Buffer::take);
+    buffer.reserve(client_hello::MAX_WIRE);
+    loop {
+        match client_hello::peek(buffer.bytes()) {
+            Ok(Some(hello)) => return Some((hello, buffer)),
+            Ok(None) => {}
+            Err(error) => {
+                tracing::debug!(%error, "no ClientHello");
+                return None;
+            }
+        }
+        match poll_fn(|context| client.poll_read(context, buffer.room())).await {
+            Ok(0) | Err(_) => return None,
+            Ok(count) => buffer.filled(count),
+        }
+    }
+}
+
+/// The pool of a server name: by the name itself, or by `*.` in place of its first label.
+fn pool_of<'a>(pools: &'a BTreeMap<String, String>, name: &str) -> Option<&'a str> {
+    let by_wildcard = || pools.get(&format!("*.{}", name.split_once('.')?.1));
+    pools.get(name).or_else(by_wildcard).map(String::as_str)
+}
+
 /// A node and a connection to it: another node where the first cannot be reached.
 async fn connect(
     worker: &Rc<Worker>,
-    server: &VirtualServer,
+    pool: Option<PoolId>,
     facts: &Ends,
     deadline: &Deadline,
 ) -> Option<(Lease, Stream)> {
     let plan = worker.plan();
-    let pool = server.pool?;
+    let pool = pool?;
     let mut tried = NodeSet::default();
     for attempts in 1.. {
         let lease = upstream::choose(worker, &plan, pool, facts, &tried, deadline).await.ok()?;

@@ -10,6 +10,7 @@ use super::super::testing::{Proxy, Recorder, Server, http_plan, read_head, wait}
 
 mod bodies;
 mod failures;
+mod policy;
 mod upgrades;
 
 /// Reads one response: head, and a body of the length it tells.

@@ -1,6 +1,14 @@
 //! A request to a node and its response back: attempts, until one answers or no other may follow.
 
-use std::{future::poll_fn, io, net::SocketAddr, rc::Rc, time::Duration};
+use std::{
+    borrow::Cow,
+    cell::RefCell,
+    future::poll_fn,
+    io,
+    net::SocketAddr,
+    rc::Rc,
+    time::{Duration, SystemTime},
+};
 
 use super::{
     ConnectError, OnBehalf, choose,
@@ -13,17 +21,18 @@ use crate::{
     control::proxy::{http::Http, pool as settings},
     proxy::{
         buffer::Buffer,
-        facts::Facts,
+        facts::{Facts, RequestId, ResponseFacts},
         h1::{
-            Framing, Slots,
+            Framing, Known, Slots,
             response::ResponseHead,
-            write::{RequestEdit, ResponseEdit},
+            write::{self, RequestEdit, ResponseEdit},
         },
         pool::{
             Lease, NodeId, NodeSet, Pool, PoolId,
             retry::{self, Attempt, Decision, GiveUp},
         },
         reactor::{self, Deadline, deadline::NEVER},
+        rules::{Edits, Scope, Verdict},
         stream::Stream,
         worker::{
             plan::{Compiled, VirtualServer},
@@ -42,8 +51,11 @@ pub(crate) struct Request<'a> {
     /// The client's end of its connection.
     pub(crate) peer: SocketAddr,
     pub(crate) pool: PoolId,
-    /// How the request's head is changed; framing, upgrade and host are added.
+    /// How the request's head is changed, besides what rules want; framing is added.
     pub(crate) edit: RequestEdit<'a>,
+    /// What rules want changed; response rules add to it.
+    pub(crate) edits: &'a RefCell<Edits>,
+    pub(crate) request_id: RequestId,
     /// End of the whole request, on the reactor's clock; `NEVER`: none.
     pub(crate) transaction_at: u64,
     /// Whether the client's connection is closed after the response, whatever comes.
@@ -60,6 +72,8 @@ pub(crate) enum Outcome {
     Upgraded(Box<Upgraded>),
     /// No byte of a response went to the client.
     Unanswered(Failure),
+    /// A response rule has another answer than the node: see the edits.
+    Ruled(Verdict),
     /// A response was begun that cannot be ended.
     Cut(Cut),
 }
@@ -103,6 +117,7 @@ enum Ended {
     Complete(bool),
     Upgraded(Stream, Option<Buffer>),
     Cut(Cut),
+    Ruled(Verdict),
     /// No response came, or one with a status that is tried elsewhere.
     Failed {
         failure: Failure,
@@ -146,6 +161,7 @@ pub(crate) async fn forward(
             let (failure, sent, reused) = match attempt(request, client, memory, &lease, fresh, &tries, told).await {
                 Ended::Complete(keep) => return Outcome::Complete(keep),
                 Ended::Cut(cut) => return Outcome::Cut(cut),
+                Ended::Ruled(verdict) => return Outcome::Ruled(verdict),
                 Ended::Upgraded(node, rest) => return Outcome::Upgraded(Box::new(Upgraded { node, rest, lease })),
                 Ended::Failed { failure, sent, reused } => (failure, sent, reused),
             };
@@ -248,7 +264,7 @@ async fn attempt(
     (told.reused, told.asked_us) = (reused, reactor::now_us());
     let mut head = std::mem::take(memory.to_node);
     head.clear();
-    client.write_head(&mut head, &RequestEdit { framing: client.framing(), ..request.edit });
+    write_head(request, client, &mut head);
     let times = Times::new(request.transaction_at, &request.server.settings.timeouts, &settings.timeouts);
     let mut exchange = Exchange::new(&mut node, times, head, client.framing());
     let (strictness, deadline) = (&request.http.strictness, request.deadline);
@@ -273,7 +289,11 @@ async fn attempt(
     if settings.retry.statuses.contains(&told.status) && goes_elsewhere(request, client, lease, told.status, tries) {
         return Ended::Failed { failure: Failure::Status(told.status), sent: true, reused };
     }
-    let passing = begin_response(request, client, &response, exchange.sent_all);
+    let verdict = response_rules(request, lease, &response);
+    if verdict != Verdict::Continue {
+        return Ended::Ruled(verdict);
+    }
+    let passing = begin_response(request, client, lease, &response, exchange.sent_all);
     if told.status == 101 {
         let rest = exchange.take_rest(passing.length);
         drop(exchange);
@@ -313,6 +333,7 @@ struct Passing {
 fn begin_response(
     request: &Request<'_>,
     client: &mut impl Client,
+    lease: &Lease,
     response: &ResponseHead<'_>,
     request_is_sent: bool,
 ) -> Passing {
@@ -324,9 +345,88 @@ fn begin_response(
     };
     // What is left of the request's body would be read as the next request.
     let close = request.close || !request_is_sent || outgoing == Framing::UntilClose;
-    let edit = ResponseEdit { framing: outgoing, close, keep_alive: !close, ..ResponseEdit::default() };
+    let edits = request.edits.borrow();
+    let (mut extra, mut remove) = (Vec::new(), Vec::new());
+    if !edits.response.is_empty() {
+        let names = response.fields().filter_map(|field| std::str::from_utf8(field.name).ok());
+        remove.extend(names.filter(|name| edits.response.removes(&name.to_ascii_lowercase())));
+        for (name, value) in edits.response.added() {
+            // Names were checked when the rules were compiled, values when they were expanded.
+            let _ = write::field(&mut extra, name.as_bytes(), value.as_bytes());
+        }
+    }
+    if lease.watches_response() {
+        learn(lease, response, &mut extra);
+    }
+    let edit = ResponseEdit {
+        framing: outgoing,
+        remove: &remove,
+        extra: &extra,
+        close,
+        keep_alive: !close,
+        ..ResponseEdit::default()
+    };
     client.respond(response, &edit);
     Passing { length: response.len(), framing, node_keeps: response.keep_alive(), close }
+}
+
+/// Writes the head of the request for the node.
+fn write_head(request: &Request<'_>, client: &impl Client, head: &mut Vec<u8>) {
+    let edits = request.edits.borrow();
+    let edit = RequestEdit {
+        path: edits.path(),
+        query: edits.query(),
+        host: edits.host().or(request.edit.host),
+        framing: client.framing(),
+        ..request.edit
+    };
+    client.write_head(head, &edit);
+}
+
+/// Lets persistence learn from a response, and adds what tells the client its node.
+fn learn(lease: &Lease, response: &ResponseHead<'_>, extra: &mut Vec<u8>) {
+    let texts = |known| {
+        response
+            .fields()
+            .filter(move |field| field.known == known)
+            .filter_map(|field| std::str::from_utf8(field.value).ok())
+    };
+    if let Some(cookie) = lease.learn(texts(Known::SetCookie), texts(Known::Location).next(), now()) {
+        // Name and attributes were checked with the configuration.
+        let _ = write::field(extra, b"Set-Cookie", cookie.as_bytes());
+    }
+}
+
+/// What response rules decide.
+fn response_rules(request: &Request<'_>, lease: &Lease, response: &ResponseHead<'_>) -> Verdict {
+    let Some(rules) = request.server.rules.as_ref().filter(|rules| rules.looks_at_responses()) else {
+        return Verdict::Continue;
+    };
+    let scope = Scope {
+        facts: request.facts,
+        response: Some(&Answered(response)),
+        virtual_server: &request.server.name,
+        pool: lease.pool().name(),
+        node: lease.node().name(),
+        request_id: request.request_id,
+        now: now(),
+        unix_s: SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |now| now.as_secs()),
+        hits: &request.server.hits,
+    };
+    rules.evaluate_response(&scope, &mut request.edits.borrow_mut())
+}
+
+/// A node's response as rules see it.
+struct Answered<'a>(&'a ResponseHead<'a>);
+
+impl ResponseFacts for Answered<'_> {
+    fn status(&self) -> u16 {
+        self.0.status()
+    }
+
+    fn header(&self, name: &str) -> Option<Cow<'_, str>> {
+        self.0.header(name)
+    }
 }
 
 /// Whether a response with a status that is retried is given up for another node's.

@@ -50,6 +50,7 @@ fn resident(pid: u32) -> Result<f64> {
 }
 
 fn raise_limit() -> Result<()> {
-    use nix::sys::resource::{Resource, setrlimit};
-    Ok(setrlimit(Resource::RLIMIT_NOFILE, 65_536, 65_536)?)
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    Ok(setrlimit(Resource::RLIMIT_NOFILE, most, most)?)
 }
