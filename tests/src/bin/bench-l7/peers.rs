@@ -8,11 +8,11 @@ use std::{
     net::TcpStream,
     path::Path,
     process::{Child, Command, Stdio},
-    thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
+use lb_tests::harness::wait::eventually;
 
 /// Where the nodes listen.
 pub(crate) const NODES: [u16; 2] = [19001, 19002];
@@ -213,12 +213,7 @@ fn spawn(command: &mut Command) -> Result<Child> {
 }
 
 fn wait_for(port: u16) -> Result<()> {
-    let begin = Instant::now();
-    while TcpStream::connect(("127.0.0.1", port)).is_err() {
-        if begin.elapsed() > Duration::from_secs(5) {
-            bail!("nothing listens on port {port}");
-        }
-        thread::sleep(Duration::from_millis(20));
-    }
+    let what = format!("a listener on port {port}");
+    eventually(&what, Duration::from_secs(5), || TcpStream::connect(("127.0.0.1", port)).is_ok())?;
     Ok(())
 }

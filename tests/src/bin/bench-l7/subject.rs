@@ -30,7 +30,7 @@ use crate::peers::{NODES, Port, Proxy};
 pub(crate) fn serve(folder: &Path) -> Result<()> {
     let handle = start(folder)?;
     loop {
-        thread::sleep(Duration::from_secs(3600));
+        thread::park();
         drop(handle.states());
     }
 }
