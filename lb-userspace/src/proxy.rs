@@ -11,6 +11,7 @@ pub mod client_hello;
 pub mod compress;
 pub mod facts;
 pub mod h1;
+mod http2;
 pub mod identity;
 pub mod limit;
 pub mod path;

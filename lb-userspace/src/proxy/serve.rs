@@ -20,6 +20,7 @@ mod client;
 mod facts;
 mod greeting;
 mod http1;
+mod http2;
 mod policy;
 mod request;
 mod scratch;
@@ -58,6 +59,9 @@ pub(crate) async fn connection(worker: Rc<Worker>, id: usize, socket: Socket, cl
         Service::Stream(_) => Box::pin(tcp::serve(&worker, &server, stream, ends, early)).await,
         Service::Http(_) => {
             drop(server);
+            if is_http2(&stream) {
+                return Box::pin(http2::serve(&worker, id, stream, ends, early)).await;
+            }
             http1::serve(&worker, id, stream, ends, early).await;
         }
     }
@@ -89,4 +93,9 @@ impl Drop for Counted {
     fn drop(&mut self) {
         self.0.connections.leave();
     }
+}
+
+/// Whether HTTP/2 was agreed on by ALPN.
+fn is_http2(stream: &Stream) -> bool {
+    matches!(stream, Stream::Tls(stream) if stream.alpn() == Some(b"h2"))
 }

@@ -30,6 +30,8 @@ pub(crate) mod exchange;
 pub(crate) mod failure;
 pub(crate) mod forward;
 pub(crate) mod idle;
+pub(crate) mod multiplex;
+mod streamed;
 
 /// A node for a request: at once, or after waiting in the pool's queue.
 ///

@@ -32,6 +32,12 @@ const NEVER_TRAILERS: KnownSet = KnownSet::NEVER_COPIED.union(KnownSet::OF_CLIEN
     Known::IfModifiedSince,
 ]));
 
+/// Whether a field of this name may come as a trailer, where trailers are passed on.
+#[must_use]
+pub fn may_be_trailer(known: Known) -> bool {
+    known == Known::Other || !NEVER_TRAILERS.contains(known)
+}
+
 /// Why a body is refused. The sender's connection is closed, and the connection that its body went to: a request gets
 /// 400 (413 for `TooLarge`) if nothing was answered yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -291,7 +297,7 @@ impl Decoder {
         }
         let known = Known::of(name);
         let is_wanted = self.keep.iter().any(|kept| kept.as_bytes().eq_ignore_ascii_case(name));
-        if is_wanted && (known == Known::Other || !NEVER_TRAILERS.contains(known)) {
+        if is_wanted && may_be_trailer(known) {
             for part in [name, b": ", value, b"\r\n"] {
                 trailers.kept.extend_from_slice(part);
             }

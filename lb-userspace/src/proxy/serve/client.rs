@@ -85,11 +85,6 @@ impl<'a> Http1<'a> {
         self.received = 0;
     }
 
-    /// Bytes of the response's body so far.
-    pub(super) fn sent(&self) -> u64 {
-        self.sent
-    }
-
     /// Whether the request's body was read to its end.
     pub(super) fn is_read(&self) -> bool {
         self.body.as_ref().is_none_or(BodyReader::is_done)
@@ -156,6 +151,10 @@ impl Client for Http1<'_> {
         self.received
     }
 
+    fn sent(&self) -> u64 {
+        self.sent
+    }
+
     fn can_rewind(&self) -> bool {
         self.body.as_ref().is_none_or(BodyReader::is_as_begun)
     }
@@ -209,7 +208,7 @@ impl Client for Http1<'_> {
         self.sent += count;
     }
 
-    fn is_gone(&self) -> bool {
+    fn is_gone(&mut self, _: &mut Context<'_>) -> bool {
         self.stream.socket().has_failed()
     }
 }

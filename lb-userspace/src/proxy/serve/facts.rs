@@ -1,4 +1,4 @@
-//! An HTTP/1.1 request as rules, schedulers, persistence and logs see it.
+//! A request as rules, schedulers, persistence and logs see it.
 
 use std::{
     borrow::Cow,
@@ -11,10 +11,11 @@ use crate::proxy::{
     h1::request::RequestHead,
 };
 
-/// Facts of an HTTP/1.1 request.
+/// Facts of a request; over HTTP/2 it has a head of HTTP/1.1's form, too.
 #[derive(Debug)]
 pub(super) struct RequestFacts<'a> {
     head: RequestHead<'a>,
+    version: &'static str,
     /// The client: behind trusted proxies the one they tell.
     pub(super) client: IpAddr,
     host: Cow<'a, str>,
@@ -22,8 +23,9 @@ pub(super) struct RequestFacts<'a> {
 }
 
 impl<'a> RequestFacts<'a> {
-    pub(super) fn new(head: RequestHead<'a>, client: IpAddr, ends: &'a Ends) -> Self {
-        Self { head, client, host: head.host(), ends }
+    /// Of `head`, which came by `version` as rules name it.
+    pub(super) fn new(head: RequestHead<'a>, version: &'static str, client: IpAddr, ends: &'a Ends) -> Self {
+        Self { head, version, client, host: head.host(), ends }
     }
 
     /// Whether the client side is TLS.
@@ -66,7 +68,7 @@ impl Facts for RequestFacts<'_> {
     }
 
     fn version(&self) -> &str {
-        self.head.version().name()
+        self.version
     }
 
     fn tls(&self) -> Option<&TlsFacts> {

@@ -3,12 +3,14 @@
 use std::{future::poll_fn, rc::Rc, task::ready};
 
 use super::{
-    Ends,
+    Ends, http2,
     request::{self, Next},
     tunnel::{End, Tunnel},
 };
+use crate::control::proxy::Service;
 use crate::proxy::{
     buffer::Buffer,
+    h1::request::{Preface, preface},
     reactor::Deadline,
     stream::Stream,
     upstream::{after, forward::Upgraded, millis},
@@ -35,6 +37,15 @@ pub(super) async fn serve(worker: &Rc<Worker>, id: usize, mut stream: Stream, en
         // The plan as it is now, for all of this request.
         let plan = worker.plan();
         let Some(server) = plan.server(id) else { return };
+        let buffer = if is_first && ends.tls.is_none() && speaks_http2(server) {
+            match tell_apart(&mut stream, buffer, &deadline, after(server.settings.timeouts.request_head)).await {
+                Some((buffer, false)) => buffer,
+                Some((buffer, true)) => return Box::pin(http2::serve(worker, id, stream, ends, Some(buffer))).await,
+                None => return,
+            }
+        } else {
+            buffer
+        };
         let connection = request::Connection { worker, plan: &plan, server, ends: &ends, deadline: &deadline };
         match Box::pin(request::serve(&connection, &mut stream, buffer)).await {
             Next::Again(buffer) => rest = buffer,
@@ -48,6 +59,32 @@ pub(super) async fn serve(worker: &Rc<Worker>, id: usize, mut stream: Stream, en
             }
         }
         is_first = false;
+    }
+}
+
+/// Whether clients may speak HTTP/2.
+fn speaks_http2(server: &VirtualServer) -> bool {
+    matches!(&server.settings.service, Service::Http(http) if http.http2)
+}
+
+/// Reads until it is certain whether the client speaks HTTP/2 with prior knowledge (RFC 9113 §3.3).
+async fn tell_apart(
+    stream: &mut Stream,
+    mut buffer: Buffer,
+    deadline: &Deadline,
+    until: u64,
+) -> Option<(Buffer, bool)> {
+    loop {
+        match preface(buffer.bytes()) {
+            Preface::Http2 => return Some((buffer, true)),
+            Preface::Other => return Some((buffer, false)),
+            Preface::Unknown => {}
+        }
+        let read = deadline.within(until, poll_fn(|context| stream.poll_read(context, buffer.room()))).await;
+        match read.ok()?.ok()? {
+            0 => return None,
+            count => buffer.filled(count),
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! One HTTP/1.1 request: its head read and judged, its way to a node, or an answer of our own.
+//! One request: over HTTP/1.1 its head read and judged; for every client its way to a node, or an answer of our own.
 
 use std::{cell::RefCell, future::poll_fn, io::IoSlice, net::IpAddr, rc::Rc, time::Duration};
 
@@ -17,6 +17,7 @@ use crate::{
     },
     proxy::{
         buffer::{self, Buffer},
+        facts::Facts,
         h1::{
             Slots,
             request::{self, Method, Refusal, RequestHead, Upgrade},
@@ -93,9 +94,26 @@ pub(super) async fn serve(connection: &Connection<'_>, stream: &mut Stream, mut 
     let Memory { request: slots, response, to_node, to_client, extra, edits } = &mut *scratch;
     let Some(head) = request::view(buffer.bytes(), slots) else { return Next::Close };
     let length = head.len();
-    let mut memory = forward::Memory { response, to_node };
-    let client = Http1::new(stream, head, &buffer.bytes()[length..], &http.strictness, std::mem::take(to_client));
-    let (ended, body_rest, text) = pass_on(connection, http, head, client, &mut memory, extra, edits).await;
+    let early = &buffer.bytes()[length..];
+    let mut client = Http1::new(stream, head, early, &http.strictness, std::mem::take(to_client));
+    let mut answer = Vec::new();
+    let work = Work { forward: forward::Memory { response, to_node }, extra, edits, answer: &mut answer };
+    let concluded = pass_on(connection, http, head, head.version().name(), &mut client, work).await;
+    let is_read = client.is_read();
+    let next = match concluded {
+        Concluded::Complete(true) if is_read => None,
+        Concluded::Complete(_) if is_read => Some(Next::Close),
+        Concluded::Complete(_) => Some(Next::Linger),
+        Concluded::Upgraded(upgraded) => Some(Next::Tunnel(upgraded, None)),
+        Concluded::Cut(_) | Concluded::Silent { reset: true } => Some(Next::Reset),
+        Concluded::Silent { reset: false } => Some(Next::Close),
+        Concluded::Answer { close } => match (send(client.stream, connection, &answer).await, close, is_read) {
+            (Err(_), ..) | (Ok(()), true, true) => Some(Next::Close),
+            (Ok(()), false, _) => None,
+            (Ok(()), true, false) => Some(Next::Linger),
+        },
+    };
+    let (body_rest, text) = client.into_rest();
     *to_client = text;
     // What came after the request: behind its body, where it had one.
     let rest = body_rest.unwrap_or_else(|| {
@@ -103,12 +121,10 @@ pub(super) async fn serve(connection: &Connection<'_>, stream: &mut Stream, mut 
         buffer
     });
     let rest = (!rest.is_empty()).then_some(rest);
-    match ended {
-        Ended::Keep => Next::Again(rest),
-        Ended::Close => Next::Close,
-        Ended::Reset => Next::Reset,
-        Ended::Linger => Next::Linger,
-        Ended::Tunnel(upgraded) => Next::Tunnel(upgraded, rest),
+    match next {
+        None => Next::Again(rest),
+        Some(Next::Tunnel(upgraded, _)) => Next::Tunnel(upgraded, rest),
+        Some(next) => next,
     }
 }
 
@@ -139,46 +155,62 @@ async fn read_head(
     }
 }
 
-/// How a request ended, for its connection.
-enum Ended {
-    Keep,
-    Close,
-    Reset,
-    Linger,
-    Tunnel(Box<Upgraded>),
+/// What became of a request.
+pub(super) enum Concluded {
+    /// The response is with the client; whether its connection can be used again.
+    Complete(bool),
+    /// Bytes go both ways from here.
+    Upgraded(Box<Upgraded>),
+    /// A response was begun that cannot be ended.
+    Cut(Cut),
+    /// We answer, by what is written as HTTP/1.1 has it; whether the connection is closed after it.
+    Answer { close: bool },
+    /// The client gets no answer; whether its connection is reset.
+    Silent { reset: bool },
 }
 
-/// Passes a request on to a node, or answers it; gives back what came after its body, and memory.
-async fn pass_on(
+/// Memory of a request.
+pub(super) struct Work<'a> {
+    pub(super) forward: forward::Memory<'a>,
+    pub(super) extra: &'a mut Vec<u8>,
+    pub(super) edits: &'a mut Edits,
+    /// Where an answer of ours is written.
+    pub(super) answer: &'a mut Vec<u8>,
+}
+
+/// Passes a request on to a node, or writes the answer to it, whatever the client speaks: `version`, as rules name it.
+pub(super) async fn pass_on(
     connection: &Connection<'_>,
     http: &Http,
     head: RequestHead<'_>,
-    mut client: Http1<'_>,
-    memory: &mut forward::Memory<'_>,
-    extra: &mut Vec<u8>,
-    edits: &mut Edits,
-) -> (Ended, Option<Buffer>, Vec<u8>) {
+    version: &'static str,
+    client: &mut impl Client,
+    work: Work<'_>,
+) -> Concluded {
+    let Work { forward: mut memory, extra, edits, answer } = work;
     let (worker, server, ends) = (connection.worker, connection.server, connection.ends);
     let begin_us = reactor::now_us();
     let peer = ends.client.ip().to_canonical();
-    let facts = RequestFacts::new(head, identity::client(head.fields(), peer, &http.identity), ends);
+    let facts = RequestFacts::new(head, version, identity::client(head.fields(), peer, &http.identity), ends);
     let close = !head.keep_alive() || worker.is_draining();
+    if is_misdirected(server, &facts) {
+        server.stats.refuse(Refused::Malformed);
+        return misdirect(&head, close || !is_read(client), answer);
+    }
     extra.clear();
-    let sender = sender(worker, http, &head, peer, facts.is_tls());
+    let sender = sender(worker, http, &head, version, peer, facts.is_tls());
     let drop = identity::write(extra, head.fields(), &sender, facts.client, &http.identity);
     let request_id = policy::request_id(worker, server);
     let pool = match policy::decide(connection.plan, server, &facts, request_id, edits) {
         policy::Decision::Forward(pool) => pool,
         policy::Decision::Answer { status, retry_after, refused } => {
             server.stats.refuse(refused);
-            let close = close || !client.is_read();
-            let ended = answer_by_rule(connection, &head, &mut client, status, retry_after, edits, close).await;
-            let (rest, text) = client.into_rest();
-            return (ended, rest, text);
+            let close = close || !is_read(client);
+            return answer_by_rule(server, &head, status, retry_after, edits, close, answer);
         }
         policy::Decision::Drop => {
             server.stats.refuse(Refused::Rule);
-            return (Ended::Reset, None, Vec::new());
+            return Concluded::Silent { reset: true };
         }
     };
     let names = policy::removed(&head, edits);
@@ -213,110 +245,113 @@ async fn pass_on(
                 close,
                 deadline: connection.deadline,
             };
-            forward::forward(&request, &mut client, memory, &mut told).await
+            forward::forward(&request, client, &mut memory, &mut told).await
         }
     };
-    let is_read = client.is_read();
-    let ended = match outcome {
-        Outcome::Complete(true) if is_read => Ended::Keep,
-        Outcome::Complete(_) if is_read => Ended::Close,
-        Outcome::Complete(_) => Ended::Linger,
-        Outcome::Upgraded(upgraded) => Ended::Tunnel(upgraded),
+    let concluded = match outcome {
+        Outcome::Complete(keep) => Concluded::Complete(keep),
+        Outcome::Upgraded(upgraded) => Concluded::Upgraded(upgraded),
         Outcome::Ruled(verdict) => match policy::of_verdict(verdict) {
             policy::Decision::Answer { status, retry_after, refused } => {
                 server.stats.refuse(refused);
-                let close = close || !is_read;
-                let edits = edits.borrow();
-                answer_by_rule(connection, &head, &mut client, status, retry_after, &edits, close).await
+                let close = close || !is_read(client);
+                answer_by_rule(server, &head, status, retry_after, &edits.borrow(), close, answer)
             }
-            policy::Decision::Forward(_) | policy::Decision::Drop => Ended::Reset,
+            policy::Decision::Forward(_) | policy::Decision::Drop => Concluded::Silent { reset: true },
         },
-        Outcome::Unanswered(failure) => fail(connection, http, &head, &mut client, &failure, close).await,
-        Outcome::Cut(Cut::Client) => Ended::Reset,
-        Outcome::Cut(Cut::Node | Cut::Transaction) => Ended::Reset,
+        Outcome::Unanswered(failure) => fail(server, http, &head, &failure, close || !is_read(client), answer),
+        Outcome::Cut(cut) => Concluded::Cut(cut),
     };
     let took = Duration::from_micros(reactor::now_us() - begin_us);
     server.stats.finish(told.status, took, client.received(), client.sent());
-    let (rest, text) = client.into_rest();
-    (ended, rest, text)
+    concluded
 }
 
-/// Sends what a rule answers.
-async fn answer_by_rule(
-    connection: &Connection<'_>,
+/// Whether all of the request's body was taken.
+fn is_read(client: &impl Client) -> bool {
+    client.is_last() && client.body().is_empty()
+}
+
+/// Whether the certificate that the client's connection was opened with does not stand for the host it asks for (RFC 9110
+/// §15.5.20, THREATS H10).
+fn is_misdirected(server: &VirtualServer, facts: &RequestFacts<'_>) -> bool {
+    let name = facts.tls().and_then(|tls| tls.server_name.as_deref());
+    let (Some(setup), Some(name)) = (&server.tls, name) else { return false };
+    !facts.host().is_empty() && !setup.serves_alike(name, facts.host())
+}
+
+/// Writes the answer to a misdirected request.
+fn misdirect(head: &RequestHead<'_>, close: bool, out: &mut Vec<u8>) -> Concluded {
+    let is_head = head.method() == Method::Head;
+    let answer = Answer { status: 421, error: "http_request_error", details: "misdirected", close, is_head };
+    answer::write_builtin(out, &answer);
+    Concluded::Answer { close }
+}
+
+/// Writes what a rule answers.
+fn answer_by_rule(
+    server: &VirtualServer,
     head: &RequestHead<'_>,
-    client: &mut Http1<'_>,
     status: u16,
     retry_after: Option<Duration>,
     edits: &Edits,
     close: bool,
-) -> Ended {
-    let mut out = Vec::with_capacity(512);
-    policy::write_answer(&mut out, status, retry_after, edits, close, head.method() == Method::Head);
-    connection.server.stats.requests.add(status);
-    if send(client.stream, connection, &out).await.is_err() {
-        return Ended::Close;
-    }
-    match (close, client.is_read()) {
-        (false, _) => Ended::Keep,
-        (true, true) => Ended::Close,
-        (true, false) => Ended::Linger,
-    }
+    out: &mut Vec<u8>,
+) -> Concluded {
+    policy::write_answer(out, status, retry_after, edits, close, head.method() == Method::Head);
+    server.stats.requests.add(status);
+    Concluded::Answer { close }
 }
 
 /// What identity fields are made of.
-fn sender<'a>(worker: &Worker, http: &Http, head: &RequestHead<'a>, peer: IpAddr, tls: bool) -> Sender<'a> {
+fn sender<'a>(
+    worker: &Worker,
+    http: &Http,
+    head: &RequestHead<'a>,
+    version: &'a str,
+    peer: IpAddr,
+    tls: bool,
+) -> Sender<'a> {
     let mut random = [0; 24];
     if http.identity.traceparent {
         for part in random.chunks_exact_mut(8) {
             part.copy_from_slice(&worker.random().to_ne_bytes());
         }
     }
-    Sender { peer, tls, authority: head.authority(), version: head.version().name(), random }
+    Sender { peer, tls, authority: head.authority(), version, random }
 }
 
-/// Answers a request that no node answered.
-async fn fail(
-    connection: &Connection<'_>,
+/// Writes the answer to a request that no node answered.
+fn fail(
+    server: &VirtualServer,
     http: &Http,
     head: &RequestHead<'_>,
-    client: &mut Http1<'_>,
     failure: &Failure,
     close: bool,
-) -> Ended {
+    out: &mut Vec<u8>,
+) -> Concluded {
     let verdict = failure.verdict();
-    connection.server.stats.refuse(failure.refused());
-    tracing::debug!(virtual_server = connection.server.name, %failure, "a request failed");
+    server.stats.refuse(failure.refused());
+    tracing::debug!(virtual_server = server.name, %failure, "a request failed");
     if verdict.status == 0 {
-        return Ended::Reset;
+        return Concluded::Silent { reset: true };
     }
-    let close = close || !client.is_read() || verdict.fault == Fault::Client;
+    let close = close || verdict.fault == Fault::Client;
     let details = failure.details();
-    let is_head = head.method() == Method::Head;
-    let mut answer = answer::of_verdict(verdict, &details, close, is_head);
-    let mut out = Vec::with_capacity(512);
+    let mut answer = answer::of_verdict(verdict, &details, close, head.method() == Method::Head);
     match answer::page(http, verdict.fault) {
-        None => answer::write_builtin(&mut out, &answer),
-        Some(ErrorPage::Close) => return Ended::Close,
+        Some(ErrorPage::Close) => return Concluded::Silent { reset: false },
         Some(ErrorPage::Own { status, fields, body, content_type }) => {
             answer.status = status.unwrap_or(answer.status);
-            answer::write_own(&mut out, &answer, content_type, fields, body);
+            answer::write_own(out, &answer, content_type, fields, body);
         }
-        Some(ErrorPage::Builtin) => answer::write_builtin(&mut out, &answer),
+        None | Some(ErrorPage::Builtin) => answer::write_builtin(out, &answer),
     }
-    let is_read = client.is_read();
-    if send(client.stream, connection, &out).await.is_err() {
-        return Ended::Close;
-    }
-    match (close, is_read) {
-        (false, _) => Ended::Keep,
-        (true, true) => Ended::Close,
-        (true, false) => Ended::Linger,
-    }
+    Concluded::Answer { close }
 }
 
 /// What a refusal is counted as.
-fn refused(refusal: Refusal) -> Refused {
+pub(super) fn refused(refusal: Refusal) -> Refused {
     match refusal.status() {
         413 => Refused::BodyTooLarge,
         414 | 431 => Refused::HeadTooLarge,

@@ -73,6 +73,19 @@ impl Catalogue {
 
     /// The certificate for a client; `None`: the name is not ours (`unrecognized_name`), or there is no name and no default.
     pub(super) fn choose(&self, server_name: Option<&str>, schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        let candidates = self.candidates(server_name);
+        let usable = candidates.iter().find(|candidate| candidate.key.choose_scheme(schemes).is_some());
+        // None is usable: rustls says so to the client with the right alert when it tries to sign.
+        usable.or(candidates.first()).cloned()
+    }
+
+    /// Whether one certificate serves both names.
+    pub(super) fn serves_alike(&self, one: &str, other: &str) -> bool {
+        let others = self.candidates(Some(other));
+        one == other || self.candidates(Some(one)).iter().any(|key| others.iter().any(|other| Arc::ptr_eq(key, other)))
+    }
+
+    fn candidates(&self, server_name: Option<&str>) -> &[Arc<CertifiedKey>] {
         let found = server_name.and_then(|name| {
             // A trailing dot says that the name is absolute (RFC 1034 §3.1); certificates are written without.
             let name = name.strip_suffix('.').unwrap_or(name);
@@ -83,10 +96,7 @@ impl Catalogue {
             };
             self.exact.get(name).or_else(wildcard)
         });
-        let candidates = found.unwrap_or(&self.default);
-        let usable = candidates.iter().find(|candidate| candidate.key.choose_scheme(schemes).is_some());
-        // None is usable: rustls says so to the client with the right alert when it tries to sign.
-        usable.or(candidates.first()).cloned()
+        found.unwrap_or(&self.default)
     }
 }
 

@@ -70,6 +70,12 @@ impl ServerSetup {
         Ok(Arc::new(Self { config, catalogue, ticketer, verifier }))
     }
 
+    /// Whether a connection that was opened for the server name `name` may ask for `host`: one certificate serves both.
+    #[must_use]
+    pub fn serves_alike(&self, name: &str, host: &str) -> bool {
+        self.catalogue.serves_alike(name, host)
+    }
+
     /// A connection that is to shake hands.
     pub(super) fn start(self: &Arc<Self>) -> Result<(UnbufferedServerConnection, Arc<Handshake>), rustls::Error> {
         let handshake = Arc::new(Handshake::new(self.clone()));

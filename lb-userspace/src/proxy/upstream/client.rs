@@ -5,6 +5,8 @@ use std::{
     task::{Context, Poll},
 };
 
+use http::HeaderMap;
+
 use crate::proxy::{
     h1::{
         Framing,
@@ -53,6 +55,9 @@ pub(crate) trait Client {
     /// Bytes of the body taken so far.
     fn received(&self) -> u64;
 
+    /// Bytes of the response's body that the client took so far.
+    fn sent(&self) -> u64;
+
     /// Whether all of the body that was taken is still at hand.
     fn can_rewind(&self) -> bool;
 
@@ -81,6 +86,20 @@ pub(crate) trait Client {
     /// `count` bytes of the response were moved to [`Client::sink`].
     fn moved(&mut self, count: u64);
 
-    /// Whether the client's connection failed meanwhile: nobody waits for the response any more.
-    fn is_gone(&self) -> bool;
+    /// Whether the client's connection, or the request's stream in it, failed meanwhile: nobody waits for the response any
+    /// more. The task is woken when that comes to hold.
+    fn is_gone(&mut self, context: &mut Context<'_>) -> bool;
+
+    /// Whether the client said that it takes trailers (`TE: trailers`).
+    fn takes_trailers(&self) -> bool {
+        false
+    }
+
+    /// The request's trailers that go on, after [`Client::is_last`]; HTTP/1.1's are dropped (THREATS, HTTP table).
+    fn trailers(&mut self) -> Option<HeaderMap> {
+        None
+    }
+
+    /// What the response is to end with; called before the last [`Client::poll_send`]. HTTP/1.1's clients get none.
+    fn end_with(&mut self, _trailers: HeaderMap) {}
 }

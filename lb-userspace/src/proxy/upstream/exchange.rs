@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// Interim responses to one request that are borne (THREATS H5).
-const MAX_INTERIM: u32 = 10;
+pub(super) const MAX_INTERIM: u32 = 10;
 
 /// Bytes to come from which on a body is moved within the kernel.
 const BULK: u64 = 64 * 1024;
@@ -56,11 +56,70 @@ impl Times {
             body_grace: millis(client.body_grace),
         }
     }
+
+    /// Ready with what is late, before the response's head is there: `begin_ms` the exchange began, `moved_ms` something moved
+    /// last, `received` bytes of the client's body came.
+    pub(super) fn poll_late(
+        &self,
+        context: &Context<'_>,
+        deadline: &Deadline,
+        waits: Waits,
+        begin_ms: u64,
+        moved_ms: u64,
+        received: u64,
+    ) -> Poll<Failure> {
+        let step = match waits {
+            Waits::NodeGives => self.reply,
+            Waits::NodeTakes | Waits::ClientTakes => self.node_idle,
+            Waits::ClientGives => self.client_idle,
+        };
+        let mut at = moved_ms.saturating_add(step).min(self.transaction_at);
+        if waits == Waits::ClientGives && self.body_rate > 0 {
+            let now_ms = reactor::now_ms();
+            if self.is_slow(received, now_ms - begin_ms) {
+                return Poll::Ready(Failure::BodyTimeout);
+            }
+            at = at.min(now_ms + RATE_CHECK_MS);
+        }
+        deadline.set(at);
+        ready!(deadline.poll(context));
+        if self.transaction_at <= reactor::now_ms() {
+            return Poll::Ready(Failure::Transaction);
+        }
+        Poll::Ready(match waits {
+            Waits::NodeGives => Failure::ReplyTimeout,
+            Waits::NodeTakes | Waits::ClientTakes => Failure::NodeStalled,
+            Waits::ClientGives => Failure::BodyTimeout,
+        })
+    }
+
+    /// Whether the body of the request came more slowly than it must.
+    fn is_slow(&self, received: u64, ran_ms: u64) -> bool {
+        ran_ms > self.body_grace && received.saturating_mul(1000) < self.body_rate.saturating_mul(ran_ms)
+    }
+
+    /// Ready with whose fault it is that a response that was begun does not go on.
+    pub(super) fn poll_stalled(
+        &self,
+        context: &Context<'_>,
+        deadline: &Deadline,
+        waits: Waits,
+        moved_ms: u64,
+    ) -> Poll<Cut> {
+        let stall = if waits == Waits::ClientTakes { self.write_stall } else { self.node_idle };
+        deadline.set(moved_ms.saturating_add(stall).min(self.transaction_at));
+        ready!(deadline.poll(context));
+        Poll::Ready(match waits {
+            _ if self.transaction_at <= reactor::now_ms() => Cut::Transaction,
+            Waits::ClientTakes => Cut::Client,
+            Waits::NodeTakes | Waits::ClientGives | Waits::NodeGives => Cut::Node,
+        })
+    }
 }
 
 /// Who an exchange waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Waits {
+pub(super) enum Waits {
     /// The node, to take bytes of the request.
     NodeTakes,
     /// The client, for bytes of the request.
@@ -145,10 +204,10 @@ impl<'a> Exchange<'a> {
         if let Poll::Ready(result) = self.poll_response_head(context, client, strictness, slots) {
             return Poll::Ready(result);
         }
-        if client.is_gone() {
+        if client.is_gone(context) {
             return Poll::Ready(Err(Failure::ClientGone));
         }
-        self.poll_late(context, deadline, client)
+        self.times.poll_late(context, deadline, self.waits, self.begin_ms, self.moved_ms, client.received()).map(Err)
     }
 
     /// Sends the request; ready when all of it is with the node.
@@ -303,19 +362,10 @@ impl<'a> Exchange<'a> {
         if let Poll::Ready(result) = self.poll_response_body(context, client, reader) {
             return Poll::Ready(result);
         }
-        if client.is_gone() {
+        if client.is_gone(context) {
             return Poll::Ready(Err(Cut::Client));
         }
-        let stall = if self.waits == Waits::ClientTakes { self.times.write_stall } else { self.times.node_idle };
-        let at = self.moved_ms.saturating_add(stall).min(self.times.transaction_at);
-        deadline.set(at);
-        deadline.poll(context).map(|_| {
-            Err(match self.waits {
-                _ if self.times.transaction_at <= reactor::now_ms() => Cut::Transaction,
-                Waits::ClientTakes => Cut::Client,
-                Waits::NodeTakes | Waits::ClientGives | Waits::NodeGives => Cut::Node,
-            })
-        })
+        self.times.poll_stalled(context, deadline, self.waits, self.moved_ms).map(Err)
     }
 
     fn poll_response_body(
@@ -383,48 +433,6 @@ impl<'a> Exchange<'a> {
             Err(BodyError::Broken(_)) if side == Waits::ClientTakes => Poll::Ready(Err(Cut::Client)),
             Err(_) => Poll::Ready(Err(Cut::Node)),
         }
-    }
-
-    /// What is late, before the response's head is there.
-    fn poll_late(
-        &self,
-        context: &mut Context<'_>,
-        deadline: &Deadline,
-        client: &impl Client,
-    ) -> Poll<Result<(), Failure>> {
-        let step = match self.waits {
-            Waits::NodeGives => self.times.reply,
-            Waits::NodeTakes | Waits::ClientTakes => self.times.node_idle,
-            Waits::ClientGives => self.times.client_idle,
-        };
-        let mut at = self.moved_ms.saturating_add(step).min(self.times.transaction_at);
-        if self.waits == Waits::ClientGives && self.times.body_rate > 0 {
-            let now_ms = reactor::now_ms();
-            if self.is_slow(client.received(), now_ms) {
-                return Poll::Ready(Err(Failure::BodyTimeout));
-            }
-            at = at.min(now_ms + RATE_CHECK_MS);
-        }
-        deadline.set(at);
-        if deadline.poll(context).is_pending() {
-            return Poll::Pending;
-        }
-        let failure = if self.times.transaction_at <= reactor::now_ms() {
-            Failure::Transaction
-        } else {
-            match self.waits {
-                Waits::NodeGives => Failure::ReplyTimeout,
-                Waits::NodeTakes | Waits::ClientTakes => Failure::NodeStalled,
-                Waits::ClientGives => Failure::BodyTimeout,
-            }
-        };
-        Poll::Ready(Err(failure))
-    }
-
-    /// Whether the body of the request came more slowly than it must.
-    fn is_slow(&self, received: u64, now_ms: u64) -> bool {
-        let ran_ms = now_ms - self.begin_ms;
-        ran_ms > self.times.body_grace && received.saturating_mul(1000) < self.times.body_rate.saturating_mul(ran_ms)
     }
 
     /// Ends the exchange; the memory of the head is given back.

@@ -33,6 +33,15 @@ pub(crate) enum Failure {
     /// What the node sent is no response.
     #[error("no response: {0}")]
     BadResponse(#[from] BadResponse),
+    /// What the node sent breaks HTTP/2.
+    #[error("no HTTP/2")]
+    Protocol,
+    /// The node said that it did nothing with the request (RFC 9113 §8.7).
+    #[error("the node refused the request")]
+    Refused,
+    /// The request's target or host cannot be told over HTTP/2.
+    #[error("a target that HTTP/2 cannot tell")]
+    Unsayable,
     /// The node sent too many interim responses.
     #[error("too many interim responses")]
     Interim,
@@ -99,7 +108,9 @@ impl Failure {
             Self::BadResponse(BadResponse::HeadTooLarge | BadResponse::TooManyFields) => {
                 (502, "http_response_header_section_size", Fault::Node)
             }
-            Self::BadResponse(_) | Self::Interim => (502, "http_protocol_error", Fault::Node),
+            Self::BadResponse(_) | Self::Protocol | Self::Interim => (502, "http_protocol_error", Fault::Node),
+            Self::Refused => (503, "destination_unavailable", Fault::Node),
+            Self::Unsayable => (400, "http_request_error", Fault::Client),
             Self::Status(status) => (*status, "destination_unavailable", Fault::Node),
             Self::ReplyTimeout => (504, "http_response_timeout", Fault::Node),
             Self::NodeStalled => (504, "connection_write_timeout", Fault::Node),
@@ -121,7 +132,9 @@ impl Failure {
             Self::NoPool => Refused::Internal,
             Self::Connect(_) | Self::Tls(_) | Self::ConnectTimeout => Refused::Connect,
             Self::Closed | Self::NodeStalled => Refused::EarlyClose,
-            Self::BadResponse(_) | Self::Interim => Refused::BadResponse,
+            Self::BadResponse(_) | Self::Protocol | Self::Interim => Refused::BadResponse,
+            Self::Refused => Refused::EarlyClose,
+            Self::Unsayable => Refused::Malformed,
             Self::ReplyTimeout => Refused::ReplyTimeout,
             Self::Transaction => Refused::Transaction,
             Self::Body(BodyError::Bad(BadBody::TooLarge)) => Refused::BodyTooLarge,
@@ -153,10 +166,12 @@ impl Failure {
             Self::Connect(_) | Self::Tls(_) | Self::ConnectTimeout => Some(retry::Failure::Connect),
             Self::Closed | Self::NodeStalled if reused => Some(retry::Failure::KeptClosed),
             Self::Closed | Self::NodeStalled => Some(retry::Failure::EarlyClose),
-            Self::BadResponse(_) | Self::Interim => Some(retry::Failure::BadResponse),
+            Self::BadResponse(_) | Self::Protocol | Self::Interim => Some(retry::Failure::BadResponse),
+            Self::Refused => Some(retry::Failure::Refused),
             Self::ReplyTimeout => Some(retry::Failure::ReplyTimeout),
             Self::NoNode(_)
             | Self::NoPool
+            | Self::Unsayable
             | Self::Status(_)
             | Self::Transaction
             | Self::Body(_)

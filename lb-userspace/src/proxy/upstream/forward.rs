@@ -18,7 +18,10 @@ use super::{
     failure::Failure,
 };
 use crate::{
-    control::proxy::{http::Http, pool as settings},
+    control::proxy::{
+        http::Http,
+        pool::{self as settings, NodeProtocol},
+    },
     proxy::{
         buffer::Buffer,
         facts::{Facts, RequestId, ResponseFacts},
@@ -40,6 +43,8 @@ use crate::{
         },
     },
 };
+
+mod streams;
 
 /// A request that is to be forwarded.
 pub(crate) struct Request<'a> {
@@ -196,7 +201,9 @@ fn decide(
             lease.reply_timeout(lease.pool().settings().timeouts.reply, now());
         }
         Failure::Closed if reused => {}
-        Failure::Closed | Failure::BadResponse(_) | Failure::Interim | Failure::NodeStalled => lease.early_close(now()),
+        Failure::Closed | Failure::BadResponse(_) | Failure::Protocol | Failure::Interim | Failure::NodeStalled => {
+            lease.early_close(now())
+        }
         // Told by who connected, or by the response; or not the node's.
         _ => {}
     }
@@ -226,9 +233,14 @@ async fn connection(request: &Request<'_>, lease: &Lease, fresh: bool) -> Result
     if !fresh && let Some(stream) = request.plan.idle(lease.node().id()).take(lease.address()) {
         return Ok((stream, true));
     }
+    connect_to(request, lease).await.map(|stream| (stream, false))
+}
+
+/// A new connection to the lease's node.
+async fn connect_to(request: &Request<'_>, lease: &Lease) -> Result<Stream, Failure> {
     let behalf = OnBehalf { client: request.peer, local: request.facts.local(), host: request.facts.host() };
     match connect(request.plan, lease, behalf, request.deadline).await {
-        Ok(stream) => Ok((stream, false)),
+        Ok(stream) => Ok(stream),
         Err(ConnectError::Failed(error)) => Err(Failure::Connect(error)),
         Err(ConnectError::TimedOut) => Err(Failure::ConnectTimeout),
         Err(ConnectError::Tls(error)) => Err(Failure::Tls(error.reason())),
@@ -253,6 +265,9 @@ async fn attempt(
         pool_stats.retries.add(1);
     }
     let settings = lease.pool().settings();
+    if settings.protocol == NodeProtocol::Http2 {
+        return streams::attempt(request, client, memory, lease, fresh, tries, told).await;
+    }
     let (mut node, reused) = match connection(request, lease, fresh).await {
         Ok(connection) => connection,
         Err(failure) => {
@@ -276,22 +291,8 @@ async fn attempt(
         return Ended::Failed { failure, sent: exchange.sent, reused };
     }
     let Some(response) = exchange.head(memory.response) else { return Ended::Cut(Cut::Node) };
-    told.head_us = reactor::now_us();
-    told.status = response.status();
-    let time_to_head = Duration::from_micros(told.head_us - told.asked_us);
-    lease.responded(told.status, time_to_head, now());
-    for (classes, times) in
-        [(&pool_stats.requests, &pool_stats.time_to_head), (&node_stats.requests, &node_stats.time_to_head)]
-    {
-        classes.add(told.status);
-        times.record(time_to_head);
-    }
-    if settings.retry.statuses.contains(&told.status) && goes_elsewhere(request, client, lease, told.status, tries) {
-        return Ended::Failed { failure: Failure::Status(told.status), sent: true, reused };
-    }
-    let verdict = response_rules(request, lease, &response);
-    if verdict != Verdict::Continue {
-        return Ended::Ruled(verdict);
+    if let Some(ended) = head_came(request, client, lease, &response, tries, told) {
+        return ended;
     }
     let passing = begin_response(request, client, lease, &response, exchange.sent_all);
     if told.status == 101 {
@@ -315,6 +316,34 @@ async fn attempt(
         request.plan.idle(lease.node().id()).put(node, lease.address(), settings.keep_alive);
     }
     Ended::Complete(!passing.close)
+}
+
+/// Tells of a response whose head came, over HTTP/1.1 or HTTP/2; what ends the attempt with it, if anything does.
+fn head_came(
+    request: &Request<'_>,
+    client: &impl Client,
+    lease: &Lease,
+    response: &ResponseHead<'_>,
+    tries: &Tries,
+    told: &mut Told,
+) -> Option<Ended> {
+    told.head_us = reactor::now_us();
+    told.status = response.status();
+    let time_to_head = Duration::from_micros(told.head_us - told.asked_us);
+    lease.responded(told.status, time_to_head, now());
+    let pool = request.plan.pool_stats(lease.pool().id());
+    let node = request.plan.node_stats(lease.node().id());
+    for (classes, times) in [(&pool.requests, &pool.time_to_head), (&node.requests, &node.time_to_head)] {
+        classes.add(told.status);
+        times.record(time_to_head);
+    }
+    let retried = lease.pool().settings().retry.statuses.contains(&told.status);
+    if retried && goes_elsewhere(request, client, lease, told.status, tries) {
+        let failure = Failure::Status(told.status);
+        return Some(Ended::Failed { failure, sent: true, reused: told.reused });
+    }
+    let verdict = response_rules(request, lease, response);
+    (verdict != Verdict::Continue).then_some(Ended::Ruled(verdict))
 }
 
 /// A response on its way to the client.

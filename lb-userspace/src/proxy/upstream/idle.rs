@@ -2,6 +2,7 @@
 
 use std::{cell::RefCell, net::SocketAddr};
 
+use super::multiplex::Multiplex;
 use crate::proxy::{reactor, stream::Stream};
 
 /// Idle connections to a node.
@@ -12,6 +13,8 @@ use crate::proxy::{reactor, stream::Stream};
 pub(crate) struct Idle {
     /// The longest idle first.
     kept: RefCell<Vec<Kept>>,
+    /// Connections over HTTP/2, which are shared and not taken.
+    pub(super) streams: Multiplex,
 }
 
 #[derive(Debug)]
@@ -49,6 +52,7 @@ impl Idle {
     /// Closes those that were idle for `longest_ms`, that ended, that were not quiet, or whose address is not served.
     pub(crate) fn tend(&self, longest_ms: u64, serves: impl Fn(SocketAddr) -> bool) {
         let now_ms = reactor::now_ms();
+        self.streams.tend(longest_ms, &serves);
         self.kept
             .borrow_mut()
             .retain(|kept| now_ms - kept.since_ms < longest_ms && kept.stream.is_quiet() && serves(kept.address));

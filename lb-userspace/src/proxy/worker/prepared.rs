@@ -106,6 +106,7 @@ impl Preparer {
 /// What is offered by ALPN.
 fn protocols(service: &Service) -> &'static [&'static [u8]] {
     match service {
+        Service::Http(http) if http.http2 => &[b"h2", b"http/1.1"],
         Service::Http(_) => &[b"http/1.1"],
         Service::Stream(_) => &[],
     }
