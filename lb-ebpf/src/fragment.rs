@@ -91,14 +91,15 @@ pub fn remember_connection<T: Table>(packet: &Packet, slot: Slot) {
 pub extern "C" fn fragment_later(ctx: *mut xdp_md) -> u32 {
     let Some(scratch) = scratch() else { return Verdict::end(Reason::Internal).to_register() };
     let Some(frame) = frame_of(ctx) else { return Verdict::end(Reason::Internal).to_register() };
-    follow(frame, &scratch.packet, scratch.to_vip != 0).to_register()
+    // In working memory: the stack of this chain of calls is full.
+    scratch.half.key = datagram_key(&scratch.packet);
+    follow(frame, &scratch.packet, &scratch.half.key, scratch.to_vip != 0).to_register()
 }
 
 #[inline(always)]
-fn follow(frame: XdpFrame, packet: &Packet, to_vip: bool) -> Verdict {
+fn follow(frame: XdpFrame, packet: &Packet, key: &FlowKey, to_vip: bool) -> Verdict {
     let ip_len = ip_len(packet);
-    let key = datagram_key(packet);
-    let known = find_key::<Fragments>(&key, table::hash_key(&key));
+    let known = find_key::<Fragments>(key, table::hash_key(key));
     let Some(slot) = known.filter(|slot| !slot.get().is_expired(track::now())) else {
         return without_first(frame, packet, to_vip, ip_len);
     };

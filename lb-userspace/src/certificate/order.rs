@@ -9,7 +9,10 @@ use super::{CertificateError, names, parse};
 ///
 /// # Errors
 /// When one cannot be read, or one does not belong to the chain.
-pub fn sort(read: &[CertificateDer<'static>], first: usize) -> Result<Vec<CertificateDer<'static>>, CertificateError> {
+pub(super) fn sort(
+    read: &[CertificateDer<'static>],
+    first: usize,
+) -> Result<Vec<CertificateDer<'static>>, CertificateError> {
     let parsed = read.iter().enumerate().map(|(i, der)| parse(der, i + 1)).collect::<Result<Vec<_>, _>>()?;
     let mut left: Vec<usize> = (0..read.len()).filter(|index| *index != first && read[*index] != read[first]).collect();
     let mut sorted = vec![first];

@@ -94,7 +94,7 @@ fn show(file: &Path, key: Option<&Path>, output: &Output) -> Result<(), Failure>
     let chain = files::read_chain(file)?;
     let facts = chain.iter().enumerate().map(|(i, der)| Facts::read(der, i + 1)).collect::<Result<Vec<_>, _>>();
     let certificates = facts.map_err(refused)?;
-    let pair = key.map(|key| files::read_key(key)).transpose()?;
+    let pair = key.map(files::read_key).transpose()?;
     let fits = pair.map(|key| Pair::read(&certificate::chain_to_pem(&chain), &key));
     if output.is_json() {
         let shown = Shown { certificates, key_fits: fits.as_ref().map(Result::is_ok) };

@@ -5,7 +5,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
-    path::{Path, PathBuf},
+    path::Path,
     sync::mpsc as blocking,
     thread,
     time::{Duration, Instant},
@@ -110,7 +110,7 @@ impl Host {
 }
 
 fn task(
-    state_dir: &PathBuf,
+    state_dir: &Path,
     machine: Machine,
     paths: &Paths,
     orders: mpsc::UnboundedReceiver<Order>,

@@ -219,10 +219,13 @@ fn read_line(peer: &mut impl Read) -> Option<String> {
     Some(String::from_utf8(line).unwrap())
 }
 
+/// Heads and bodies.
+type Requests = Arc<Mutex<Vec<(String, Vec<u8>)>>>;
+
 /// A node that records the requests it gets and answers each the same.
 pub(crate) struct Recorder {
     server: Server,
-    requests: Arc<Mutex<Vec<(String, Vec<u8>)>>>,
+    requests: Requests,
     connections: Arc<AtomicUsize>,
 }
 

@@ -176,10 +176,10 @@ impl Handle {
     /// The first thread's that failed.
     pub fn join(mut self) -> io::Result<()> {
         let joins = self.threads.iter_mut().filter_map(|thread| thread.join.take()).collect::<Vec<_>>();
-        joins
-            .into_iter()
-            .map(|join| join.join().unwrap_or_else(|_| Err(io::Error::other("a thread panicked"))))
-            .collect()
+        let ended =
+            joins.into_iter().map(|join| join.join().unwrap_or_else(|_| Err(io::Error::other("a thread panicked"))));
+        // All are waited for, also after one that failed.
+        ended.fold(Ok(()), io::Result::and)
     }
 }
 

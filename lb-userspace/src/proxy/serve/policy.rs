@@ -64,7 +64,11 @@ pub(super) fn decide(
         Verdict::Continue => Decision::Forward(server.pool),
         // Rules are compiled for the plan whose pools these are.
         Verdict::Pool(pool) => Decision::Forward(plan.pools.pool(pool).map(|pool| pool.id())),
-        other => of_verdict(other),
+        other @ (Verdict::Respond { .. }
+        | Verdict::Redirect { .. }
+        | Verdict::Limited { .. }
+        | Verdict::Refuse { .. }
+        | Verdict::Drop) => of_verdict(other),
     }
 }
 

@@ -14,6 +14,7 @@ const KEPT: usize = 128;
 const MAX_TEXT: usize = 64 * 1024;
 
 thread_local! {
+    #[expect(clippy::vec_box, reason = "lent and given back as they are, without being moved")]
     static STOCK: RefCell<Vec<Box<Memory>>> = const { RefCell::new(Vec::new()) };
 }
 

@@ -173,14 +173,18 @@ impl Direction {
                         self.bulk = count >= buffer::SIZE;
                         return Poll::Ready(Ok(()));
                     }
-                    other => {
-                        self.pipe.take().map(Pipe::give_back);
-                        return other.map_ok(|_| ());
+                    not_yet @ (Poll::Pending | Poll::Ready(Err(_))) => {
+                        if let Some(pipe) = self.pipe.take() {
+                            pipe.give_back();
+                        }
+                        return not_yet.map_ok(|_| ());
                     }
                 }
             }
         }
-        self.pipe.take().map(Pipe::give_back);
+        if let Some(pipe) = self.pipe.take() {
+            pipe.give_back();
+        }
         ready!(from.poll_readable(context))?;
         let mut buffer = Buffer::take();
         let count = ready!(from.poll_read(context, buffer.room()))?;

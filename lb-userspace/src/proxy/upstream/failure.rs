@@ -145,6 +145,7 @@ impl Failure {
     }
 
     /// A word or two on it for `Proxy-Status`: nothing that a node or a client wrote.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "most say it in their own words")]
     pub(crate) fn details(&self) -> String {
         match self {
             Self::Connect(error) => error.kind().to_string(),

@@ -194,6 +194,7 @@ fn decide(
     reused: bool,
     tries: &mut Tries,
 ) -> Decision {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "whoever adds a failure says in `retried` what it is to a node")]
     match failure {
         Failure::ReplyTimeout => {
             tries.timed_out += 1;

@@ -108,7 +108,7 @@ impl Worker {
     /// Nothing can be accepted for now. Logged once in a while: it comes again every tenth of a second.
     pub(super) fn accept_failed(&self, error: &io::Error) {
         let before = self.accept_failures.replace(self.accept_failures.get() + 1);
-        if before % 600 == 0 {
+        if before.is_multiple_of(600) {
             tracing::warn!(%error, "cannot accept connections: they wait in the backlog");
         }
     }
@@ -123,6 +123,9 @@ pub(super) struct Start {
     pub(super) shared: Arc<Shared>,
     pub(super) commands: mpsc::UnboundedReceiver<Command>,
 }
+
+/// How long a thread without connections stays when it drains: what waits in the backlog is accepted first, and served.
+const SETTLE_MS: u64 = 100;
 
 /// The thread: runs until it is drained, or its commands end.
 pub(super) fn main(start: Start) -> io::Result<()> {
@@ -143,10 +146,11 @@ async fn serve(start: Start) {
     });
     let deadline = Deadline::new();
     let mut accepting: Vec<Accepting> = Vec::new();
-    let mut end_ms = u64::MAX;
+    let (mut settled_ms, mut end_ms) = (0, u64::MAX);
     loop {
         let now_ms = reactor::now_ms();
-        if worker.draining.get() && (worker.connections.get() == 0 || now_ms >= end_ms) {
+        let is_done = worker.connections.get() == 0 && now_ms >= settled_ms;
+        if worker.draining.get() && (is_done || now_ms >= end_ms) {
             return;
         }
         worker.shared.beats.fetch_add(1, Ordering::Relaxed);
@@ -158,6 +162,7 @@ async fn serve(start: Start) {
             Ok(Some(Command::Drain(longest))) => {
                 accepting.clear();
                 worker.draining.set(true);
+                settled_ms = reactor::now_ms() + SETTLE_MS;
                 end_ms = reactor::now_ms().saturating_add(millis(longest));
             }
         }

@@ -3,7 +3,7 @@
 //! Method (docs/performance.md): the proxy alone on core 0; load generator and nginx nodes on core 1; the three proxies take
 //! turns within each round, so that drift of the machine meets all of them; medians over the rounds. CPU time is what the
 //! kernel charged to the proxy's processes. Needs root for nothing but the pinning of what it starts itself.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "it is a program that prints a table")]
+#![expect(clippy::print_stdout, reason = "it is a program that prints a table")]
 
 mod idle;
 mod load;
