@@ -57,7 +57,7 @@ pub fn forward<T: Table>(frame: XdpFrame, layout: Layout, slot: Slot, arrival: A
         return Verdict::STALE;
     }
     if needs_attention(control, arrival.tcp_flags)
-        && !segment(slot.record, Direction::FromClient as u32, arrival.tcp_flags, now)
+        && !follow_state(slot.record, Direction::FromClient as u32, arrival.tcp_flags, now)
     {
         return Verdict::STALE;
     }
@@ -87,7 +87,7 @@ fn reply<T: Table>(frame: XdpFrame, layout: Layout, slot: Slot, arrival: Arrival
     }
     let client = answer.client_hop();
     if needs_attention(control, arrival.tcp_flags)
-        && !segment(connection.record, Direction::FromNode as u32, arrival.tcp_flags, now)
+        && !follow_state(connection.record, Direction::FromNode as u32, arrival.tcp_flags, now)
     {
         return Verdict::STALE;
     }
@@ -159,28 +159,44 @@ pub fn timeout_of(virtual_server: u16, state: u8) -> u16 {
 const SEGMENT_TRIES: u32 = 4;
 
 /// Moves the state of a connection in `FLOWS` or `PENDING`. False: the packet opens a new connection in the old one's place.
+#[inline(always)]
+fn follow_state(record: *mut FlowRecord, direction: u32, tcp_flags: u8, now: u32) -> bool {
+    let moved = segment(record, direction, tcp_flags, now);
+    if moved > UNCHANGED {
+        count_change(record, moved);
+    }
+    moved != OPENS
+}
+
+/// What [`segment`] says: a new connection begins in the record's place.
+const OPENS: u32 = 0;
+
+/// What [`segment`] says: nothing has to be counted. Above it: the flags before, shifted by 8, and after, by 16.
+const UNCHANGED: u32 = 1;
+
+/// The change itself.
 ///
-/// A function of its own: it runs a few times in a connection's life.
+/// A function of its own, as is [`count_change`]: they run a few times in a connection's life, and Linux 6.1 rounds the stack
+/// of each function in a chain of calls up to 32 bytes.
 #[inline(never)]
-fn segment(record: *mut FlowRecord, direction: u32, tcp_flags: u8, now: u32) -> bool {
+fn segment(record: *mut FlowRecord, direction: u32, tcp_flags: u8, now: u32) -> u32 {
     let slot = Slot { record, index: 0 };
     let mut tries = 0;
     while tries < SEGMENT_TRIES {
         let control = slot.control();
         let Some((state, flags)) = moved(control, direction == Direction::FromClient as u32, tcp_flags, now) else {
-            return false;
+            return OPENS;
         };
         if (state as u8 == control.state && flags == control.flags) || explaining() {
-            return true;
+            return UNCHANGED;
         }
         let changed = Control { seen: now, state: state as u8, flags, generation: control.generation };
         if slot.exchange(control, changed) {
-            count_change(slot, control, changed);
-            return true;
+            return UNCHANGED | u32::from(control.flags) << 8 | u32::from(flags) << 16;
         }
         tries += 1;
     }
-    true
+    UNCHANGED
 }
 
 /// State and flags after a segment. `None`: it opens a new connection in the old one's place.
@@ -206,21 +222,23 @@ fn moved(control: Control, from_client: bool, tcp_flags: u8, now: u32) -> Option
 }
 
 /// A connection went from one state to another: its node's load and its timeout follow.
-#[inline(always)]
-fn count_change(slot: Slot, before: Control, after: Control) {
-    let record = slot.record;
+#[inline(never)]
+fn count_change(record: *mut FlowRecord, moved: u32) -> u32 {
+    let (before, after) = ((moved >> 8) as u8, (moved >> 16) as u8);
+    let control = Slot { record, index: 0 }.control();
     // SAFETY: a live map value.
     let (node, virtual_server) = unsafe { ((*record).node, (*record).virtual_server) };
     // A slot that is another node's by now counts from zero.
-    let current = NODES.get(u32::from(node)).is_some_and(|n| n.generation == before.generation);
-    if after.flags & !before.flags & flag::ACTIVE != 0 && current {
+    let current = NODES.get(u32::from(node)).is_some_and(|n| n.generation == control.generation);
+    if after & !before & flag::ACTIVE != 0 && current {
         count::active(node, 1);
     }
-    if before.flags & !after.flags & flag::ACTIVE != 0 && current {
+    if before & !after & flag::ACTIVE != 0 && current {
         count::active(node, u64::MAX);
     }
     // Of the state that it has by now. SAFETY: as above; a 16-bit field that only the connection's own packets write.
-    unsafe { (*record).timeout = timeout_of(virtual_server, slot.control().state) };
+    unsafe { (*record).timeout = timeout_of(virtual_server, control.state) };
+    moved
 }
 
 /// Takes a connection and its answering half out of `FLOWS`.
