@@ -155,13 +155,10 @@ pub fn timeout_of(virtual_server: u16, state: u8) -> u16 {
     TIMEOUTS.get(u32::from(virtual_server)).map_or(60, |t| t.0[usize::from(state & 15)])
 }
 
-/// How often a change of state is tried when other CPUs or the daemon change the record at the same time.
-const SEGMENT_TRIES: u32 = 4;
-
 /// Moves the state of a connection in `FLOWS` or `PENDING`. False: the packet opens a new connection in the old one's place.
 #[inline(always)]
 fn follow_state(record: *mut FlowRecord, direction: u32, tcp_flags: u8, now: u32) -> bool {
-    let moved = segment(record, direction, tcp_flags, now);
+    let moved = segment(record, u32::from(tcp_flags) | direction << 8, now);
     if moved > UNCHANGED {
         count_change(record, moved);
     }
@@ -174,29 +171,43 @@ const OPENS: u32 = 0;
 /// What [`segment`] says: nothing has to be counted. Above it: the flags before, shifted by 8, and after, by 16.
 const UNCHANGED: u32 = 1;
 
-/// The change itself.
+/// What [`exchange_state`] says: somebody else was faster.
+const LOST: u32 = u32::MAX;
+
+/// The change itself; `how` is the TCP flags, and the direction from bit 8 on.
 ///
 /// A function of its own, as is [`count_change`]: they run a few times in a connection's life, and Linux 6.1 rounds the stack
 /// of each function in a chain of calls up to 32 bytes.
 #[inline(never)]
-fn segment(record: *mut FlowRecord, direction: u32, tcp_flags: u8, now: u32) -> u32 {
+fn segment(record: *mut FlowRecord, how: u32, now: u32) -> u32 {
     let slot = Slot { record, index: 0 };
-    let mut tries = 0;
-    while tries < SEGMENT_TRIES {
-        let control = slot.control();
-        let Some((state, flags)) = moved(control, direction == Direction::FromClient as u32, tcp_flags, now) else {
-            return OPENS;
-        };
-        if (state as u8 == control.state && flags == control.flags) || explaining() {
-            return UNCHANGED;
-        }
-        let changed = Control { seen: now, state: state as u8, flags, generation: control.generation };
-        if slot.exchange(control, changed) {
-            return UNCHANGED | u32::from(control.flags) << 8 | u32::from(flags) << 16;
-        }
-        tries += 1;
+    // Written out: a counter is a word of stack, and there is none left.
+    let mut moved = exchange_state(slot, how, now);
+    if moved == LOST {
+        moved = exchange_state(slot, how, now);
     }
-    UNCHANGED
+    if moved == LOST {
+        moved = exchange_state(slot, how, now);
+    }
+    if moved == LOST { UNCHANGED } else { moved }
+}
+
+/// One try; [`LOST`]: another CPU or the daemon changed the record at the same time.
+#[inline(always)]
+fn exchange_state(slot: Slot, how: u32, now: u32) -> u32 {
+    let control = slot.control();
+    let Some((state, flags)) = moved(control, how >> 8 == Direction::FromClient as u32, how as u8, now) else {
+        return OPENS;
+    };
+    if (state as u8 == control.state && flags == control.flags) || explaining() {
+        return UNCHANGED;
+    }
+    let changed = Control { seen: now, state: state as u8, flags, generation: control.generation };
+    if slot.exchange(control, changed) {
+        UNCHANGED | u32::from(control.flags) << 8 | u32::from(flags) << 16
+    } else {
+        LOST
+    }
 }
 
 /// State and flags after a segment. `None`: it opens a new connection in the old one's place.
