@@ -144,6 +144,14 @@ impl Task {
     }
 
     async fn carry_out(&mut self, output: Output) {
+        let mut next = Some(output);
+        while let Some(output) = next {
+            next = self.carry_out_one(output).await;
+        }
+    }
+
+    /// Returns what follows from it.
+    async fn carry_out_one(&mut self, output: Output) -> Option<Output> {
         if !output.raise.is_empty() {
             self.addresses.owned.extend(output.raise.iter().cloned());
             self.vips.set_now(self.addresses.wanted()).await;
@@ -151,7 +159,7 @@ impl Task {
         for datagram in &output.send {
             self.send(datagram);
         }
-        self.demote_when_mute();
+        let follows = self.demote_when_mute();
         if !output.announce.is_empty() {
             self.vips.announce(self.addresses.of_groups(&output.announce));
         }
@@ -163,6 +171,7 @@ impl Task {
             // A full queue means that control is behind; the counters have them all.
             let _ = self.incidents.try_send(incident);
         }
+        follows
     }
 
     /// Sends to every peer on every path. One path that works is enough.
@@ -183,17 +192,16 @@ impl Task {
     }
 
     /// A machine that cannot say that it owns should not.
-    fn demote_when_mute(&mut self) {
+    fn demote_when_mute(&mut self) -> Option<Output> {
         let mute = self.send_errors >= MAX_SEND_ERRORS;
         if mute == self.mute {
-            return;
+            return None;
         }
         self.mute = mute;
         let why = mute.then(|| "they cannot be sent on any path".to_owned());
         tracing::warn!(mute, "heartbeats to other machines");
-        // What follows from it is said in the next heartbeat.
         let command = Command::Fault { watcher: "heartbeats", why };
-        drop(self.cluster.command(command, Instant::now(), wall_ms()));
+        Some(self.cluster.command(command, Instant::now(), wall_ms()))
     }
 
     async fn leave(&mut self) {

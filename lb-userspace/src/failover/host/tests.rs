@@ -89,3 +89,23 @@ fn an_address_that_is_not_there_is_an_error_that_names_it() {
     let error = Host::start(state.path(), machine, paths, || Ok(())).unwrap_err().to_string();
     assert!(error.contains("192.0.2.1:3780"), "{error}");
 }
+
+#[test]
+fn a_machine_that_cannot_send_says_so_and_still_owns_when_nobody_else_is_there() {
+    let state = tempfile::tempdir().unwrap();
+    let machine = Machine {
+        id: MachineId(1),
+        boot: Boot(1),
+        keys: vec![Key::new(1, b"a key of the cluster")],
+        names: BTreeMap::new(),
+        interval: Duration::from_millis(20),
+        misses: 3,
+    };
+    // The kernel refuses to send to a broadcast address without being asked to.
+    let paths =
+        Paths { listen: vec!["127.0.0.1:0".parse().unwrap()], peers: vec!["255.255.255.255:3780".parse().unwrap()] };
+    let host = Host::start(state.path(), machine, paths, || Ok(())).unwrap();
+    host.command(group(100));
+    wait_for("the fault", || host.status().fault.is_some_and(|fault| fault.starts_with("heartbeats: ")));
+    wait_for("the election", || role(&host) == Role::Active);
+}
