@@ -10,6 +10,7 @@ mod at;
 mod build;
 mod check;
 mod document;
+mod effect;
 mod error;
 pub mod files;
 mod kinds;

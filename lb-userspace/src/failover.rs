@@ -1,10 +1,11 @@
-//! Static VIPs: raised on their interfaces while this lbd runs, announced to the neighbours, taken down on request.
+//! VIPs: raised on their interfaces while this machine is to have them, announced to the neighbours, taken down otherwise.
 //!
-//! Owns the addresses it added and nothing else: an address that was there before stays when its VIP goes. Never decides
-//! which machine owns a VIP. Called by the composition root.
+//! Owns the addresses it added and nothing else: an address that was there before stays when its VIP goes. Called by the
+//! composition root, which uses static VIPs alone so far.
 //!
-//! `vips` (what is to be done) and `announce` (the packets) are pure; `addresses`, `packet_socket`, `record` and `engine`
-//! are the shells around them.
+//! Static VIPs: `vips` (what is to be done) and `announce` (the packets) are pure; `addresses`, `packet_socket`, `record` and
+//! `engine` are the shells around them. Groups that move between machines: `election`, `heartbeat` and `cluster` among our
+//! own, `vrrp`, `carp` and `advertiser` with others, all pure; `host` and `cluster::thread` are the shells.
 
 pub mod advertiser;
 pub mod announce;

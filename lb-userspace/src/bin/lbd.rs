@@ -106,7 +106,10 @@ fn outcome<E: std::fmt::Display>(result: &Result<(), E>) -> ExitCode {
 
 fn check(path: &Path) -> ExitCode {
     match Config::load(path).and_then(Config::read_files) {
-        Ok(_) => {
+        Ok(config) => {
+            for warning in config.without_effect() {
+                tell(&format!("warning: {warning}"));
+            }
             // Who closed standard output reads the exit code.
             let _ = writeln!(io::stdout(), "{}: configuration ok", path.display());
             ExitCode::SUCCESS

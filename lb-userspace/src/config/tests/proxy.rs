@@ -277,3 +277,15 @@ fn a_proxied_port_is_never_within_a_range_that_packets_are_forwarded_of() {
     assert_eq!(errors.len(), 3, "443, 8443 and 993: {errors:?}");
     parse(&both.replace("ports = \"all\"", "ports = \"10000-20000\""));
 }
+
+#[test]
+fn what_has_no_effect_yet_is_told_and_nothing_else() {
+    let told = parse(SITE).without_effect();
+    for key in ["access_log", "compression"] {
+        assert!(told.contains(&format!("{key} of virtual server \"site\" has no effect in this version")), "{told:?}");
+    }
+    let without = SITE.lines().filter(|line| !line.starts_with("access_log")).collect::<Vec<_>>().join("\n");
+    let told = parse(&without).without_effect();
+    assert!(!told.iter().any(|warning| warning.starts_with("access_log")), "{told:?}");
+    assert_eq!(Config::load(&example("https.toml")).unwrap().without_effect(), [""; 0]);
+}
