@@ -1,9 +1,11 @@
 //! `GET /metrics`: the counters in Prometheus' text format (version 0.0.4), collected when asked. No label grows
 //! without bound: interfaces, reasons, virtual servers, pools and nodes are all configured.
 
-use std::fmt::Write;
+use std::fmt::{Display, Write};
 
 use lb_common::reason::{Action, Reason};
+
+mod proxy;
 
 use super::Backend;
 use crate::control::{
@@ -144,7 +146,7 @@ impl Page {
         let _ = writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}");
     }
 
-    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: u64) {
+    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
         self.text.push_str(name);
         for (position, (label, text)) in labels.iter().enumerate() {
             let separator = if position == 0 { '{' } else { ',' };

@@ -15,9 +15,12 @@ use serde::{Deserialize, Serialize};
 pub mod http;
 pub mod log;
 pub mod pool;
+pub mod recent;
 pub mod rule;
+pub mod stats;
 pub mod template;
 pub mod tls;
+pub mod trace;
 
 /// Everything the worker does.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

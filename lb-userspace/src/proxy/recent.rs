@@ -3,117 +3,21 @@
 //!
 //! A proxy thread never waits: while somebody reads its ring, it skips the record and counts that.
 
-mod filter;
-
 use std::{
     cmp::Reverse,
     collections::BTreeMap,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{Arc, Mutex, PoisonError, TryLockError},
     time::Duration,
 };
 
-pub use filter::Filter;
-use serde::{Deserialize, Serialize};
-
 use super::{access_log::Entry, stats::Counter};
-use crate::control::proxy::ProxyPlan;
+use crate::control::proxy::{
+    ProxyPlan,
+    recent::{Filter, Record},
+};
 
 /// Bytes of a text that are kept.
 const MAX_TEXT: usize = 256;
-/// Request header fields that are kept. None that carries a secret.
-const REQUEST_FIELDS: [&str; 5] = ["user-agent", "referer", "content-type", "accept-encoding", "x-forwarded-for"];
-/// Response header fields that are kept.
-const RESPONSE_FIELDS: [&str; 3] = ["content-type", "location", "server"];
-
-/// A finished request.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Record {
-    /// Microseconds since 1970 when its first byte came.
-    pub at_us: u64,
-    /// 32 hexadecimal digits, as in logs.
-    pub request_id: String,
-    /// The virtual server.
-    pub virtual_server: String,
-    /// The client.
-    pub client: IpAddr,
-    /// What it connected to.
-    pub local: SocketAddr,
-    /// Its method; empty: generic TCP, or nothing that could be parsed.
-    pub method: String,
-    /// Its host.
-    pub host: String,
-    /// Its target as it came, the first 256 bytes.
-    pub url: String,
-    /// `1.0`, `1.1` or `2`.
-    pub version: String,
-    /// Status that the client got; 0: none.
-    pub status: u16,
-    /// The pool that served.
-    pub pool: String,
-    /// The node that served.
-    pub node: String,
-    /// The last rule that matched.
-    pub rule: String,
-    /// Bytes of the request's body.
-    pub bytes_received: u64,
-    /// Bytes to the client.
-    pub bytes_sent: u64,
-    /// Microseconds waiting for a node.
-    pub queue_us: u64,
-    /// Microseconds connecting to it.
-    pub connect_us: u64,
-    /// Microseconds from the request to the head of the response.
-    pub head_us: u64,
-    /// Microseconds in all.
-    pub total_us: u64,
-    /// Attempts beyond the first.
-    pub retries: u8,
-    /// Version of TLS; empty: plain.
-    pub tls: String,
-    /// How it ended: two letters, as in logs.
-    pub termination: String,
-    /// Why we refused or failed.
-    pub reason: String,
-    /// Some header fields of the request, empty ones left out of texts.
-    pub request_fields: Vec<(String, String)>,
-    /// Some header fields of the response.
-    pub response_fields: Vec<(String, String)>,
-}
-
-impl Default for Record {
-    fn default() -> Self {
-        let fields = |names: &[&str]| names.iter().map(|name| ((*name).to_owned(), String::new())).collect();
-        Self {
-            at_us: 0,
-            request_id: String::new(),
-            virtual_server: String::new(),
-            client: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-            local: SocketAddr::from(([0, 0, 0, 0], 0)),
-            method: String::new(),
-            host: String::new(),
-            url: String::new(),
-            version: String::new(),
-            status: 0,
-            pool: String::new(),
-            node: String::new(),
-            rule: String::new(),
-            bytes_received: 0,
-            bytes_sent: 0,
-            queue_us: 0,
-            connect_us: 0,
-            head_us: 0,
-            total_us: 0,
-            retries: 0,
-            tls: String::new(),
-            termination: String::new(),
-            reason: String::new(),
-            request_fields: fields(&REQUEST_FIELDS),
-            response_fields: fields(&RESPONSE_FIELDS),
-        }
-    }
-}
-
 /// What all threads remember.
 #[derive(Debug)]
 pub struct Recent {

@@ -19,7 +19,6 @@ mod view;
 use std::{fmt, sync::Arc, time::Duration};
 
 pub use edits::{Edits, HeaderEdits};
-pub use explain::{Outcome, Told};
 pub use query::parameter;
 
 use self::{action::Step, condition::Groups, view::View};

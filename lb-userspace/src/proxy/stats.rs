@@ -4,10 +4,9 @@
 //! Counters live as long as the thing they count is in the plan: a new plan goes on with them. Names are looked up when a
 //! plan is compiled; the hot path holds the `Arc`s. Called by the engine, and for snapshots by whoever speaks with lbd.
 
+mod collect;
 mod counter;
 mod histogram;
-mod render;
-mod snapshot;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,11 +15,9 @@ use std::{
 };
 
 pub use counter::{Counter, Gauge};
-pub use histogram::{Histogram, HistogramSnapshot};
-pub use render::render;
-pub use snapshot::{NodeSnapshot, PoolSnapshot, Snapshot, VirtualServerSnapshot};
+pub use histogram::Histogram;
 
-use crate::control::proxy::{ProxyPlan, Service};
+use crate::control::proxy::{ProxyPlan, Service, stats::Snapshot};
 
 /// The counters of all threads.
 #[derive(Debug)]

@@ -1,44 +1,16 @@
 //! Why rules do what they do: each rule's outcome for one request, in words. For `lbctl trace URL`; counts nothing and takes
 //! nothing from limits.
 
-use serde::{Deserialize, Serialize};
-
 use super::{
     Edits, Rule, RuleSet, Scope,
     action::Step,
     condition::{Comparison, Condition, Groups, Seen, look},
     view::View,
 };
-use crate::control::proxy::rule::{Fact, Test, check::Phase};
-
-/// A rule's outcome.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Told {
-    /// `request` or `response`.
-    pub phase: String,
-    /// The rule.
-    pub rule: String,
-    /// What came of it.
-    pub outcome: Outcome,
-    /// Why: the comparison that decided.
-    pub why: String,
-    /// What it did.
-    pub did: Vec<String>,
-}
-
-/// What came of a rule.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Outcome {
-    /// Its condition holds.
-    Matched,
-    /// Its condition holds, and it ended the list.
-    Ended,
-    /// Its condition does not hold.
-    NotMatched,
-    /// An earlier rule ended the list.
-    NotReached,
-}
+use crate::control::proxy::{
+    rule::{Fact, Test, check::Phase},
+    trace::{Outcome, Told},
+};
 
 impl RuleSet {
     /// What each request rule does; with a response in `scope`, each response rule, too. Limits are taken as not reached.

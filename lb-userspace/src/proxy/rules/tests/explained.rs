@@ -1,6 +1,7 @@
 //! What `lbctl trace URL` says of rules.
 
 use super::*;
+use crate::control::proxy::trace::Outcome;
 
 #[test]
 fn each_rule_is_explained() {

@@ -1,17 +1,13 @@
-//! A snapshot in Prometheus' text format, to be appended to `GET /metrics`. Everything is labelled by what is configured, so
-//! that no label grows without bound.
+//! What the L7 proxy counts, in Prometheus' text format. Everything is labelled by what is configured, so that no label
+//! grows without bound.
 
-use std::fmt::Write;
-
-use super::{HistogramSnapshot, NodeSnapshot, PoolSnapshot, Snapshot, VirtualServerSnapshot};
+use super::{Metric, Page};
+use crate::control::proxy::stats::{HistogramSnapshot, NodeSnapshot, PoolSnapshot, Snapshot, VirtualServerSnapshot};
 
 /// Upper bounds of histogram buckets: powers of two of microseconds, where counts are exact; 128 µs to 67 s.
 const BOUNDS: std::ops::RangeInclusive<u32> = 7..=26;
 /// Words for the classes of responses.
 const CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
-
-/// A metric: name, type, help, and its value.
-type Metric<T> = (&'static str, &'static str, &'static str, fn(&T) -> u64);
 
 const VIRTUAL_SERVERS: [Metric<VirtualServerSnapshot>; 10] = [
     ("lb_http_requests_active", "gauge", "Requests in progress.", |s| s.requests_active),
@@ -48,13 +44,11 @@ const NODES: [Metric<NodeSnapshot>; 9] = [
     ("lb_node_reply_timeouts_total", "counter", "Replies that did not come in time.", |n| n.timeouts),
 ];
 
-/// The page.
-#[must_use]
-pub fn render(snapshot: &Snapshot) -> String {
-    let mut page = Page::default();
-    virtual_servers(&mut page, snapshot);
-    pools(&mut page, snapshot);
-    nodes(&mut page, snapshot);
+/// Adds all of it.
+pub(super) fn proxy(page: &mut Page, snapshot: &Snapshot) {
+    virtual_servers(page, snapshot);
+    pools(page, snapshot);
+    nodes(page, snapshot);
     page.family("lb_rule_matches_total", "counter", "How often a rule's condition held.");
     for (server, rules) in &snapshot.rules {
         for (rule, hits) in rules {
@@ -73,7 +67,6 @@ pub fn render(snapshot: &Snapshot) -> String {
         page.family(name, "counter", help);
         page.sample(name, &[], value);
     }
-    page.text
 }
 
 fn virtual_servers(page: &mut Page, snapshot: &Snapshot) {
@@ -138,28 +131,7 @@ fn nodes(page: &mut Page, snapshot: &Snapshot) {
     }
 }
 
-/// A page of metrics in the making.
-#[derive(Debug, Default)]
-struct Page {
-    text: String,
-}
-
 impl Page {
-    fn family(&mut self, name: &str, kind: &str, help: &str) {
-        // Writing to a String cannot fail.
-        let _ = writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}");
-    }
-
-    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl std::fmt::Display) {
-        self.text.push_str(name);
-        for (position, (label, text)) in labels.iter().enumerate() {
-            let separator = if position == 0 { '{' } else { ',' };
-            let _ = write!(self.text, "{separator}{label}=\"{}\"", escape(text));
-        }
-        let close = if labels.is_empty() { "" } else { "}" };
-        let _ = writeln!(self.text, "{close} {value}");
-    }
-
     fn classes(&mut self, name: &str, labels: &[(&str, &str)], counts: &[u64; 6]) {
         for (class, count) in CLASSES.iter().zip(counts) {
             self.sample(name, &with(labels, ("code_class", class)), *count);
@@ -187,6 +159,66 @@ fn seconds(us: u64) -> f64 {
     us as f64 / 1e6
 }
 
-fn escape(label: &str) -> String {
-    label.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::control::proxy::stats::{BUCKETS, bucket};
+
+    /// A histogram of these durations, in microseconds.
+    fn durations(us: &[u64]) -> HistogramSnapshot {
+        let mut counts = [0; BUCKETS];
+        us.iter().for_each(|us| counts[bucket(*us)] += 1);
+        HistogramSnapshot::new(counts.into_iter(), us.iter().sum())
+    }
+
+    #[test]
+    fn a_page_is_what_prometheus_reads() {
+        let web = VirtualServerSnapshot {
+            requests: [0, 0, 1, 0, 1, 0],
+            duration: durations(&[100, 300]),
+            refused: [("no_node".to_owned(), 1)].into(),
+            ..VirtualServerSnapshot::default()
+        };
+        let node = NodeSnapshot { time_to_head: durations(&[1500]), ..NodeSnapshot::default() };
+        let snapshot = Snapshot {
+            virtual_servers: [("we\"b".to_owned(), web)].into(),
+            pools: [("app".to_owned(), PoolSnapshot::default())].into(),
+            nodes: [("app".to_owned(), [("a".to_owned(), node)].into())].into(),
+            rules: [("we\"b".to_owned(), [("r".to_owned(), 2)].into())].into(),
+            ..Snapshot::default()
+        };
+        let mut page = Page::default();
+        proxy(&mut page, &snapshot);
+        let page = page.text;
+        for line in [
+            "lb_http_requests_total{virtual_server=\"we\\\"b\",code_class=\"2xx\"} 1",
+            "lb_http_requests_total{virtual_server=\"we\\\"b\",code_class=\"4xx\"} 1",
+            "lb_http_request_duration_seconds_bucket{virtual_server=\"we\\\"b\",le=\"0.000128\"} 1",
+            "lb_http_request_duration_seconds_bucket{virtual_server=\"we\\\"b\",le=\"0.000256\"} 1",
+            "lb_http_request_duration_seconds_bucket{virtual_server=\"we\\\"b\",le=\"0.000512\"} 2",
+            "lb_http_request_duration_seconds_bucket{virtual_server=\"we\\\"b\",le=\"+Inf\"} 2",
+            "lb_http_request_duration_seconds_sum{virtual_server=\"we\\\"b\"} 0.0004",
+            "lb_http_request_duration_seconds_count{virtual_server=\"we\\\"b\"} 2",
+            "lb_proxy_refused_total{virtual_server=\"we\\\"b\",reason=\"no_node\"} 1",
+            "lb_rule_matches_total{virtual_server=\"we\\\"b\",rule=\"r\"} 2",
+            "lb_node_response_seconds_sum{pool=\"app\",node=\"a\"} 0.0015",
+            "lb_access_log_dropped_lines_total 0",
+        ] {
+            assert!(page.lines().any(|other| other == line), "{line} is not in\n{page}");
+        }
+        // Each family is declared once, before its samples, and each sample is a number.
+        let mut families = BTreeSet::new();
+        let mut current = "";
+        for line in page.lines() {
+            if let Some(declared) = line.strip_prefix("# TYPE ") {
+                current = declared.split(' ').next().unwrap();
+                assert!(families.insert(current), "{current} twice");
+            } else if !line.starts_with('#') {
+                assert!(line.starts_with(current), "{line} under {current}");
+                assert!(line.rsplit_once(' ').unwrap().1.parse::<f64>().is_ok(), "{line}");
+            }
+        }
+    }
 }

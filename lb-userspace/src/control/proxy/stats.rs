@@ -1,10 +1,12 @@
-//! Counters of all threads at one time, as they go from the worker to lbd.
+//! Counters of all threads of the worker at one time, as they go from the worker to lbd. Counted by `proxy::stats`.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Classes, HistogramSnapshot, NodeStats, PoolStats, Refused, ThreadStats, VirtualServerStats};
+mod histogram;
+
+pub use histogram::{BUCKETS, HistogramSnapshot, bucket};
 
 /// Everything counted, added up over the threads. Counters start anew with each worker.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,7 +27,7 @@ pub struct Snapshot {
     pub panics: u64,
 }
 
-/// See [`VirtualServerStats`].
+/// Counters of a virtual server.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VirtualServerSnapshot {
     /// Open connections of clients.
@@ -42,7 +44,7 @@ pub struct VirtualServerSnapshot {
     pub bytes_received: u64,
     /// Bytes to clients.
     pub bytes_sent: u64,
-    /// Refusals by [`Refused::name`]; only those that happened.
+    /// Refusals by the word of `proxy::stats::Refused`; only those that happened.
     pub refused: BTreeMap<String, u64>,
     /// Full TLS handshakes.
     pub tls_full: u64,
@@ -56,7 +58,7 @@ pub struct VirtualServerSnapshot {
     pub compressed_out: u64,
 }
 
-/// See [`PoolStats`].
+/// Counters of a pool.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PoolSnapshot {
     /// Responses by class.
@@ -75,7 +77,7 @@ pub struct PoolSnapshot {
     pub no_node: u64,
 }
 
-/// See [`NodeStats`].
+/// Counters of a node.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeSnapshot {
     /// Open connections, idle ones included.
@@ -100,65 +102,4 @@ pub struct NodeSnapshot {
     pub timeouts: u64,
     /// Requests over a connection that was open already.
     pub reused: u64,
-}
-
-impl Snapshot {
-    pub(super) fn add_thread(&mut self, thread: &ThreadStats) {
-        self.log_lines_dropped += thread.own.log_lines_dropped.read();
-        self.recent_skipped += thread.own.recent_skipped.read();
-        self.panics += thread.own.panics.read();
-        let named = thread.named();
-        for (name, stats) in &named.virtual_servers {
-            self.virtual_servers.entry(name.clone()).or_default().add(stats);
-        }
-        for (name, stats) in &named.pools {
-            self.pools.entry(name.clone()).or_default().add(stats);
-        }
-        for ((pool, name), stats) in &named.nodes {
-            self.nodes.entry(pool.clone()).or_default().entry(name.clone()).or_default().add(stats);
-        }
-        for ((server, rule), hits) in &named.rules {
-            *self.rules.entry(server.clone()).or_default().entry(rule.clone()).or_default() += hits.read();
-        }
-    }
-}
-
-/// Adds each named counter of the second to the first.
-macro_rules! add {
-    ($to:ident, $from:ident: $($field:ident),*) => { $($to.$field += $from.$field.read();)* };
-}
-
-impl VirtualServerSnapshot {
-    fn add(&mut self, stats: &VirtualServerStats) {
-        add!(self, stats: connections, accepted, requests_active, bytes_received, bytes_sent);
-        add!(self, stats: tls_full, tls_resumed, tls_failed, compressed_in, compressed_out);
-        add_classes(&mut self.requests, &stats.requests);
-        self.duration.add(&stats.duration);
-        for (why, count) in Refused::ALL.iter().zip(&stats.refused).filter(|(_, count)| count.read() > 0) {
-            *self.refused.entry(why.name().to_owned()).or_default() += count.read();
-        }
-    }
-}
-
-impl PoolSnapshot {
-    fn add(&mut self, stats: &PoolStats) {
-        add!(self, stats: retries, queued, queue, queue_timeouts, no_node);
-        add_classes(&mut self.requests, &stats.requests);
-        self.time_to_head.add(&stats.time_to_head);
-    }
-}
-
-impl NodeSnapshot {
-    fn add(&mut self, stats: &NodeStats) {
-        add!(self, stats: connections, connected, connect_failures, requests_active, bytes_received, bytes_sent);
-        add!(self, stats: early_closes, timeouts, reused);
-        add_classes(&mut self.requests, &stats.requests);
-        self.time_to_head.add(&stats.time_to_head);
-    }
-}
-
-fn add_classes(to: &mut [u64; 6], from: &Classes) {
-    for (to, from) in to.iter_mut().zip(&from.0) {
-        *to += from.read();
-    }
 }

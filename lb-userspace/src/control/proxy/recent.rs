@@ -1,0 +1,166 @@
+//! Finished requests (connections of generic TCP) as the worker remembers them, and which of them are asked for. Kept by
+//! `proxy::recent`.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use serde::{Deserialize, Serialize};
+
+use super::Network;
+
+/// Request header fields that are kept. None that carries a secret.
+pub const REQUEST_FIELDS: [&str; 5] = ["user-agent", "referer", "content-type", "accept-encoding", "x-forwarded-for"];
+/// Response header fields that are kept.
+pub const RESPONSE_FIELDS: [&str; 3] = ["content-type", "location", "server"];
+
+/// Records listed unless a limit is given.
+const DEFAULT_LIMIT: usize = 100;
+/// Records listed at most.
+const MAX_LIMIT: usize = 10_000;
+
+/// A finished request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// Microseconds since 1970 when its first byte came.
+    pub at_us: u64,
+    /// 32 hexadecimal digits, as in logs.
+    pub request_id: String,
+    /// The virtual server.
+    pub virtual_server: String,
+    /// The client.
+    pub client: IpAddr,
+    /// What it connected to.
+    pub local: SocketAddr,
+    /// Its method; empty: generic TCP, or nothing that could be parsed.
+    pub method: String,
+    /// Its host.
+    pub host: String,
+    /// Its target as it came, the first 256 bytes.
+    pub url: String,
+    /// `1.0`, `1.1` or `2`.
+    pub version: String,
+    /// Status that the client got; 0: none.
+    pub status: u16,
+    /// The pool that served.
+    pub pool: String,
+    /// The node that served.
+    pub node: String,
+    /// The last rule that matched.
+    pub rule: String,
+    /// Bytes of the request's body.
+    pub bytes_received: u64,
+    /// Bytes to the client.
+    pub bytes_sent: u64,
+    /// Microseconds waiting for a node.
+    pub queue_us: u64,
+    /// Microseconds connecting to it.
+    pub connect_us: u64,
+    /// Microseconds from the request to the head of the response.
+    pub head_us: u64,
+    /// Microseconds in all.
+    pub total_us: u64,
+    /// Attempts beyond the first.
+    pub retries: u8,
+    /// Version of TLS; empty: plain.
+    pub tls: String,
+    /// How it ended: two letters, as in logs.
+    pub termination: String,
+    /// Why we refused or failed.
+    pub reason: String,
+    /// Some header fields of the request, empty ones left out of texts.
+    pub request_fields: Vec<(String, String)>,
+    /// Some header fields of the response.
+    pub response_fields: Vec<(String, String)>,
+}
+
+impl Default for Record {
+    fn default() -> Self {
+        let fields = |names: &[&str]| names.iter().map(|name| ((*name).to_owned(), String::new())).collect();
+        Self {
+            at_us: 0,
+            request_id: String::new(),
+            virtual_server: String::new(),
+            client: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            local: SocketAddr::from(([0, 0, 0, 0], 0)),
+            method: String::new(),
+            host: String::new(),
+            url: String::new(),
+            version: String::new(),
+            status: 0,
+            pool: String::new(),
+            node: String::new(),
+            rule: String::new(),
+            bytes_received: 0,
+            bytes_sent: 0,
+            queue_us: 0,
+            connect_us: 0,
+            head_us: 0,
+            total_us: 0,
+            retries: 0,
+            tls: String::new(),
+            termination: String::new(),
+            reason: String::new(),
+            request_fields: fields(&REQUEST_FIELDS),
+            response_fields: fields(&RESPONSE_FIELDS),
+        }
+    }
+}
+
+/// What a record must be; what is not given fits all.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Filter {
+    /// The virtual server.
+    pub virtual_server: Option<String>,
+    /// The pool.
+    pub pool: Option<String>,
+    /// The node.
+    pub node: Option<String>,
+    /// The rule.
+    pub rule: Option<String>,
+    /// Where the client is.
+    pub client: Option<Network>,
+    /// The host.
+    pub host: Option<String>,
+    /// Part of the URL.
+    pub url: Option<String>,
+    /// The request's id.
+    pub request_id: Option<String>,
+    /// Least status.
+    pub min_status: Option<u16>,
+    /// Greatest status.
+    pub max_status: Option<u16>,
+    /// Least microseconds in all.
+    pub min_total_us: Option<u64>,
+    /// Whether it ended before its time.
+    pub failed: Option<bool>,
+    /// Records at most, the newest: 100 unless given.
+    pub limit: Option<usize>,
+}
+
+impl Filter {
+    /// Whether a record is meant.
+    #[must_use]
+    pub fn passes(&self, record: &Record) -> bool {
+        let is = |wanted: &Option<String>, text: &str| wanted.as_deref().is_none_or(|wanted| wanted == text);
+        is(&self.virtual_server, &record.virtual_server)
+            && is(&self.pool, &record.pool)
+            && is(&self.node, &record.node)
+            && is(&self.rule, &record.rule)
+            && is(&self.host, &record.host)
+            && is(&self.request_id, &record.request_id)
+            && self.client.is_none_or(|network| network.contains(record.client))
+            && self.url.as_deref().is_none_or(|part| record.url.contains(part))
+            && self.min_status.is_none_or(|least| record.status >= least)
+            && self.max_status.is_none_or(|most| record.status <= most)
+            && self.min_total_us.is_none_or(|least| record.total_us >= least)
+            && self
+                .failed
+                .is_none_or(|failed| failed != matches!(record.termination.as_bytes().first(), Some(b'-' | b'L')))
+    }
+
+    /// How many records are asked for, at most.
+    #[must_use]
+    pub fn limit(&self) -> usize {
+        self.limit.unwrap_or(DEFAULT_LIMIT).min(MAX_LIMIT)
+    }
+}
