@@ -146,6 +146,16 @@ impl Default for ClientTimeouts {
     }
 }
 
+/// What the worker tells lbd, which logs it and shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProxyEvent {
+    /// Passive monitoring took a node out, or back in.
+    Node(pool::NodeEvent),
+    /// A rule's action `log` or `event`.
+    Rule(rule::RuleEvent),
+}
+
 /// An IP network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Network {

@@ -16,6 +16,7 @@ pub mod retry;
 
 mod choose;
 mod compile;
+mod events;
 mod key;
 mod latency;
 mod lease;

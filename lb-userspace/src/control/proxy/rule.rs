@@ -181,3 +181,18 @@ pub enum Action {
     /// Counts the transfer in a bandwidth class.
     Bandwidth(String),
 }
+
+/// What a rule has to say of a request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuleEvent {
+    /// Whether it is an event, or a line for the log alone.
+    pub is_event: bool,
+    /// Name of the virtual server.
+    pub virtual_server: String,
+    /// Name of the rule.
+    pub rule: String,
+    /// 32 hexadecimal digits, as in access logs.
+    pub request_id: String,
+    /// The rule's text, expanded, with control characters shown as `\xNN`.
+    pub text: String,
+}

@@ -2,7 +2,7 @@
 //! own; locks only where threads are made, plans change, or a request has to wait.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::BTreeMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
@@ -11,17 +11,16 @@ use std::{
 };
 
 use super::{
+    events::Events,
     persist::table::{Table, TableKind},
     queue::Queue,
     ring::RingCache,
 };
 use crate::control::proxy::{
-    ProxyPlan,
+    ProxyEvent, ProxyPlan,
     pool::{Failure, NodeChange, NodeEvent, Passive},
+    rule::RuleEvent,
 };
-
-/// Events kept until lbd takes them; further ones are counted and dropped.
-const MAX_EVENTS: usize = 1024;
 
 /// While no node of a pool is live, nodes that passive monitoring took out are tried this long after their last failure,
 /// though `node_fail_time` is not over.
@@ -43,10 +42,15 @@ impl Shared {
         Arc::default()
     }
 
-    /// What passive monitoring did since the last call, oldest first; and how many events had no room.
-    pub fn take_events(&self) -> (Vec<NodeEvent>, u64) {
-        let events = lock(&self.events.queue).drain(..).collect();
-        (events, self.events.lost.swap(0, Relaxed))
+    /// What passive monitoring did and what rules had to say since the last call, oldest first; and how many events had no
+    /// room.
+    pub fn take_events(&self) -> (Vec<ProxyEvent>, u64) {
+        self.events.take()
+    }
+
+    /// Keeps what a rule has to say until lbd takes it.
+    pub(in crate::proxy) fn tell(&self, event: RuleEvent) {
+        self.events.push(ProxyEvent::Rule(event));
     }
 
     /// Takes a node that passive monitoring took out back in: an operator's word. Whether it was out.
@@ -105,12 +109,6 @@ fn entry<K: Ord, V>(map: &mut BTreeMap<K, Weak<V>>, key: K, make: impl FnOnce() 
 /// What is behind the lock: no code that holds one of these panics half-way through a change.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-#[derive(Debug, Default)]
-struct Events {
-    queue: Mutex<VecDeque<NodeEvent>>,
-    lost: AtomicU64,
 }
 
 /// What threads share of a pool.
@@ -258,13 +256,8 @@ impl SharedNode {
     }
 
     fn tell(&self, change: NodeChange) {
-        let events = &self.pool.events;
-        let mut queue = lock(&events.queue);
-        if queue.len() >= MAX_EVENTS {
-            events.lost.fetch_add(1, Relaxed);
-            return;
-        }
-        queue.push_back(NodeEvent { pool: self.pool.name.clone(), node: self.name.clone(), change });
+        let event = NodeEvent { pool: self.pool.name.clone(), node: self.name.clone(), change };
+        self.pool.events.push(ProxyEvent::Node(event));
     }
 
     /// Whether it has fewer connections than `most`.

@@ -1,7 +1,11 @@
 //! Passive monitoring: what takes a node out, and how it comes back.
 
 use super::*;
-use crate::control::proxy::pool::{Failure, NodeChange, NodeEvent};
+use crate::control::proxy::{
+    ProxyEvent,
+    pool::{Failure, NodeChange, NodeEvent},
+    rule::RuleEvent,
+};
 
 /// One way to fail.
 fn fail(lease: &Lease, failure: Failure, now: Duration) {
@@ -60,7 +64,7 @@ fn each_kind_counts_in_a_row_and_for_all_threads() {
         }
         let out = NodeChange::Out { reason: failure, in_a_row: 2 };
         let event = NodeEvent { pool: "web".into(), node: "n01".into(), change: out };
-        assert_eq!(bench.pools.shared().take_events(), (vec![event], 0), "{failure:?}");
+        assert_eq!(bench.pools.shared().take_events(), (vec![ProxyEvent::Node(event)], 0), "{failure:?}");
     }
 }
 
@@ -116,7 +120,13 @@ fn after_its_time_one_request_tries_it() {
     drop(probe);
     assert_eq!(other.shares(10).len(), 2);
     let (events, _) = bench.pools.shared().take_events();
-    let changes: Vec<_> = events.iter().map(|event| event.change).collect();
+    let changes: Vec<_> = events
+        .iter()
+        .map(|event| match event {
+            ProxyEvent::Node(event) => event.change,
+            ProxyEvent::Rule(_) => unreachable!("no rule spoke"),
+        })
+        .collect();
     assert_eq!(
         changes,
         [NodeChange::Out { reason: Failure::Connect, in_a_row: 2 }, NodeChange::Back],
@@ -189,4 +199,18 @@ fn events_are_bounded() {
     let (events, lost) = bench.pools.shared().take_events();
     assert_eq!((events.len(), lost), (1024, 176));
     assert_eq!(bench.pools.shared().take_events(), (vec![], 0));
+    let event = RuleEvent {
+        is_event: true,
+        virtual_server: "site".into(),
+        rule: "r".into(),
+        request_id: String::new(),
+        text: String::new(),
+    };
+    for _ in 0..1100 {
+        bench.pools.shared().tell(event.clone());
+    }
+    take_out(&mut bench);
+    let (events, lost) = bench.pools.shared().take_events();
+    assert_eq!((events.len(), lost), (1025, 76), "rules that talk keep no node's event out");
+    assert!(matches!(events.last(), Some(ProxyEvent::Node(_))));
 }
