@@ -4,6 +4,7 @@
 mod forwarding;
 mod hostile;
 mod icmp;
+mod iperf;
 mod network;
 mod nodes;
 mod operator;
