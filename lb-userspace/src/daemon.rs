@@ -157,7 +157,7 @@ async fn serve(
     let subsystems = Real { data_plane, names, collector, monitors, vips, proxy, resolver };
     let parts = Parts { config_path, subsystems, adopted, overrides, down, secret };
     let mut running = Running::new(state, plan, parts);
-    running.enact_proxy_first().await;
+    running.begin().await;
     running.announce();
     let signal = running.run(requests, reported, answers, &mut signals).await;
     let code = running.drain(signal, api, &mut signals).await;

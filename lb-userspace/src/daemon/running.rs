@@ -76,10 +76,10 @@ pub(super) struct Running<S> {
 }
 
 impl<S: Subsystems> Running<S> {
-    /// Takes over once the data path does what `state` says; monitors and VIPs follow from here on.
+    /// Takes over once the data path does what `state` says; the rest follows with [`Running::begin`].
     pub(super) fn new(state: State, applied: Arc<Plan>, parts: Parts<S>) -> Self {
         let (first, down) = (state.config().clone(), parts.down.value().clone());
-        let mut running = Self {
+        Self {
             state,
             parts,
             started: Instant::now(),
@@ -91,9 +91,7 @@ impl<S: Subsystems> Running<S> {
             raised: Vec::new(),
             down,
             unsaved: None,
-        };
-        running.follow();
-        running
+        }
     }
 
     /// Tells log and service manager that everything is in place.
@@ -196,7 +194,7 @@ impl<S: Subsystems> Running<S> {
         if let Err(error) = self.enact().await {
             tracing::error!(error, "the L7 proxy does not follow a node's name; it is tried again");
         }
-        self.follow();
+        self.follow().await;
     }
 
     async fn answer(&mut self, request: Request) {
@@ -258,14 +256,15 @@ impl<S: Subsystems> Running<S> {
                 Err(undo) => QueryError::Failed(format!("{error}; going back failed too and is tried again: {undo}")),
             });
         }
-        self.follow();
+        self.follow().await;
         self.remember();
         Ok(())
     }
 
-    /// Makes the L7 proxy do what the state says, for the first time. What it cannot do is tried again: forwarding, which is
-    /// in place, does not depend on it.
-    pub(super) async fn enact_proxy_first(&mut self) {
+    /// Starts monitors, VIPs and the L7 proxy. What the L7 proxy cannot do is tried again: forwarding, which is in place,
+    /// does not depend on it.
+    pub(super) async fn begin(&mut self) {
+        self.follow().await;
         if let Err(error) = self.enact().await {
             tracing::error!(error, "the L7 proxy does not do what it should; it is tried again");
         }
@@ -306,7 +305,7 @@ impl<S: Subsystems> Running<S> {
     }
 
     /// Gives monitors and VIPs their targets, when these have changed.
-    fn follow(&mut self) {
+    async fn follow(&mut self) {
         let checks = self.state.monitors();
         if checks != self.checks {
             self.parts.subsystems.check(&checks);
@@ -316,7 +315,7 @@ impl<S: Subsystems> Running<S> {
         let raised = self.state.vips();
         // Also when there is none: an earlier lbd may have raised some.
         if raised != self.raised || raised.is_empty() {
-            self.parts.subsystems.raise(&raised);
+            self.parts.subsystems.raise(&raised).await;
             self.raised = raised;
         }
     }

@@ -26,8 +26,8 @@ pub(super) trait Subsystems {
     fn resolve(&self, names: &[&str]);
     /// Replaces the health checks.
     fn check(&self, checks: &[Check]);
-    /// Replaces the VIPs that are raised.
-    fn raise(&self, vips: &[RaisedVip]);
+    /// Replaces the VIPs that are raised; done when the kernel was asked for all of them.
+    fn raise(&self, vips: &[RaisedVip]) -> impl Future<Output = ()>;
     /// What an operator should know of them.
     fn problems(&self) -> Vec<String>;
     /// Lets the L7 proxy end what it does, for so long at most.
@@ -71,9 +71,9 @@ impl Subsystems for Real {
         self.monitors.set(checks.iter().map(target).collect());
     }
 
-    fn raise(&self, vips: &[RaisedVip]) {
+    async fn raise(&self, vips: &[RaisedVip]) {
         let raised = |vip: &RaisedVip| failover::RaisedVip { address: vip.address, interface: vip.interface.clone() };
-        self.vips.set(vips.iter().map(raised).collect());
+        self.vips.set_now(vips.iter().map(raised).collect()).await;
     }
 
     fn problems(&self) -> Vec<String> {

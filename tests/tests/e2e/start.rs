@@ -18,7 +18,7 @@ fn raised_vips_are_announced() -> Result<()> {
     let socket = net.client().run(|| RawSocket::open("eth0", Duration::from_millis(20)))?;
     let nodes = nodes4(&net.nodes, 80, &[]);
     let _lb = net.start_lb(&[ONE_ARM, &service("web", "one4", "tcp", 80, SETTINGS, &nodes)].concat())?;
-    until("the VIP is raised", SOON, || net.balancer.has_address(vip4(1)).map(|has| has.then_some(())))?;
+    ensure!(net.balancer.has_address(vip4(1))?, "ready means that the VIPs are raised");
     let mut buffer = [0; 2048];
     let mut seen = (false, false);
     until("gratuitous ARP and unsolicited neighbour advertisement", SOON, || {

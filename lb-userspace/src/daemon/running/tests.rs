@@ -74,7 +74,7 @@ impl Subsystems for Fake {
         self.checks.set(checks.len());
     }
 
-    fn raise(&self, vips: &[RaisedVip]) {
+    async fn raise(&self, vips: &[RaisedVip]) {
         *self.raised.borrow_mut() = vips.to_vec();
     }
 
