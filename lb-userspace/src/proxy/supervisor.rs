@@ -108,7 +108,7 @@ impl Supervisor {
             settings,
             inputs: inputs.clone(),
             state: Arc::clone(&state),
-            listeners: Listeners::default(),
+            listeners: Listeners::new(),
             plan: None,
             worker: None,
             numbers: 0,

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    io,
+    fs, io,
     net::{SocketAddr, TcpListener},
     os::fd::{AsFd, BorrowedFd},
 };
@@ -14,11 +14,14 @@ use crate::control::proxy::ProxyPlan;
 /// Connections that wait to be accepted, for each socket; the kernel takes `net.core.somaxconn` when that is less.
 const BACKLOG: i32 = 4096;
 
+/// Of this network namespace, also for IPv6 (Linux 5.14).
+const MIGRATE: &str = "/proc/sys/net/ipv4/tcp_migrate_req";
+
 /// What a socket is for: virtual server and address.
 pub(super) type Place = (String, SocketAddr);
 
 /// Sockets of each address, one for each thread.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Listeners {
     sockets: BTreeMap<Place, Vec<TcpListener>>,
 }
@@ -33,6 +36,18 @@ pub(super) struct ListenError {
 }
 
 impl Listeners {
+    /// None yet. When a worker of an lbd that has crashed closes its sockets, what waits in them must move to ours: the
+    /// kernel resets it unless it is told so.
+    pub(super) fn new() -> Self {
+        if let Err(error) = fs::write(MIGRATE, "1") {
+            tracing::warn!(
+                %error,
+                "cannot set {MIGRATE}: after a crash of lbd some connections may be reset (sysctl -w net.ipv4.tcp_migrate_req=1)"
+            );
+        }
+        Self { sockets: BTreeMap::new() }
+    }
+
     /// Makes the sockets that a plan has and this has not: which. On error nothing is changed.
     pub(super) fn add(&mut self, plan: &ProxyPlan, threads: usize) -> Result<Vec<Place>, ListenError> {
         let mut made: BTreeMap<Place, Vec<TcpListener>> = BTreeMap::new();
