@@ -1,41 +1,15 @@
 //! iperf3 through each way of forwarding: bulk streams in both directions, and datagrams without loss.
 
-use std::process::{Child, Command, Stdio};
-
 use anyhow::{Context, Result, ensure};
 use lb_tests::harness::{
-    Host, Topology,
+    Host, Server, Topology,
     topology::{vip4, vip6},
-    wait::until,
 };
 use serde_json::Value;
 
-use crate::support::{ONE_ARM, SOON, nodes4, nodes6, service};
+use crate::support::{ONE_ARM, nodes4, nodes6, service};
 
 const PORT: u16 = 5201;
-
-/// A server on a node, ended with its handle.
-struct Server(Child);
-
-impl Server {
-    fn start(node: &Host, options: &str) -> Result<Self> {
-        let mut command = Command::new("iperf3");
-        let child = node.start(command.arg("-s").args(options.split_whitespace()).stdout(Stdio::null()))?;
-        let server = Self(child);
-        until("iperf3 listens", SOON, || {
-            node.sh("ss -Hltn sport = :5201").map(|sockets| sockets.contains("5201").then_some(()))
-        })?;
-        Ok(server)
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 /// Runs the client for a second; its report.
 fn iperf(client: &Host, target: &str) -> Result<Value> {
@@ -53,7 +27,7 @@ const ONE_ARM_NAT: &str = "forwarding = \"nat\"\nsource_nat = true\n";
 #[test]
 fn iperf3_streams_pass_in_each_mode() -> Result<()> {
     let net = Topology::new("iperf").nodes(2).dsr(&[vip4(1), vip6(1)]).build()?;
-    let _servers = net.nodes.iter().map(|node| Server::start(node, "")).collect::<Result<Vec<_>>>()?;
+    let _servers = net.nodes.iter().map(|node| Server::start(node, "iperf3 -s", PORT)).collect::<Result<Vec<_>>>()?;
     for mode in [DSR, ONE_ARM_NAT] {
         // Its control connection and its streams belong together: they must reach the same node.
         let settings = format!("{mode}persistence = {{ type = \"source_address\", timeout = \"10m\" }}");
@@ -85,7 +59,7 @@ fn iperf3_datagrams_pass_in_each_mode_and_none_is_lost() -> Result<()> {
         {
             // Its datagrams are answered from the address that they came to only when it is told that address.
             let address = if mode == DSR { format!("-B {target}") } else { String::new() };
-            let _server = Server::start(&net.nodes[0], &address)?;
+            let _server = Server::start(&net.nodes[0], &format!("iperf3 -s {address}"), PORT)?;
             let config = [
                 ONE_ARM,
                 &service("tcp", vip, "tcp", PORT, mode, &nodes),
