@@ -6,6 +6,7 @@
 pub mod names;
 mod order;
 mod pem;
+mod unverified;
 
 use rustls::{crypto::aws_lc_rs::sign::any_supported_type, sign::CertifiedKey};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -15,6 +16,7 @@ use x509_parser::{certificate::X509Certificate, public_key::PublicKey};
 pub use self::{
     order::complete as complete_chain,
     pem::{chain, chain_to_pem, key, revocation_lists, to_pem},
+    unverified::Unverified,
 };
 
 /// Seconds of a day.

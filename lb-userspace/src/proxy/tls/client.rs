@@ -7,18 +7,15 @@ use std::{
 };
 
 use rustls::{
-    ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
-    client::{
-        Resumption, UnbufferedClientConnection, WebPkiServerVerifier,
-        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    },
-    crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature},
+    ClientConfig, Error, RootCertStore,
+    client::{Resumption, UnbufferedClientConnection, WebPkiServerVerifier, danger::ServerCertVerifier},
+    crypto::CryptoProvider,
 };
-use rustls_pki_types::{CertificateDer, DnsName, ServerName, UnixTime};
+use rustls_pki_types::{DnsName, ServerName};
 
 use super::{TlsError, policy, server};
 use crate::{
-    certificate::{self, Pair},
+    certificate::{self, Pair, Unverified},
     control::proxy::tls::{Certificate, ClientTls, Version},
 };
 
@@ -124,7 +121,7 @@ fn verifier(
     provider: &Arc<CryptoProvider>,
 ) -> Result<Arc<dyn ServerCertVerifier>, TlsError> {
     if !tls.verify {
-        return Ok(Arc::new(Unverified(provider.clone())));
+        return Ok(Arc::new(Unverified::new(provider.clone())));
     }
     let roots =
         if tls.authorities.ca_pem.is_empty() { system.0.clone() } else { server::roots(&tls.authorities)?.into() };
@@ -135,43 +132,4 @@ fn verifier(
         builder = builder.with_crls(lists).enforce_revocation_expiration();
     }
     Ok(builder.build().map_err(|error| unreadable(&error))?)
-}
-
-/// Takes any certificate, by `verify = false` alone. Whoever shows it must still have its key.
-#[derive(Debug)]
-struct Unverified(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Unverified {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }
