@@ -14,6 +14,7 @@ mod effect;
 mod error;
 pub mod files;
 mod kinds;
+mod monitor;
 mod ports;
 pub mod proxy;
 mod read;
@@ -36,6 +37,7 @@ use lb_common::conntrack::Timeouts;
 
 pub use self::{
     error::{ConfigError, ConfigErrors, Place},
+    monitor::{Monitor, MonitorFiles, Recovery, Via},
     rules::{DsrObstacle, Users, common_port},
 };
 pub use crate::control::plan::Interface;
@@ -187,33 +189,6 @@ pub struct Node {
     pub state: NodeState,
 }
 
-/// `[monitor.NAME]`: an active health check.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Monitor {
-    /// What it does.
-    pub kind: MonitorKind,
-    /// From the start of a check to the start of the next one.
-    pub delay: Duration,
-    /// A check without an answer fails after this.
-    pub timeout: Duration,
-    /// A node goes down after this many failed checks in a row.
-    pub failures: u32,
-    /// A node comes up after this many successful checks in a row.
-    pub successes: u32,
-}
-
-/// What a monitor does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MonitorKind {
-    /// Opens a TCP connection.
-    Tcp {
-        /// To this port; `None`: the node's, or else the virtual server's.
-        port: Option<u16>,
-    },
-    /// Sends an ICMP echo request.
-    Ping,
-}
-
 impl Config {
     /// Reads and checks a configuration file and the files `conf.d/*.toml` beside it, in the order of their names.
     ///
@@ -229,6 +204,7 @@ impl Config {
     /// Every file that cannot be read or used.
     pub fn read_files(mut self) -> Result<Self, ConfigErrors> {
         self.proxy.files = files::Files::read(&self)?;
+        self.read_monitors();
         Ok(self)
     }
 

@@ -3,6 +3,7 @@
 
 pub mod api;
 pub mod plan;
+pub mod probe;
 pub mod proxy;
 pub mod query;
 pub mod state;

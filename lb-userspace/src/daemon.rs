@@ -31,7 +31,7 @@ use crate::{
         task,
     },
     failover::{self, StaticVips},
-    health::Monitors,
+    health::{Monitors, Outside},
     proxy::{spawner, supervisor::Supervisor},
     telemetry::LogFormat,
 };
@@ -148,7 +148,7 @@ async fn serve(
 
     let (reports, reported) = mpsc::channel(REPORTS);
     let (handle, requests) = Handle::new(data_path.clone());
-    let monitors = Monitors::spawn(reports);
+    let monitors = Monitors::spawn(reports, Outside::default());
     let (resolved, answers) = mpsc::channel(REPORTS);
     let resolver = Names::new(resolved);
     let backend = admin::Backend { control: Arc::new(handle), data_path };

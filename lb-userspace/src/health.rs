@@ -1,20 +1,28 @@
-//! Health monitors: checks every node at its own address (never the VIP) and says when its health changes.
+//! Health monitors: checks every node, at its own address or where the monitor says, and says when its health changes.
 //!
 //! Owns the checks, their timing and their sockets. Never decides what follows from a node's health: results leave as
 //! [`Report`]s and `control` draws the conclusions. Called by the composition root, which passes the targets of each plan
 //! to [`Monitors::set`] and forwards the reports.
 //!
-//! `machine` (one check) and `schedule` (all of them) are pure; `tcp`, `ping` and `engine` are the shells around them.
-//! A further monitor is a variant of [`Kind`] and an arm in `engine`, which says where.
+//! `machine` (one check) and `schedule` (all of them) are pure; `engine` is the shell around them. What a check does is a
+//! module for each kind of `control::probe::Kind`; a further one is a variant there and an arm in `engine`. Nodes may be
+//! hostile: what is read of them is bounded in bytes and in time, and leads to nothing but [`Report`]s.
 
 pub mod machine;
 pub mod schedule;
 
+mod dns;
 mod echo;
 mod engine;
+mod greeting;
+mod http;
 mod ping;
 mod probe;
 mod tcp;
+mod tls;
+mod transaction;
+mod udp;
+mod vip;
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -23,7 +31,8 @@ use tokio::{
     task::AbortHandle,
 };
 
-use crate::control::view::Health;
+pub use self::vip::{Knock, KnockAnswer, Knocks};
+use crate::control::{probe::Kind, view::Health};
 
 /// One monitor of one node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,7 +41,7 @@ pub struct Target {
     pub pool: String,
     /// Node.
     pub node: String,
-    /// The node's own address; port 0 when the configuration leaves it out.
+    /// Whom to ask; port 0 when the configuration leaves it out.
     pub address: SocketAddr,
     /// Monitor.
     pub monitor: String,
@@ -41,7 +50,7 @@ pub struct Target {
 }
 
 /// How a monitor checks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Settings {
     /// What is sent.
     pub kind: Kind,
@@ -55,16 +64,11 @@ pub struct Settings {
     pub successes: u32,
 }
 
-/// What a check sends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// Opens a TCP connection and closes it at once.
-    Tcp {
-        /// Port, when it is not the node's.
-        port: Option<u16>,
-    },
-    /// ICMP echo.
-    Ping,
+/// What checks need of other parts of lbd.
+#[derive(Debug, Default)]
+pub struct Outside {
+    /// Who knocks at VIPs; `None`: nobody can.
+    pub knocks: Option<Knocks>,
 }
 
 /// A change in what a monitor says of a node. Sent when the health changes, and when the reason does while it is not `Up`.
@@ -94,9 +98,9 @@ pub struct Monitors {
 impl Monitors {
     /// Starts with no targets, on the current tokio runtime. Reports are held back, the newest of each target, while
     /// `reports` is full; the checks go on.
-    pub fn spawn(reports: mpsc::Sender<Report>) -> Self {
+    pub fn spawn(reports: mpsc::Sender<Report>, outside: Outside) -> Self {
         let (targets, changed) = watch::channel(Vec::new());
-        let engine = tokio::spawn(engine::run(changed, reports)).abort_handle();
+        let engine = tokio::spawn(engine::run(changed, reports, outside)).abort_handle();
         Self { targets, engine }
     }
 

@@ -93,6 +93,9 @@ pub(super) fn example(format: &str) -> Option<&'static str> {
         "key" => {
             "\"client_address\", \"client_address/24/56\", \"header:X-Key\", \"cookie:sid\", \"query:user\", \"path\" or \"host\""
         }
+        "pattern" => "'\"status\": *\"ok\"' (in single quotes, a backslash is one)",
+        "bytes" => "\"PING\\r\\n\" or '\\x00\\xff'",
+        "statuses" => "\"200\" or \"200-399\"",
         "node-address" => "\"10.0.0.1\", \"10.0.0.1:80\" or \"[2001:db8::1]:80\"",
         "port-range" => "\"1024-32767\"",
         "path" => "\"/run/lb/admin.sock\"",

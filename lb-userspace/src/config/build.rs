@@ -6,9 +6,9 @@ use std::{collections::BTreeMap, path::PathBuf};
 use lb_common::conntrack::{State, Timeouts};
 
 use super::{
-    Config, Daemon, Dataplane, Monitor, MonitorKind, Node, Pool, VipGroup, VirtualServer,
+    Config, Daemon, Dataplane, Node, Pool, VipGroup, VirtualServer,
     at::At,
-    document::{self, Document, ForwardingWord, MonitorWord, Named, ProtocolWord, SchedulerWord},
+    document::{self, Document, ForwardingWord, Named, ProtocolWord, SchedulerWord},
     ports::Ports,
     ring_seed,
     rule::Written,
@@ -17,6 +17,7 @@ use super::{
 };
 use crate::control::plan::{Forwarding, Interface, Protocol, Scheduler, SourceAffinity};
 
+mod monitor;
 mod proxy;
 
 /// What a configuration is built from.
@@ -37,7 +38,7 @@ pub(super) fn build(building: &Building<'_>) -> Config {
         vips: each(&document.vip, |group| Some(vip_group(group, document))),
         virtual_servers: each(&document.virtual_server, virtual_server),
         pools: each(&document.pool, pool),
-        monitors: each(&document.monitor, monitor),
+        monitors: each(&document.monitor, |raw| monitor::monitor(building, raw)),
     }
 }
 
@@ -170,17 +171,4 @@ fn scheduler(word: SchedulerWord) -> Scheduler {
 fn node(raw: &document::Node) -> Option<Node> {
     let address = &raw.address.as_ref()?.value;
     Some(Node { address: address.ip()?, port: address.port, weight: raw.weight.value, state: raw.state.value })
-}
-
-fn monitor(raw: &document::Monitor) -> Option<Monitor> {
-    Some(Monitor {
-        kind: match raw.r#type.as_ref()?.value {
-            MonitorWord::Tcp => MonitorKind::Tcp { port: raw.port.as_ref().map(|port| port.value) },
-            MonitorWord::Ping => MonitorKind::Ping,
-        },
-        delay: raw.delay.value.0,
-        timeout: raw.timeout.value.0,
-        failures: raw.failures.value,
-        successes: raw.successes.value,
-    })
 }

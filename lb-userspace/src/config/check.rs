@@ -3,6 +3,7 @@
 
 mod addresses;
 mod limits;
+mod monitors;
 mod pools;
 mod ports;
 mod proxy;
@@ -63,6 +64,7 @@ fn check_references(
     checker.addresses();
     checker.ports();
     checker.pools();
+    checker.monitors();
     checker.limits();
     checker.proxy();
 }

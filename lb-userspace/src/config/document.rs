@@ -17,10 +17,14 @@ use super::{
 };
 use crate::control::{plan::AttachMode, proxy::ClientTimeouts};
 
+mod monitor;
 mod pool;
 pub(super) mod proxy;
 
-pub(super) use self::pool::{ForwardingWord, Node, Persistence, PersistenceWord, Pool, SchedulerWord};
+pub(super) use self::{
+    monitor::{Monitor, MonitorTls, MonitorWord, Step},
+    pool::{ForwardingWord, Node, Persistence, PersistenceWord, Pool, SchedulerWord},
+};
 
 use self::proxy::{
     AccessLog, BandwidthClass, Certificate, ErrorPage, Http, IdentityTable, Limits, Proxy, RateClass, ServerTls,
@@ -245,56 +249,6 @@ pub(super) struct TimeoutsTable {
     pub(super) transaction: Option<At<Period>>,
     /// L7: how long open requests and upgrades may go on when the worker drains.
     pub(super) drain: At<Period>,
-}
-
-#[derive(Debug, Deserialize, JsonSchema)]
-pub(super) struct Monitor {
-    /// What it does.
-    #[schemars(required)]
-    pub(super) r#type: Option<At<MonitorWord>>,
-    /// From the start of a check to the start of the next one.
-    #[serde(default = "default_delay")]
-    pub(super) delay: At<Period>,
-    /// A check without an answer fails after this.
-    #[serde(default = "default_timeout")]
-    pub(super) timeout: At<Period>,
-    /// A node goes down after this many failed checks in a row.
-    #[serde(default = "default_failures")]
-    #[schemars(range(min = 1, max = 100))]
-    pub(super) failures: At<u32>,
-    /// A node comes up after this many successful checks in a row.
-    #[serde(default = "default_successes")]
-    #[schemars(range(min = 1, max = 100))]
-    pub(super) successes: At<u32>,
-    /// With `tcp`: the port; by default the node's, or else the virtual server's.
-    #[schemars(range(min = 1, max = 65_535))]
-    pub(super) port: Option<At<u16>>,
-}
-
-/// What a monitor does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum MonitorWord {
-    /// Opens a TCP connection to the node's own address.
-    Tcp,
-    /// Sends an ICMP echo request to the node's own address.
-    Ping,
-}
-
-fn default_delay() -> At<Period> {
-    At::default_of(Period(Duration::from_secs(5)))
-}
-
-fn default_timeout() -> At<Period> {
-    At::default_of(Period(Duration::from_secs(10)))
-}
-
-fn default_failures() -> At<u32> {
-    At::default_of(3)
-}
-
-fn default_successes() -> At<u32> {
-    At::default_of(1)
 }
 
 impl Default for Daemon {

@@ -11,7 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Config, ConfigError, ConfigErrors, proxy::FileRef};
+use super::{Config, ConfigError, ConfigErrors, monitor, proxy::FileRef};
 
 /// The largest file that is read: a certificate or page of this size is a mistake.
 const MAX_FILE_BYTES: u64 = 4 << 20;
@@ -60,7 +60,10 @@ impl Files {
                     message: "there is no store of authorities to verify nodes' certificates by".to_owned(),
                     place: None,
                     label: String::new(),
-                    help: Some("install ca-certificates, or say ca = \"/…/ca.pem\" in the pool's tls".to_owned()),
+                    help: Some(
+                        "install ca-certificates, or say ca = \"/…/ca.pem\" in the tls of the pool or monitor"
+                            .to_owned(),
+                    ),
                     related: Vec::new(),
                 }),
             }
@@ -101,12 +104,15 @@ fn named(config: &Config) -> Vec<(&FileRef, bool)> {
     for pool in proxy.pools.values() {
         files.extend(pool.ca.iter().chain(&pool.crl).map(|file| (file, true)));
     }
+    files.extend(config.monitors.values().filter_map(|monitor| monitor.files.ca.as_ref()).map(|file| (file, true)));
     files
 }
 
 fn needs_system_store(config: &Config) -> bool {
     let mut pools = config.proxy.pools.values();
+    let mut monitors = config.monitors.values();
     pools.any(|pool| pool.ca.is_none() && pool.settings.tls.as_ref().is_some_and(|tls| tls.verify))
+        || monitors.any(|m| m.files.ca.is_none() && monitor::tls(&m.kind).is_some_and(|tls| tls.verify))
 }
 
 fn read(path: &Path, is_text: bool) -> io::Result<Content> {

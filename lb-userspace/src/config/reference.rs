@@ -7,7 +7,10 @@ use serde_json::{Map, Value};
 
 use super::{
     ports, rule, schema,
-    text::{AbsolutePath, ByteRate, KeyText, NetworkText, NodeAddress, Period, PortRange, Rate, Seconds, Size, Text},
+    text::{
+        AbsolutePath, ByteRate, BytesText, KeyText, NetworkText, NodeAddress, PatternText, Period, PortRange, Rate,
+        Seconds, Size, StatusText, Text,
+    },
 };
 
 const INTRODUCTION: &str = "\
@@ -211,6 +214,9 @@ fn shape(format: &str) -> Option<&'static str> {
         (Rate::FORMAT, Rate::SHAPE),
         (ByteRate::FORMAT, ByteRate::SHAPE),
         (KeyText::FORMAT, "as the `key` of a rate class"),
+        (PatternText::FORMAT, PatternText::SHAPE),
+        (BytesText::FORMAT, BytesText::SHAPE),
+        (StatusText::FORMAT, StatusText::SHAPE),
         (ports::FORMAT, "port, list of ports and `\"first-last\"`, or `\"all\"`"),
         ("ip", "IP address"),
         ("ipv4", "IPv4 address"),

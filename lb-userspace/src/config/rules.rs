@@ -94,11 +94,11 @@ pub(super) fn dsr_obstacles(pool: &Pool, users: &[(&str, &VirtualServer)]) -> Ve
     obstacles.collect()
 }
 
-/// The port that a TCP monitor connects to when neither it nor the node says one: that of the TCP virtual servers that the
+/// The port that a monitor asks when neither it nor the node says one: that of the virtual servers of a protocol that the
 /// pool serves, when they all have the same one.
 #[must_use]
-pub fn common_port(users: &[(&str, &VirtualServer)]) -> Option<u16> {
-    let mut ports = users.iter().map(|(_, s)| s.single_port().filter(|_| s.protocol == Protocol::Tcp));
+pub fn common_port(users: &[(&str, &VirtualServer)], protocol: Protocol) -> Option<u16> {
+    let mut ports = users.iter().map(|(_, s)| s.single_port().filter(|_| s.protocol == protocol));
     let first = ports.next()??;
     ports.all(|port| port == Some(first)).then_some(first)
 }

@@ -1,6 +1,7 @@
 //! What is understood, what is refused, and with which words.
 
 mod mistakes;
+mod monitors;
 mod proxy;
 mod proxy_mistakes;
 mod values;
@@ -8,6 +9,7 @@ mod values;
 use lb_common::conntrack::State;
 
 use super::*;
+use crate::control::probe::Kind;
 
 /// A valid configuration that the tests change.
 const BASE: &str = r#"version = 1
@@ -129,11 +131,16 @@ fn what_is_not_said_has_a_default() {
     let config = parse(BASE);
     assert_eq!(config.virtual_servers["web"].timeouts, Timeouts::default());
     let monitor = Monitor {
-        kind: MonitorKind::Tcp { port: None },
+        kind: Kind::Tcp,
         delay: Duration::from_secs(5),
         timeout: Duration::from_secs(10),
         failures: 3,
         successes: 1,
+        recovery: Recovery::Automatic,
+        port: None,
+        address: None,
+        via: Via::Node,
+        files: MonitorFiles::default(),
     };
     assert_eq!(config.monitors["connects"], monitor);
     let node = Node { address: "10.0.0.31".parse().unwrap(), port: None, weight: 1, state: NodeState::Active };

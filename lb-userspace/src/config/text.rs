@@ -12,10 +12,12 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 mod amount;
 mod key;
+mod monitor;
 
 pub(super) use self::{
     amount::{ByteRate, Rate, Size},
     key::{KeyText, is_token},
+    monitor::{BytesText, PatternText, StatusText},
 };
 use crate::control::proxy::Network;
 
@@ -98,6 +100,9 @@ pub(super) fn complaint(format: &str, text: &str) -> Option<(&'static str, Strin
         Rate::FORMAT => of::<Rate>(text),
         ByteRate::FORMAT => of::<ByteRate>(text),
         KeyText::FORMAT => of::<KeyText>(text),
+        PatternText::FORMAT => of::<PatternText>(text),
+        BytesText::FORMAT => of::<BytesText>(text),
+        StatusText::FORMAT => of::<StatusText>(text),
         "ip" => ip(text).err().map(|wrong| ("an IP address", wrong)),
         "ipv4" => (ip(text).and_then(|ip| if ip.is_ipv4() { Ok(()) } else { Err("an IPv6 address".to_owned()) }).err())
             .map(|wrong| ("an IPv4 address", wrong)),
@@ -311,4 +316,18 @@ macro_rules! written_as_text {
         }
     )+ };
 }
-written_as_text!(Period, Seconds, NodeAddress, PortRange, AbsolutePath, NetworkText, Size, Rate, ByteRate, KeyText);
+written_as_text!(
+    Period,
+    Seconds,
+    NodeAddress,
+    PortRange,
+    AbsolutePath,
+    NetworkText,
+    Size,
+    Rate,
+    ByteRate,
+    KeyText,
+    PatternText,
+    BytesText,
+    StatusText
+);

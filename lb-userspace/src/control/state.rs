@@ -22,6 +22,7 @@ use std::{
 pub use self::overrides::{NodeOverride, Override, Overrides};
 use super::{
     plan::{Admission, Forwarding, Plan},
+    probe::Kind,
     query::{Order, QueryError},
     view::{Health, NodeState},
 };
@@ -90,8 +91,10 @@ pub struct Check {
     pub node: String,
     /// Monitor.
     pub monitor: String,
+    /// Whom to ask; port 0 where there is none.
+    pub address: SocketAddr,
     /// What to do.
-    pub probe: Probe,
+    pub kind: Kind,
     /// From the start of a check to the start of the next one.
     pub delay: Duration,
     /// A check without an answer fails after this.
@@ -100,15 +103,6 @@ pub struct Check {
     pub failures: u32,
     /// Successful checks in a row that bring it up.
     pub successes: u32,
-}
-
-/// What a check does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Probe {
-    /// Open a TCP connection.
-    Tcp(SocketAddr),
-    /// Send an ICMP echo request.
-    Ping(IpAddr),
 }
 
 /// A VIP address that lbd raises.
@@ -179,7 +173,7 @@ impl State {
     /// The checks to run now, in a stable order.
     #[must_use]
     pub fn monitors(&self) -> Vec<Check> {
-        checks::checks(&self.config, &self.names)
+        checks::checks(self)
     }
 
     /// The VIP addresses to raise, in a stable order.
@@ -224,12 +218,12 @@ impl State {
     }
 
     fn replace_config(&mut self, config: Config) {
-        let before = probes(self.monitors());
+        let before = asked(self.monitors());
         self.config = config;
         self.generation += 1;
         self.config_error = None;
         self.overrides.retain_valid(&self.config);
-        let after = probes(self.monitors());
+        let after = asked(self.monitors());
         self.findings.retain(|id, _| after.contains_key(id) && before.get(id) == after.get(id));
     }
 
@@ -276,6 +270,7 @@ impl State {
     }
 }
 
-fn probes(checks: Vec<Check>) -> BTreeMap<CheckId, Probe> {
-    checks.into_iter().map(|check| ((check.pool, check.node, check.monitor), check.probe)).collect()
+/// What each check asks whom.
+fn asked(checks: Vec<Check>) -> BTreeMap<CheckId, (SocketAddr, Kind)> {
+    checks.into_iter().map(|check| ((check.pool, check.node, check.monitor), (check.address, check.kind))).collect()
 }

@@ -8,11 +8,11 @@ use crate::{
     control::{
         plan::Plan,
         proxy::ProxyPlan,
-        state::{Check, Probe, RaisedVip},
+        state::{Check, RaisedVip},
     },
     dataplane::{collect::Collector, names::SharedNames, task},
     failover::{self, StaticVips},
-    health::{Kind, Monitors, Settings, Target},
+    health::{Monitors, Settings, Target},
     proxy::supervisor::Supervisor,
 };
 
@@ -102,16 +102,12 @@ impl Subsystems for Real {
 }
 
 fn target(check: &Check) -> Target {
-    let (kind, address) = match check.probe {
-        Probe::Tcp(address) => (Kind::Tcp { port: None }, address),
-        Probe::Ping(address) => (Kind::Ping, (address, 0).into()),
-    };
-    let &Check { delay, timeout, failures, successes, .. } = check;
+    let &Check { address, delay, timeout, failures, successes, .. } = check;
     Target {
         pool: check.pool.clone(),
         node: check.node.clone(),
         address,
         monitor: check.monitor.clone(),
-        settings: Settings { kind, delay, timeout, failures, successes },
+        settings: Settings { kind: check.kind.clone(), delay, timeout, failures, successes },
     }
 }

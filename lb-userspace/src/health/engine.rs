@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fs,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -13,13 +14,19 @@ use tokio::{
 };
 
 use super::{
-    Kind, Report, Target,
+    Outside, Report, Target, dns, greeting, http,
     machine::Outcome,
     ping::Pings,
-    schedule::{Attempt, Key, Schedule, Start, Step},
+    probe::Verdict,
+    schedule::{Attempt, Key, Limits, Resource, Schedule, Start, Step},
     tcp,
+    tls::{Client, Clients},
+    transaction, udp, vip,
 };
-use crate::control::view::Health;
+use crate::control::{
+    probe::{Kind, Tls},
+    view::Health,
+};
 
 /// Connections of checks that may be open at a time, when the limit on descriptors allows it.
 const MAX_CONNECTIONS: usize = 16_384;
@@ -27,7 +34,10 @@ const MAX_CONNECTIONS: usize = 16_384;
 /// When the limit on descriptors cannot be read.
 const DEFAULT_CONNECTIONS: usize = 512;
 
-/// Checks that wait so long for a connection are worth a warning.
+/// Programs that may run at a time.
+const MAX_PROCESSES: usize = 64;
+
+/// Checks that wait so long for a place are worth a warning.
 const LATE: Duration = Duration::from_secs(1);
 
 /// Between two warnings of the same kind.
@@ -35,9 +45,12 @@ const WARN_EVERY: Duration = Duration::from_secs(60);
 
 struct Engine {
     schedule: Schedule,
-    connects: JoinSet<(Attempt, Outcome)>,
+    outside: Outside,
+    /// All checks under way but pings.
+    checks: JoinSet<(Attempt, Outcome)>,
     handles: HashMap<Attempt, AbortHandle>,
     pings: Pings,
+    clients: Clients,
     /// Reports not sent yet, the newest of each target.
     outbox: BTreeMap<Key, Report>,
     warned_late: Option<Instant>,
@@ -45,12 +58,15 @@ struct Engine {
 }
 
 /// Runs until `targets` or `reports` is closed.
-pub(super) async fn run(mut targets: watch::Receiver<Vec<Target>>, reports: mpsc::Sender<Report>) {
+pub(super) async fn run(mut targets: watch::Receiver<Vec<Target>>, reports: mpsc::Sender<Report>, outside: Outside) {
+    let limits = Limits { connections: max_connections(), processes: MAX_PROCESSES };
     let mut engine = Engine {
-        schedule: Schedule::new(max_connections()),
-        connects: JoinSet::new(),
+        schedule: Schedule::new(limits),
+        outside,
+        checks: JoinSet::new(),
         handles: HashMap::new(),
         pings: Pings::default(),
+        clients: Clients::default(),
         outbox: BTreeMap::new(),
         warned_late: None,
         warned_untested: None,
@@ -81,9 +97,10 @@ impl Engine {
                 let wanted = targets.borrow_and_update().clone();
                 let step = self.schedule.set(wanted, Instant::now());
                 self.carry_out(step);
+                self.clients.tidy();
                 return changed.is_ok();
             }
-            Some(ended) = self.connects.join_next() => match ended {
+            Some(ended) = self.checks.join_next() => match ended {
                 Ok((attempt, outcome)) => {
                     self.handles.remove(&attempt);
                     vec![(attempt, outcome)]
@@ -132,18 +149,43 @@ impl Engine {
     }
 
     /// The place to add a kind of check.
-    fn start(&mut self, Start { attempt, kind, address }: Start) {
+    fn start(&mut self, Start { attempt, kind, address, .. }: Start) {
         match kind {
-            Kind::Tcp { port } => {
-                let connect = self.connects.spawn(async move { (attempt, tcp::check(address, port).await) });
-                self.handles.insert(attempt, connect);
-            }
             Kind::Ping => {
                 if let Err(outcome) = self.pings.send(attempt, address) {
                     self.end(attempt, outcome);
                 }
             }
+            Kind::Tcp => self.run(attempt, tcp::check(address)),
+            Kind::Vip(vips) => {
+                let knocks = self.outside.knocks.clone();
+                self.run(attempt, async move { vip::check(address, &vips, knocks.as_ref()).await });
+            }
+            Kind::Http(settings) => {
+                let tls = self.client(settings.tls.as_ref());
+                self.run(attempt, async move { http::check(address, &settings, tls?.as_ref()).await });
+            }
+            Kind::Greeting(protocol, tls) => {
+                let tls = self.client(tls.as_ref());
+                self.run(attempt, async move { greeting::check(address, protocol, tls?.as_ref()).await });
+            }
+            Kind::Dns(settings) => self.run(attempt, async move { dns::check(address, &settings).await }),
+            Kind::Udp(settings) => self.run(attempt, async move { udp::check(address, &settings).await }),
+            Kind::Transaction(settings) => {
+                let tls = self.client(settings.tls.as_ref());
+                self.run(attempt, async move { transaction::check(address, &settings, tls?.as_ref()).await });
+            }
+            Kind::Program(_) => self.end(attempt, Outcome::Untested("programs cannot be run".into())),
         }
+    }
+
+    fn client(&mut self, tls: Option<&Arc<Tls>>) -> Result<Option<Client>, Outcome> {
+        tls.map(|tls| self.clients.get(tls)).transpose()
+    }
+
+    fn run(&mut self, attempt: Attempt, check: impl Future<Output = Verdict> + Send + 'static) {
+        let task = async move { (attempt, check.await.err().unwrap_or(Outcome::Answered)) };
+        self.handles.insert(attempt, self.checks.spawn(task));
     }
 
     fn end(&mut self, attempt: Attempt, outcome: Outcome) {
@@ -152,13 +194,14 @@ impl Engine {
     }
 
     fn warn_when_late(&mut self, now: Instant) {
-        let (waiting, longest) = self.schedule.held(now);
-        if longest >= LATE && is_time(&mut self.warned_late, now) {
-            tracing::warn!(
-                waiting,
-                ?longest,
-                "health checks are late: all connections for checks are in use (raise LimitNOFILE, or the monitors' delay)"
-            );
+        for (resource, advice) in [
+            (Resource::Connection, "all connections for checks are in use: raise LimitNOFILE, or the monitors' delay"),
+            (Resource::Process, "too many programs run at a time: raise the monitors' delay, or make them faster"),
+        ] {
+            let (waiting, longest) = self.schedule.held(resource, now);
+            if longest >= LATE && is_time(&mut self.warned_late, now) {
+                tracing::warn!(waiting, ?longest, advice, "health checks are late");
+            }
         }
     }
 }

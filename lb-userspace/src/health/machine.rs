@@ -93,6 +93,12 @@ impl Machine {
         Self { settings, identity, verdict: Verdict::default(), streak: 0, attempt: 0, spread_next: true, phase }
     }
 
+    /// A machine for a part of what this one checked, which goes its own way from here and knows the same.
+    #[must_use]
+    pub fn fork(&self, settings: Settings, identity: u64, now: Instant) -> Self {
+        Self { verdict: self.verdict.clone(), streak: self.streak, ..Self::new(settings, identity, now) }
+    }
+
     /// When the next [`Event::Tick`] does something.
     pub fn wakeup(&self) -> Instant {
         match self.phase {
@@ -198,14 +204,14 @@ impl Machine {
     /// Keeps the verdict and the count. A check of another kind starts anew; one under way goes on to its new deadline.
     fn configure(&mut self, settings: Settings, phase: Phase, now: Instant) -> Changes {
         let old = mem::replace(&mut self.settings, settings);
-        if old.kind != settings.kind {
+        if old.kind != self.settings.kind {
             let abandon = self.attempt();
             self.spread_next = true;
-            self.phase = Phase::Waiting { due: first_check(&settings, self.identity, now) };
+            self.phase = Phase::Waiting { due: first_check(&self.settings, self.identity, now) };
             return Changes { abandon, ..Changes::default() };
         }
         if let Phase::Waiting { due } = phase
-            && settings.delay < old.delay
+            && self.settings.delay < old.delay
         {
             self.phase = Phase::Waiting { due: due.min(now + self.half_to_full_delay()) };
         }

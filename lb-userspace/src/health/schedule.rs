@@ -1,19 +1,23 @@
-//! All checks together: which are due, how many may hold a connection, what a new set of targets changes.
+//! All checks together: which are due, how many may run at a time, what a new set of targets changes.
 //!
-//! Owns the machines. Never reads a clock or a socket. Driven by `engine`, which starts what [`Step::starts`] says, ends
-//! what [`Step::abandoned`] says, and sends [`Step::reports`].
+//! Targets that ask the same thing of the same address share one check, whatever pools they are of: it is made once, and its
+//! result goes to all of them. Owns the machines. Never reads a clock or a socket. Driven by `engine`, which starts what
+//! [`Step::starts`] says, ends what [`Step::abandoned`] says, and sends [`Step::reports`].
+
+mod groups;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
-    hash::{DefaultHasher, Hash, Hasher},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    hash::{BuildHasherDefault, DefaultHasher},
     net::SocketAddr,
     time::{Duration, Instant},
 };
 
 use super::{
-    Kind, Report, Target,
+    Report, Settings, Target,
     machine::{Changes, Event, Machine, Outcome, Verdict},
 };
+use crate::control::probe::Kind;
 
 /// Checks looked at by one [`Schedule::tick`]: the answers to a burst must not overflow a socket before they are read.
 pub const TICK_LIMIT: usize = 64;
@@ -32,14 +36,16 @@ pub struct Attempt {
 }
 
 /// A check to begin.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Start {
     /// Comes back with the outcome.
     pub attempt: Attempt,
-    /// What to send.
+    /// What to do.
     pub kind: Kind,
-    /// The node's own address.
+    /// Whom to ask.
     pub address: SocketAddr,
+    /// It will be given up after this.
+    pub timeout: Duration,
 }
 
 /// Pool, node and monitor.
@@ -60,40 +66,72 @@ pub struct Step {
     pub removed: Vec<Key>,
 }
 
+/// What checks take of this machine, of which there is only so much.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resource {
+    /// A socket of its own.
+    Connection,
+    /// A process.
+    Process,
+}
+
+/// How many checks may hold each resource at a time.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// [`Resource::Connection`].
+    pub connections: usize,
+    /// [`Resource::Process`].
+    pub processes: usize,
+}
+
+/// What targets have in common that share a check.
+type Group = (SocketAddr, Settings);
+
 /// All checks.
 #[derive(Debug)]
 pub struct Schedule {
     checks: BTreeMap<CheckId, Check>,
     names: BTreeMap<Key, CheckId>,
+    groups: HashMap<Group, CheckId, BuildHasherDefault<DefaultHasher>>,
     wakeups: BTreeSet<(Instant, CheckId)>,
-    /// Due checks that wait for a connection, longest first; removed ones are passed over when their turn comes.
-    held: VecDeque<CheckId>,
-    connections: usize,
-    max_connections: usize,
+    connections: Room,
+    processes: Room,
     next_id: u64,
+}
+
+/// One resource.
+#[derive(Debug)]
+struct Room {
+    taken: usize,
+    most: usize,
+    /// Due checks that wait for it, longest first; removed ones are passed over when their turn comes.
+    held: VecDeque<CheckId>,
 }
 
 #[derive(Debug)]
 struct Check {
-    target: Target,
+    address: SocketAddr,
+    settings: Settings,
+    /// Whom the result is for; never empty.
+    members: BTreeSet<Key>,
     machine: Machine,
     /// Its place in `wakeups`.
     wakeup: Instant,
     /// In `held` instead.
     is_held: bool,
-    holds_connection: bool,
+    holds: Option<Resource>,
 }
 
 impl Schedule {
-    /// Nothing to check yet. At most `max_connections` checks hold a connection at a time; pings hold none.
-    pub fn new(max_connections: usize) -> Self {
+    /// Nothing to check yet.
+    pub fn new(limits: Limits) -> Self {
         Self {
             checks: BTreeMap::new(),
             names: BTreeMap::new(),
+            groups: HashMap::default(),
             wakeups: BTreeSet::new(),
-            held: VecDeque::new(),
-            connections: 0,
-            max_connections: max_connections.max(1),
+            connections: Room::new(limits.connections),
+            processes: Room::new(limits.processes),
             next_id: 0,
         }
     }
@@ -103,25 +141,11 @@ impl Schedule {
         self.wakeups.first().map(|(at, _)| *at)
     }
 
-    /// Due checks that wait for one of `max_connections`, and how long the first has waited.
-    pub fn held(&self, now: Instant) -> (usize, Duration) {
-        let first = self.held.front().and_then(|id| self.checks.get(id));
-        (self.held.len(), first.map_or(Duration::ZERO, |check| now.saturating_duration_since(check.wakeup)))
-    }
-
-    /// Replaces the targets; of two with the same names the later counts.
-    pub fn set(&mut self, targets: Vec<Target>, now: Instant) -> Step {
-        let mut step = Step::default();
-        let wanted: BTreeMap<Key, Target> = targets.into_iter().map(|target| (key(&target), target)).collect();
-        let gone: Vec<Key> = self.names.keys().filter(|name| !wanted.contains_key(*name)).cloned().collect();
-        for name in gone {
-            self.remove(&name, &mut step);
-            step.removed.push(name);
-        }
-        for (name, target) in wanted {
-            self.set_one(name, target, now, &mut step);
-        }
-        step
+    /// Due checks that wait for a resource, and how long the first of them has waited.
+    pub fn held(&self, resource: Resource, now: Instant) -> (usize, Duration) {
+        let held = &self.room(resource).held;
+        let first = held.front().and_then(|id| self.checks.get(id));
+        (held.len(), first.map_or(Duration::ZERO, |check| now.saturating_duration_since(check.wakeup)))
     }
 
     /// Starts what is due and ends what took too long, [`TICK_LIMIT`] checks at a time: as long as [`Schedule::wakeup`] is
@@ -136,11 +160,13 @@ impl Schedule {
             self.wakeups.pop_first();
             self.tick_one(id, now, &mut step);
         }
-        while self.connections < self.max_connections
-            && let Some(id) = self.held.pop_front()
-        {
-            self.checks.entry(id).and_modify(|check| check.is_held = false);
-            self.apply(id, Event::Tick, now, &mut step);
+        for resource in [Resource::Connection, Resource::Process] {
+            while self.room(resource).has_room()
+                && let Some(id) = self.room_mut(resource).held.pop_front()
+            {
+                self.checks.entry(id).and_modify(|check| check.is_held = false);
+                self.apply(id, Event::Tick, now, &mut step);
+            }
         }
         step
     }
@@ -153,46 +179,17 @@ impl Schedule {
     }
 
     fn tick_one(&mut self, id: CheckId, now: Instant, step: &mut Step) {
-        let Some(check) = self.checks.get_mut(&id) else { return };
+        let Some(check) = self.checks.get(&id) else { return };
         let starts = check.machine.attempt().is_none();
-        let room = self.connections < self.max_connections && self.held.is_empty();
-        if starts && needs_connection(check.target.settings.kind) && !room {
-            check.is_held = true;
-            self.held.push_back(id);
-        } else {
-            self.apply(id, Event::Tick, now, step);
-        }
-    }
-
-    fn set_one(&mut self, name: Key, target: Target, now: Instant, step: &mut Step) {
-        if let Some(&id) = self.names.get(&name)
-            && let Some(check) = self.checks.get_mut(&id)
-        {
-            if check.target.address == target.address {
-                let settings = target.settings;
-                check.target = target;
-                return self.apply(id, Event::Configured(settings), now, step);
+        if let Some(resource) = resource(&check.settings.kind).filter(|_| starts) {
+            let room = self.room_mut(resource);
+            if !room.has_room() || !room.held.is_empty() {
+                room.held.push_back(id);
+                self.checks.entry(id).and_modify(|check| check.is_held = true);
+                return;
             }
-            if *check.machine.verdict() != Verdict::default() {
-                step.reports.push(report(&target, Verdict::default()));
-            }
-            self.remove(&name, step);
         }
-        let id = CheckId(self.next_id);
-        self.next_id += 1;
-        let machine = Machine::new(target.settings, identity(&target), now);
-        let wakeup = machine.wakeup();
-        self.wakeups.insert((wakeup, id));
-        self.names.insert(name, id);
-        self.checks.insert(id, Check { target, machine, wakeup, is_held: false, holds_connection: false });
-    }
-
-    fn remove(&mut self, name: &Key, step: &mut Step) {
-        let Some(id) = self.names.remove(name) else { return };
-        let Some(check) = self.checks.remove(&id) else { return };
-        self.wakeups.remove(&(check.wakeup, id));
-        self.connections -= usize::from(check.holds_connection);
-        step.abandoned.extend(check.machine.attempt().map(|number| Attempt { check: id, number }));
+        self.apply(id, Event::Tick, now, step);
     }
 
     fn apply(&mut self, id: CheckId, event: Event, now: Instant, step: &mut Step) {
@@ -201,43 +198,81 @@ impl Schedule {
         step.untested = untested.or(step.untested.take());
         let attempt = |number| Attempt { check: id, number };
         step.abandoned.extend(abandon.map(attempt));
-        let (kind, address) = (check.target.settings.kind, check.target.address);
-        step.starts.extend(start.map(|number| Start { attempt: attempt(number), kind, address }));
+        step.starts.extend(start.map(|number| Start {
+            attempt: attempt(number),
+            kind: check.settings.kind.clone(),
+            address: check.address,
+            timeout: check.settings.timeout,
+        }));
         if let Some(verdict) = verdict {
-            step.reports.push(report(&check.target, verdict));
+            step.reports.extend(check.members.iter().map(|member| report(member, &verdict)));
         }
-        let holds = check.machine.attempt().is_some() && needs_connection(kind);
-        self.connections = self.connections + usize::from(holds) - usize::from(check.holds_connection);
-        check.holds_connection = holds;
+        let holds = check.machine.attempt().and_then(|_| resource(&check.settings.kind));
+        let held = std::mem::replace(&mut check.holds, holds);
         self.wakeups.remove(&(check.wakeup, id));
         check.wakeup = check.machine.wakeup();
         if !check.is_held {
             self.wakeups.insert((check.wakeup, id));
         }
+        self.take(holds);
+        self.give_back(held);
+    }
+
+    fn take(&mut self, resource: Option<Resource>) {
+        if let Some(resource) = resource {
+            self.room_mut(resource).taken += 1;
+        }
+    }
+
+    fn give_back(&mut self, resource: Option<Resource>) {
+        if let Some(resource) = resource {
+            self.room_mut(resource).taken -= 1;
+        }
+    }
+
+    fn room(&self, resource: Resource) -> &Room {
+        match resource {
+            Resource::Connection => &self.connections,
+            Resource::Process => &self.processes,
+        }
+    }
+
+    fn room_mut(&mut self, resource: Resource) -> &mut Room {
+        match resource {
+            Resource::Connection => &mut self.connections,
+            Resource::Process => &mut self.processes,
+        }
     }
 }
 
-fn needs_connection(kind: Kind) -> bool {
+impl Room {
+    fn new(most: usize) -> Self {
+        Self { taken: 0, most: most.max(1), held: VecDeque::new() }
+    }
+
+    fn has_room(&self) -> bool {
+        self.taken < self.most
+    }
+}
+
+/// What a check holds while it runs. Pings share a socket.
+fn resource(kind: &Kind) -> Option<Resource> {
     match kind {
-        Kind::Tcp { .. } => true,
-        Kind::Ping => false,
+        Kind::Ping => None,
+        Kind::Tcp
+        | Kind::Vip(_)
+        | Kind::Http(_)
+        | Kind::Greeting(..)
+        | Kind::Dns(_)
+        | Kind::Udp(_)
+        | Kind::Transaction(_) => Some(Resource::Connection),
+        Kind::Program(_) => Some(Resource::Process),
     }
 }
 
-fn key(target: &Target) -> Key {
-    (target.pool.clone(), target.node.clone(), target.monitor.clone())
-}
-
-fn report(target: &Target, Verdict { health, reason }: Verdict) -> Report {
-    let (pool, node, monitor) = key(target);
-    Report { pool, node, monitor, health, reason }
-}
-
-/// The same for the same target on every machine and at every start; `DefaultHasher::new` has no random key.
-fn identity(target: &Target) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    (&target.pool, &target.node, &target.monitor, target.address).hash(&mut hasher);
-    hasher.finish()
+fn report(member: &Key, verdict: &Verdict) -> Report {
+    let (pool, node, monitor) = member.clone();
+    Report { pool, node, monitor, health: verdict.health, reason: verdict.reason.clone() }
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ const MAY_USE: [(&str, &[&str]); 11] = [
     ("telemetry", &["config", "control"]),
     ("dataplane", &["config", "control", "telemetry"]),
     ("proxy", &["certificate", "config", "control", "telemetry"]),
-    ("health", &["config", "control", "telemetry"]),
+    ("health", &["certificate", "config", "control", "telemetry"]),
     ("failover", &["config", "control", "telemetry"]),
     ("admin", &["config", "control", "telemetry"]),
     ("ctl", &["certificate", "config", "control"]),

@@ -362,7 +362,7 @@ fn node(raw: &document::Node) -> Option<Node> {
 }
 
 impl Building<'_> {
-    fn file(&self, path: &At<AbsolutePath>) -> FileRef {
+    pub(super) fn file(&self, path: &At<AbsolutePath>) -> FileRef {
         FileRef { path: path.value.0.clone(), place: self.sources.place(&path.span) }
     }
 

@@ -79,7 +79,7 @@ impl Checker<'_> {
     }
 
     /// Reports addresses that no host on a network has.
-    fn usable(&mut self, what: &str, address: &IpAddr, span: &Span) {
+    pub(super) fn usable(&mut self, what: &str, address: &IpAddr, span: &Span) {
         let mapped = matches!(address, IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some());
         let kinds = [
             (mapped, "an IPv4 address in IPv6 clothes"),

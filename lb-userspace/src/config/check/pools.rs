@@ -1,11 +1,10 @@
-//! Pools that cannot serve the virtual servers that use them: no nodes, wrong ports, wrong address family, monitors
-//! without a port.
+//! Pools that cannot serve the virtual servers that use them: no nodes, wrong ports, wrong address family.
 
 use std::net::IpAddr;
 
 use super::Checker;
 use crate::config::{
-    MonitorKind, VirtualServer, common_port,
+    VirtualServer,
     document::{ForwardingWord, Pool},
     error::Problem,
     rules::dsr_obstacles,
@@ -36,7 +35,6 @@ impl Checker<'_> {
                 Some(ForwardingWord::Proxy) | None => {}
             }
             self.unused_families(name, pool);
-            self.monitored_ports(name, pool);
         }
         for (name, server) in &self.config.virtual_servers {
             self.missing_families(name, server);
@@ -127,32 +125,6 @@ impl Checker<'_> {
                         "addresses are not translated between families: add an {family} VIP, or remove the node"
                     )));
                 }
-            }
-        }
-    }
-
-    /// A TCP monitor must know a port for every node it checks.
-    fn monitored_ports(&mut self, name: &str, pool: &Pool) {
-        let users = self.users_of(name);
-        if users.is_empty() {
-            return;
-        }
-        let common = common_port(&users);
-        let Some(nodes) = self.config.pools.get(name).map(|pool| &pool.nodes) else { return };
-        for monitor in &pool.monitors {
-            let Some(MonitorKind::Tcp { port }) = self.config.monitors.get(&monitor.value).map(|m| m.kind) else {
-                continue;
-            };
-            let lost = nodes.iter().find(|(_, node)| port.or(node.port).or(common).is_none());
-            if let Some((node, _)) = lost {
-                let message =
-                    format!("monitor {:?} does not know which port of node {node:?} to connect to", monitor.value);
-                self.report(
-                    Problem::new(&monitor.span, message, "which port?").help(format!(
-                        "add port = … to [monitor.{}]; the virtual servers of pool {name:?} do not have one tcp port in common",
-                        monitor.value
-                    )),
-                );
             }
         }
     }

@@ -6,7 +6,7 @@ use super::Checker;
 use crate::config::{
     advice,
     at::At,
-    document::{ForwardingWord, MonitorWord, Pool, VirtualServer},
+    document::{ForwardingWord, Pool, VirtualServer},
     error::Problem,
     words,
 };
@@ -29,7 +29,6 @@ impl Checker<'_> {
         }
         self.circles();
         self.vip_interfaces();
-        self.monitor_ports();
         self.pin_dir();
         let forwards = |server: &VirtualServer| server.protocol.as_ref().is_some_and(|word| !word.value.is_proxy());
         let first = document.virtual_server.iter().find(|(_, server)| forwards(server));
@@ -44,7 +43,7 @@ impl Checker<'_> {
     }
 
     /// Reports names that are not `there` (sorted), and names that were said before.
-    fn exist<'a>(
+    pub(super) fn exist<'a>(
         &mut self,
         who: &str,
         what: &str,
@@ -154,18 +153,6 @@ impl Checker<'_> {
             for vlan in interface.vlans.iter().filter(|vlan| !seen.insert(vlan.value)) {
                 let message = format!("VLAN {} is listed twice (in [interface.{}])", vlan.value, name.value);
                 self.report(Problem::new(&vlan.span, message, "listed again").help("remove one of the two"));
-            }
-        }
-    }
-
-    fn monitor_ports(&mut self) {
-        for (name, monitor) in &self.document.monitor {
-            let ping = monitor.r#type.as_ref().is_some_and(|word| word.value == MonitorWord::Ping);
-            if let (true, Some(port)) = (ping, &monitor.port) {
-                let message = format!("a ping has no port (in [monitor.{}])", name.value);
-                self.report(
-                    Problem::new(&port.span, message, "not with ping").help("remove it, or use type = \"tcp\""),
-                );
             }
         }
     }

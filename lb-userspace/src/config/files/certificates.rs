@@ -36,6 +36,7 @@ impl Files {
             .clone()
             .filter_map(|server| server.client_ca.as_ref())
             .chain(pools.clone().filter_map(|pool| pool.ca.as_ref()))
+            .chain(config.monitors.values().filter_map(|monitor| monitor.files.ca.as_ref()))
         {
             if let Err(error) = certificate::chain(&self.text(file)) {
                 errors.push(mistake(file, &error));

@@ -101,7 +101,7 @@ const MISTAKES_BETWEEN_SECTIONS: &[Case] = &[
         "\"nat\"\nmonitors = [\"alive\"]",
         "\"nat\"\nmonitors = [\"connects\"]",
         "\"connects\"]",
-        "monitor \"connects\" does not know which port of node \"a1\" to connect to",
+        "monitor \"connects\" does not know which port of node \"a1\" to ask",
         "add port = … to [monitor.connects]",
     ),
     (

@@ -291,11 +291,11 @@ const WHAT_ONLY_A_PROXY_CAN_DO: &[Case] = &[
         "forwarding = \"proxy\"",
     ),
     (
-        "http monitor",
+        "a monitor of no known type",
         "type = \"ping\"",
-        "type = \"http\"",
-        "\"http\"",
-        "type cannot be \"http\" (in [monitor.alive])",
+        "type = \"mysql\"",
+        "\"mysql\"",
+        "type cannot be \"mysql\" (in [monitor.alive])",
         "\"tcp\", \"ping\"",
     ),
 ];

@@ -3,30 +3,42 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
+    sync::Arc,
 };
 
-use super::{Check, Probe};
-use crate::config::{
-    Config, Monitor, MonitorKind, common_port,
-    proxy::{self, Host},
+use super::{Check, State};
+use crate::{
+    config::{
+        Config, Monitor, Via, VirtualServer, common_port,
+        proxy::{self, Host},
+    },
+    control::{
+        plan::{Forwarding, Protocol},
+        probe::{Kind, VipPort},
+    },
 };
 
-/// `names`: what DNS names stand for; a node without an address is not checked.
-pub(super) fn checks(config: &Config, names: &BTreeMap<String, Vec<IpAddr>>) -> Vec<Check> {
+/// Virtual servers by name.
+type Servers<'c> = [(&'c str, &'c VirtualServer)];
+
+/// A node without an address is not checked.
+pub(super) fn checks(state: &State) -> Vec<Check> {
+    let config = &state.config;
     let users = config.users();
     let mut checks = Vec::new();
     for (name, pool) in &config.pools {
-        let common_port = users.get(name.as_str()).and_then(|users| common_port(users));
-        for node in &pool.nodes {
-            let (node_name, node) = node;
-            checks.extend(of_node(config, (name, &pool.monitors), node_name, (node.address, node.port), common_port));
+        let users = users.get(name.as_str()).map_or(&[][..], Vec::as_slice);
+        let about = About { config, pool: name, monitors: &pool.monitors, users, forwarding: state.forwarding(name) };
+        for (node_name, node) in &pool.nodes {
+            checks.extend(about.node(node_name, node.address, node.port));
         }
     }
     for (name, pool) in &config.proxy.pools {
+        let about = About { config, pool: name, monitors: &pool.monitors, users: &[], forwarding: None };
         for (node_name, node) in &pool.nodes {
             // Of several addresses the first one speaks for the node; passive monitoring sees the others.
-            let Some(address) = first_address(node, names) else { continue };
-            checks.extend(of_node(config, (name, &pool.monitors), node_name, (address, Some(node.port)), None));
+            let Some(address) = first_address(node, &state.names) else { continue };
+            checks.extend(about.node(node_name, address, Some(node.port)));
         }
     }
     checks
@@ -39,29 +51,74 @@ fn first_address(node: &proxy::Node, names: &BTreeMap<String, Vec<IpAddr>>) -> O
     }
 }
 
-fn of_node(
-    config: &Config,
-    (pool_name, monitors): (&str, &[String]),
-    node_name: &str,
-    (address, port): (IpAddr, Option<u16>),
-    common_port: Option<u16>,
-) -> Vec<Check> {
-    let check = |(name, monitor): (&String, &Monitor)| {
-        let probe = match monitor.kind {
-            MonitorKind::Ping => Probe::Ping(address),
-            // Without a port there is nothing to connect to; only the pool of no virtual server comes to that.
-            MonitorKind::Tcp { port: to } => Probe::Tcp(SocketAddr::new(address, to.or(port).or(common_port)?)),
+/// A pool, and what its nodes have in common.
+struct About<'c> {
+    config: &'c Config,
+    pool: &'c str,
+    monitors: &'c [String],
+    users: &'c Servers<'c>,
+    /// How it forwards now; `None`: it does not.
+    forwarding: Option<Forwarding>,
+}
+
+impl About<'_> {
+    fn node(&self, node: &str, address: IpAddr, port: Option<u16>) -> Vec<Check> {
+        let check = |(name, monitor): (&String, &Monitor)| {
+            let (address, kind) = self.ask(monitor, address, port)?;
+            Some(Check {
+                pool: self.pool.to_owned(),
+                node: node.to_owned(),
+                monitor: name.clone(),
+                address,
+                kind,
+                delay: monitor.delay,
+                timeout: monitor.timeout,
+                failures: monitor.failures,
+                successes: monitor.successes,
+            })
         };
-        Some(Check {
-            pool: pool_name.to_owned(),
-            node: node_name.to_owned(),
-            monitor: name.clone(),
-            probe,
-            delay: monitor.delay,
-            timeout: monitor.timeout,
-            failures: monitor.failures,
-            successes: monitor.successes,
-        })
-    };
-    monitors.iter().filter_map(|name| config.monitors.get_key_value(name)).filter_map(check).collect()
+        self.monitors.iter().filter_map(|name| self.config.monitors.get_key_value(name)).filter_map(check).collect()
+    }
+
+    /// Whom to ask what. `None`: there is no port to ask; only the pool of no virtual server comes to that.
+    fn ask(&self, monitor: &Monitor, node: IpAddr, port: Option<u16>) -> Option<(SocketAddr, Kind)> {
+        if monitor.via == Via::Vip && self.forwarding == Some(Forwarding::Dsr) {
+            let vips = self.vips(monitor, node);
+            return (!vips.is_empty()).then(|| (SocketAddr::new(node, 0), Kind::Vip(vips)));
+        }
+        let address = monitor.address.unwrap_or(node);
+        let port = match monitor.kind {
+            Kind::Ping => 0,
+            Kind::Program(_) => self.port(monitor, port).unwrap_or(0),
+            Kind::Tcp
+            | Kind::Vip(_)
+            | Kind::Http(_)
+            | Kind::Greeting(..)
+            | Kind::Dns(_)
+            | Kind::Udp(_)
+            | Kind::Transaction(_) => self.port(monitor, port)?,
+        };
+        Some((SocketAddr::new(address, port), monitor.kind.clone()))
+    }
+
+    fn port(&self, monitor: &Monitor, node: Option<u16>) -> Option<u16> {
+        monitor.port(node, |protocol| common_port(self.users, protocol))
+    }
+
+    /// The VIPs that the node must own. Where it is not known which port is open, a refusal shows it as well.
+    fn vips(&self, monitor: &Monitor, node: IpAddr) -> Arc<[VipPort]> {
+        let of_server = |(_, server): &(&str, &VirtualServer)| {
+            let single = server.single_port().filter(|_| server.protocol == Protocol::Tcp);
+            let any = server.ports.first().map_or(1, |(first, _)| *first);
+            let open = monitor.port.or(single);
+            let addresses = self.config.addresses(server).into_iter().filter(|vip| vip.is_ipv4() == node.is_ipv4());
+            let vips =
+                addresses.map(|vip| VipPort { vip: SocketAddr::new(vip, open.unwrap_or(any)), open: open.is_some() });
+            vips.collect::<Vec<_>>()
+        };
+        let mut vips: Vec<VipPort> = self.users.iter().flat_map(of_server).collect();
+        vips.sort_unstable();
+        vips.dedup();
+        vips.into()
+    }
 }

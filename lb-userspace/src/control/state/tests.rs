@@ -328,20 +328,20 @@ fn a_refused_reload_is_remembered_until_one_succeeds() {
 fn checks_go_to_the_nodes_own_address_and_port() {
     let checks = state().monitors();
     let seen: Vec<String> =
-        checks.iter().map(|c| format!("{}/{} {} {:?}", c.pool, c.node, c.monitor, c.probe)).collect();
+        checks.iter().map(|c| format!("{}/{} {} {:?} {}", c.pool, c.node, c.monitor, c.kind, c.address)).collect();
     let expected = [
-        "api/a2 alive Ping(10.0.0.32)",
-        "api/n1 alive Ping(10.0.0.31)",
-        "web/n1 port Tcp(10.0.0.11:80)",
-        "web/n1 alive Ping(10.0.0.11)",
-        "web/n2 port Tcp(10.0.0.12:80)",
-        "web/n2 alive Ping(10.0.0.12)",
+        "api/a2 alive Ping 10.0.0.32:0",
+        "api/n1 alive Ping 10.0.0.31:0",
+        "web/n1 port Tcp 10.0.0.11:80",
+        "web/n1 alive Ping 10.0.0.11:0",
+        "web/n2 port Tcp 10.0.0.12:80",
+        "web/n2 alive Ping 10.0.0.12:0",
     ];
     assert_eq!(seen, expected);
     assert_eq!((checks[2].delay, checks[2].failures), (Duration::from_secs(1), 3));
     // The monitor's own port comes first.
     let state = State::new(config(&CONFIG.replace("type = \"tcp\"", "type = \"tcp\"\nport = 81")));
-    assert_eq!(state.monitors()[2].probe, Probe::Tcp("10.0.0.11:81".parse().unwrap()));
+    assert_eq!(state.monitors()[2].address, "10.0.0.11:81".parse().unwrap());
 }
 
 #[test]

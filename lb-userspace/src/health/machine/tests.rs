@@ -1,21 +1,23 @@
 //! Every state of a check against every event.
 
 use super::*;
-use crate::health::Kind;
+use crate::control::probe::Kind;
 
-const SETTINGS: Settings = Settings {
-    kind: Kind::Ping,
-    delay: Duration::from_secs(5),
-    timeout: Duration::from_secs(2),
-    failures: 3,
-    successes: 2,
-};
+fn settings() -> Settings {
+    Settings {
+        kind: Kind::Ping,
+        delay: Duration::from_secs(5),
+        timeout: Duration::from_secs(2),
+        failures: 3,
+        successes: 2,
+    }
+}
 const MOMENT: Duration = Duration::from_millis(1);
 
 fn machine(health: Health, streak: u32, phase: Phase) -> Machine {
     let reason = (health == Health::Down).then(|| "connection refused".to_owned());
     let verdict = Verdict { health, reason };
-    Machine { settings: SETTINGS, identity: 0, verdict, streak, attempt: 7, spread_next: false, phase }
+    Machine { settings: settings(), identity: 0, verdict, streak, attempt: 7, spread_next: false, phase }
 }
 
 /// An event, and when it comes, counted from the machine's wakeup (the due time, or the deadline of the check).
@@ -34,9 +36,9 @@ fn inputs(wakeup: Instant) -> [(&'static str, Event, Instant); 13] {
         ("stale failure", ended(6, refused()), early),
         ("other failure", ended(7, Outcome::Failed("no route to host".into())), early),
         ("untested", ended(7, Outcome::Untested("too many open files".into())), early),
-        ("same settings", Event::Configured(SETTINGS), early),
-        ("longer timeout", Event::Configured(Settings { timeout: Duration::from_secs(9), ..SETTINGS }), early),
-        ("other kind", Event::Configured(Settings { kind: Kind::Tcp { port: None }, ..SETTINGS }), early),
+        ("same settings", Event::Configured(settings()), early),
+        ("longer timeout", Event::Configured(Settings { timeout: Duration::from_secs(9), ..settings() }), early),
+        ("other kind", Event::Configured(Settings { kind: Kind::Tcp, ..settings() }), early),
     ]
 }
 
@@ -119,7 +121,7 @@ fn a_check_begins_a_delay_after_the_one_before_and_never_overlaps_it() {
     let answered = Event::Ended { attempt: 7, outcome: Outcome::Answered };
     let mut quick = machine(Health::Up, 0, Phase::Checking { since: now });
     quick.apply(answered.clone(), now + MOMENT);
-    assert_eq!(quick.wakeup(), now + SETTINGS.delay);
+    assert_eq!(quick.wakeup(), now + settings().delay);
 
     let mut slow = machine(Health::Up, 0, Phase::Checking { since: now });
     slow.settings.timeout = Duration::from_secs(60);
@@ -131,12 +133,12 @@ fn a_check_begins_a_delay_after_the_one_before_and_never_overlaps_it() {
 fn new_settings_act_on_the_check_under_way_and_keep_the_count() {
     let now = Instant::now();
     let mut checking = machine(Health::Up, 2, Phase::Checking { since: now });
-    checking.apply(Event::Configured(Settings { timeout: Duration::from_secs(9), ..SETTINGS }), now);
+    checking.apply(Event::Configured(Settings { timeout: Duration::from_secs(9), ..settings() }), now);
     assert_eq!(checking.wakeup(), now + Duration::from_secs(9));
     assert_eq!((checking.verdict().health, checking.streak), (Health::Up, 2));
 
     let mut waiting = machine(Health::Down, 1, Phase::Waiting { due: now + Duration::from_secs(5) });
-    waiting.apply(Event::Configured(Settings { delay: Duration::from_secs(1), ..SETTINGS }), now);
+    waiting.apply(Event::Configured(Settings { delay: Duration::from_secs(1), ..settings() }), now);
     assert!(waiting.wakeup() <= now + Duration::from_secs(1), "waits for the old delay");
     assert_eq!((waiting.verdict().health, waiting.streak), (Health::Down, 1));
 }
@@ -144,11 +146,11 @@ fn new_settings_act_on_the_check_under_way_and_keep_the_count() {
 #[test]
 fn counts_of_zero_mean_one() {
     let now = Instant::now();
-    let zero = Settings { failures: 0, successes: 0, ..SETTINGS };
+    let zero = Settings { failures: 0, successes: 0, ..settings() };
     for (before, outcome, after) in
         [(Health::Up, Outcome::Failed("x".into()), Health::Down), (Health::Down, Outcome::Answered, Health::Up)]
     {
-        let mut machine = Machine { settings: zero, ..machine(before, 0, Phase::Checking { since: now }) };
+        let mut machine = Machine { settings: zero.clone(), ..machine(before, 0, Phase::Checking { since: now }) };
         machine.apply(Event::Ended { attempt: 7, outcome }, now);
         assert_eq!(machine.verdict().health, after);
     }
