@@ -145,6 +145,7 @@ fn plan(rules: Rules) -> ProxyPlan {
         pool: None,
         limits: lb::control::proxy::Limits::default(),
         timeouts: ClientTimeouts::default(),
+        bandwidth: None,
         access_log: None,
         recent: 0,
     };

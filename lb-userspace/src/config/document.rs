@@ -174,6 +174,8 @@ pub(super) struct VirtualServer {
     /// Limits of what clients may do.
     #[serde(default)]
     pub(super) limits: Limits,
+    /// L7: name of the bandwidth class that all transfers with its clients count in, both directions together.
+    pub(super) bandwidth: Option<At<String>>,
     /// A log of requests, or of connections where there are none; by default none.
     pub(super) access_log: Option<AccessLog>,
     /// L7: networks that speak the PROXY protocol (v1 or v2) in front of what they send; connections of others are closed.

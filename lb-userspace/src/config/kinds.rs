@@ -28,7 +28,7 @@ enum Belongs {
 }
 
 /// Keys of virtual servers that not all of them have; `timeouts.x` is a key of a table in it.
-const OF_SERVERS: [(&str, Belongs); 28] = [
+const OF_SERVERS: [(&str, Belongs); 29] = [
     ("timeouts.syn_sent", Belongs::L4),
     ("timeouts.established", Belongs::L4),
     ("timeouts.fin_wait", Belongs::L4),
@@ -46,6 +46,7 @@ const OF_SERVERS: [(&str, Belongs); 28] = [
     ("timeouts.body_grace", Belongs::Http),
     ("timeouts.transaction", Belongs::Http),
     ("access_log", Belongs::L7),
+    ("bandwidth", Belongs::L7),
     ("error_page", Belongs::Http),
     ("http", Belongs::Http),
     ("identity", Belongs::Http),

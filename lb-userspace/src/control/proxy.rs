@@ -64,6 +64,8 @@ pub struct VirtualServer {
     pub proxy_protocol: Option<Vec<Network>>,
     /// The pool that serves what no rule sends elsewhere; `None`: only rules answer.
     pub pool: Option<String>,
+    /// The bandwidth class that all of its transfers count in.
+    pub bandwidth: Option<String>,
     /// Limits of the client side.
     pub limits: Limits,
     /// Timeouts of the client side.

@@ -56,6 +56,19 @@ pub trait ResponseFacts {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct RequestId(pub u128);
 
+impl RequestId {
+    /// Its digits, in ASCII.
+    #[must_use]
+    pub fn digits(self) -> [u8; 32] {
+        const HEX: &[u8; 16] = b"0123456789abcdef";
+        let bytes = self.0.to_be_bytes();
+        std::array::from_fn(|i| {
+            let byte = bytes[i / 2];
+            HEX[usize::from(if i % 2 == 0 { byte >> 4 } else { byte & 15 })]
+        })
+    }
+}
+
 impl std::fmt::Display for RequestId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{:032x}", self.0)

@@ -130,8 +130,7 @@ impl Record {
             put(to, from);
         }
         self.request_id.clear();
-        // Writing to a String cannot fail.
-        let _ = std::fmt::Write::write_fmt(&mut self.request_id, format_args!("{}", entry.request_id));
+        self.request_id.extend(entry.request_id.digits().map(char::from));
         self.termination.clear();
         self.termination.extend(entry.ended.letters().map(char::from));
         self.at_us = micros(entry.at);

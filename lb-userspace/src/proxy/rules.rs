@@ -18,7 +18,7 @@ mod view;
 
 use std::{fmt, sync::Arc, time::Duration};
 
-pub use edits::{Edits, HeaderEdits};
+pub use edits::{Edits, HeaderEdits, NoteKind};
 pub use query::parameter;
 
 use self::{action::Step, condition::Groups, view::View};

@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-pub use counter::{Counter, Gauge};
+pub use counter::{Counter, Entered, Gauge};
 pub use histogram::Histogram;
 
 use crate::control::proxy::{ProxyPlan, Service, stats::Snapshot};

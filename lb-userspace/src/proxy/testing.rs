@@ -124,6 +124,7 @@ fn plan(service: Service, nodes: &[SocketAddr]) -> ProxyPlan {
         pool: Some("nodes".to_owned()),
         limits: Limits::default(),
         timeouts: ClientTimeouts::default(),
+        bandwidth: None,
         access_log: None,
         recent: 0,
     };

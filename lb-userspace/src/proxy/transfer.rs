@@ -17,6 +17,7 @@ use super::{
     stream::Stream,
 };
 
+pub mod pace;
 pub mod pipe;
 
 /// Why a body ended before its end.

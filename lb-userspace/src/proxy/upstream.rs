@@ -31,6 +31,7 @@ pub(crate) mod failure;
 pub(crate) mod forward;
 pub(crate) mod idle;
 pub(crate) mod multiplex;
+pub(crate) mod shaped;
 mod streamed;
 
 /// A node for a request: at once, or after waiting in the pool's queue.

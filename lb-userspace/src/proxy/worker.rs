@@ -7,6 +7,8 @@
 use std::{
     io,
     net::{SocketAddr, TcpListener},
+    os::fd::OwnedFd,
+    path::Path,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -18,19 +20,24 @@ use std::{
 use tokio::sync::mpsc;
 
 use crate::{
-    control::proxy::ProxyPlan,
+    control::proxy::{
+        ProxyPlan,
+        recent::{Filter, Record},
+    },
     proxy::{pool, stats::Stats},
 };
 
 mod accept;
 pub(crate) mod plan;
 pub(crate) mod prepared;
+pub(crate) mod records;
 pub(crate) mod thread;
 
 #[cfg(test)]
 mod tests;
 
 use prepared::Preparer;
+use records::Records;
 use thread::Command;
 
 /// Listening sockets of one address of a virtual server.
@@ -53,7 +60,7 @@ pub struct Engine;
 pub struct Handle {
     threads: Vec<Thread>,
     pools: Arc<pool::Shared>,
-    stats: Arc<Stats>,
+    records: Arc<Records>,
     preparer: Mutex<Preparer>,
 }
 
@@ -93,7 +100,7 @@ impl Engine {
     /// When a thread cannot be started.
     pub fn start(plan: Arc<ProxyPlan>, listeners: Vec<Listen>, threads: usize) -> io::Result<Handle> {
         let pools = pool::Shared::new();
-        let stats = Arc::new(Stats::new(threads));
+        let records = Arc::new(Records::new(threads)?);
         let mut started = Vec::with_capacity(threads);
         for index in 0..threads {
             let (commands, receiver) = mpsc::unbounded_channel();
@@ -101,7 +108,7 @@ impl Engine {
             let start = thread::Start {
                 thread: pool::Thread { index, count: threads },
                 pools: Arc::clone(&pools),
-                stats: Arc::clone(&stats),
+                records: Arc::clone(&records),
                 shared: Arc::clone(&shared),
                 commands: receiver,
             };
@@ -109,7 +116,7 @@ impl Engine {
                 std::thread::Builder::new().name(format!("lb-worker-{index}")).spawn(move || thread::main(start))?;
             started.push(Thread { commands, shared, join: Some(join) });
         }
-        let handle = Handle { threads: started, pools, stats, preparer: Mutex::new(Preparer::new()?) };
+        let handle = Handle { threads: started, pools, records, preparer: Mutex::new(Preparer::new()?) };
         handle.swap(plan, listeners);
         Ok(handle)
     }
@@ -131,7 +138,7 @@ impl Handle {
         }
         // Held until all threads are told: plans reach each of them in the order of the calls.
         let mut preparer = self.preparer.lock().unwrap_or_else(PoisonError::into_inner);
-        self.stats.retain(&plan);
+        self.records.retain(&plan);
         let prepared = Arc::new(preparer.prepare(plan));
         for (thread, share) in self.threads.iter().zip(shares) {
             thread.send(Command::Swap(Arc::clone(&prepared), share));
@@ -167,7 +174,18 @@ impl Handle {
     /// What the threads count.
     #[must_use]
     pub fn stats(&self) -> &Arc<Stats> {
-        &self.stats
+        &self.records.stats
+    }
+
+    /// The recent requests that pass the filter, newest first.
+    #[must_use]
+    pub fn recent(&self, filter: &Filter) -> Vec<Record> {
+        self.records.recent.list(filter)
+    }
+
+    /// Gives an access log its file, or another one. To be called before the plan that names the log for the first time.
+    pub fn open_log(&self, path: &Path, file: OwnedFd) {
+        self.records.open_log(path, file);
     }
 
     /// Waits until all threads have ended, after [`Handle::drain`].

@@ -94,6 +94,7 @@ fn virtual_server(building: &Building<'_>, name: &str, raw: &document::VirtualSe
                 .as_ref()
                 .map(|list| list.iter().map(|network| network.value.0).collect()),
             pool: text(raw.pool.as_ref()),
+            bandwidth: text(raw.bandwidth.as_ref()),
             limits: limits(&raw.limits),
             timeouts: timeouts(&raw.timeouts),
             access_log: raw.access_log.as_ref().and_then(access_log),

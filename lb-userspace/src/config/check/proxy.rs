@@ -29,6 +29,10 @@ impl Checker<'_> {
                 continue;
             }
             self.certificates_of(name, server, protocol);
+            if let Some(class) = &server.bandwidth {
+                let who = format!("virtual server {:?}", name.value);
+                self.exists(&who, "bandwidth class", "bandwidth_class", class);
+            }
             if let Some(page) = &server.error_page {
                 self.error_page(&name.value, page);
             }

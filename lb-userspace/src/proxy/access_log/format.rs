@@ -8,7 +8,7 @@ use crate::{
         log as plan,
         template::{Macro, Piece, Place, Template, TemplateError},
     },
-    proxy::h1::write::number,
+    proxy::{facts::RequestId, h1::write::number},
 };
 
 /// NCSA combined, as Apache and nginx write it.
@@ -70,7 +70,7 @@ enum Value<'a> {
     Address(IpAddr),
     Time,
     Request,
-    Id(u128),
+    Id(RequestId),
     Letters([u8; 2]),
 }
 
@@ -198,10 +198,7 @@ fn write_ours(value: &Value<'_>, what: &Macro, entry: &Entry<'_>, time: &TimeTex
             thousandths(entry.at.subsec_millis(), out);
             out.push(b'Z');
         }
-        Value::Id(id) => out.extend(id.to_be_bytes().into_iter().flat_map(|byte| {
-            const HEX: &[u8; 16] = b"0123456789abcdef";
-            [HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]
-        })),
+        Value::Id(id) => out.extend_from_slice(&id.digits()),
         Value::Letters(letters) => out.extend_from_slice(letters),
     }
 }
@@ -223,7 +220,7 @@ fn value<'a>(what: &Macro, entry: &Entry<'a>) -> Value<'a> {
         Macro::Query => text(facts.query().unwrap_or("")),
         Macro::RawUrl => text(facts.raw_url()),
         Macro::Version => text(facts.version()),
-        Macro::RequestId => Value::Id(entry.request_id.0),
+        Macro::RequestId => Value::Id(entry.request_id),
         Macro::VirtualServer => text(entry.virtual_server),
         Macro::TlsServerName => text(tls.and_then(|tls| tls.server_name.as_deref()).unwrap_or("")),
         Macro::TlsVersion => tls.map_or(Value::Nothing, |tls| text(tls.version)),

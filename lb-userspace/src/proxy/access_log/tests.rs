@@ -281,3 +281,21 @@ fn lines_without_a_file_are_counted() {
     own.flush();
     wait("one lost line", || writer.dropped() == 1);
 }
+
+#[test]
+fn files_that_no_plan_names_are_closed() {
+    let writer = LogWriter::start().unwrap();
+    let (mut reader, pipe) = std::io::pipe().unwrap();
+    let (path, other) = (PathBuf::from("gone"), PathBuf::from("stays"));
+    let (sink, stays) = (writer.sink(&path), writer.sink(&other));
+    writer.open(sink, pipe.into());
+    let (log, own) = (log_of(&writer, &path), writer.thread());
+    log.log(&entry(&Request::get("/last"), None), &own);
+    own.flush();
+    let mut line = [0; 6];
+    reader.read_exact(&mut line).unwrap();
+    writer.retain(&std::collections::BTreeSet::from([other.as_path()]));
+    assert_eq!(reader.read(&mut [0; 8]).unwrap(), 0, "the last writing end was closed");
+    assert_eq!(writer.sink(&other), stays);
+    assert!(![sink, stays].contains(&writer.sink(&path)), "a number is never used again");
+}

@@ -2,7 +2,7 @@
 
 use std::{
     cell::RefCell,
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     fs::File,
     io::{self, ErrorKind, Write},
     os::fd::OwnedFd,
@@ -41,17 +41,26 @@ pub struct LogWriter {
 
 #[derive(Debug, Default)]
 struct Shared {
-    sinks: Mutex<HashMap<PathBuf, SinkId>>,
+    sinks: Mutex<Sinks>,
     /// Files that the writer has not taken yet: waits for nothing, so that whoever opens never blocks either.
     opened: Mutex<Vec<(SinkId, OwnedFd)>>,
+    /// Sinks that no plan has any more: the writer closes their files.
+    closed: Mutex<Vec<SinkId>>,
     spare: Mutex<Vec<Vec<u8>>>,
     dropped: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Sinks {
+    by_path: HashMap<PathBuf, SinkId>,
+    /// Sinks so far: a number is never used again.
+    count: usize,
 }
 
 #[derive(Debug)]
 enum Message {
     Batch(SinkId, Batch),
-    /// A file was opened.
+    /// A file was opened, or is closed.
     Look,
 }
 
@@ -93,8 +102,28 @@ impl LogWriter {
     #[must_use]
     pub fn sink(&self, path: &Path) -> SinkId {
         let mut sinks = lock(&self.shared.sinks);
-        let next = SinkId(sinks.len());
-        *sinks.entry(path.to_owned()).or_insert(next)
+        if let Some(sink) = sinks.by_path.get(path) {
+            return *sink;
+        }
+        let sink = SinkId(sinks.count);
+        sinks.count += 1;
+        sinks.by_path.insert(path.to_owned(), sink);
+        sink
+    }
+
+    /// Closes the files of all paths but these, once what was handed over before is written.
+    pub fn retain(&self, wanted: &BTreeSet<&Path>) {
+        let mut gone = Vec::new();
+        lock(&self.shared.sinks).by_path.retain(|path, sink| {
+            let stays = wanted.contains(path.as_path());
+            gone.extend((!stays).then_some(*sink));
+            stays
+        });
+        if !gone.is_empty() {
+            lock(&self.shared.closed).append(&mut gone);
+            // Full: the writer looks before each batch anyway.
+            let _ = self.queue.try_send(Message::Look);
+        }
     }
 
     /// Gives a sink its file, or a new one (USR1). Lines before it are lost. Pipes and sockets should be non-blocking: one
@@ -199,15 +228,20 @@ impl Writer {
         for (sink, file) in lock(&self.shared.opened).drain(..) {
             self.files.insert(sink, Sink { file: File::from(file), torn: false, failing: false });
         }
+        for sink in lock(&self.shared.closed).drain(..) {
+            self.files.remove(&sink);
+        }
     }
 
     /// Writes a batch; how many lines were lost.
     fn write(&mut self, sink: SinkId, batch: &Batch) -> u64 {
         let Some(sink) = self.files.get_mut(&sink) else { return batch.lines };
-        if sink.torn && write_patiently(&mut sink.file, b"\n").1.is_ok() {
+        // Who took nothing before is waited for no more: others wait behind it.
+        let patience = if sink.failing { 0 } else { PATIENCE };
+        if sink.torn && write_patiently(&mut sink.file, b"\n", patience).1.is_ok() {
             sink.torn = false;
         }
-        let (written, result) = write_patiently(&mut sink.file, &batch.bytes);
+        let (written, result) = write_patiently(&mut sink.file, &batch.bytes, patience);
         match result {
             Ok(()) => {
                 sink.failing = false;
@@ -236,7 +270,7 @@ impl Writer {
 }
 
 /// Writes all of it, waiting a little where a pipe is full: how much was written, and what stopped it.
-fn write_patiently(file: &mut impl Write, bytes: &[u8]) -> (usize, io::Result<()>) {
+fn write_patiently(file: &mut impl Write, bytes: &[u8], patience: u32) -> (usize, io::Result<()>) {
     let mut written = 0;
     let mut stalled = 0;
     while written < bytes.len() {
@@ -247,7 +281,7 @@ fn write_patiently(file: &mut impl Write, bytes: &[u8]) -> (usize, io::Result<()
                 stalled = 0;
             }
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == ErrorKind::WouldBlock && stalled < PATIENCE => {
+            Err(error) if error.kind() == ErrorKind::WouldBlock && stalled < patience => {
                 stalled += 1;
                 thread::sleep(STALL);
             }

@@ -270,6 +270,12 @@ impl<'a> ResponseHead<'a> {
         self.slots.response.length
     }
 
+    /// Its bytes, as they came.
+    #[must_use]
+    pub fn bytes(&self) -> &'a [u8] {
+        self.buf.get(..self.slots.response.length).unwrap_or_default()
+    }
+
     /// The status: 100 to 999.
     #[must_use]
     pub fn status(&self) -> u16 {

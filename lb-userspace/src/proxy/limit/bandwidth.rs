@@ -8,8 +8,9 @@ use std::{
 
 use super::nanos;
 
-/// What may go at once after a pause: so many nanoseconds at the rate …
-const BURST_NS: u64 = 50_000_000;
+/// What may go at once after a pause: so many nanoseconds at the rate, more than passes between two looks at the deadlines of
+/// who waits (100 ms, `reactor::TICK_MS`): with less the rate would never be reached …
+const BURST_NS: u64 = 250_000_000;
 /// … and at least so many bytes, so that a slow class does not send crumbs.
 const BURST_BYTES: u64 = 16 * 1024;
 /// Fewer bytes than this (or than asked for) are not worth a write: wait.

@@ -193,7 +193,7 @@ fn bandwidth_is_granted_at_its_rate() {
             }
         }
         let elapsed = (now - START).as_secs_f64();
-        let burst = (bytes_per_s as f64 * 0.05).max(16384.0);
+        let burst = (bytes_per_s as f64 * 0.25).max(16384.0);
         let most = burst + elapsed * bytes_per_s as f64 + 1.0;
         let least = elapsed * bytes_per_s as f64 - 16384.0;
         assert!(sent as f64 <= most && sent as f64 >= least, "{bytes_per_s}/s: {sent} in {elapsed} s");

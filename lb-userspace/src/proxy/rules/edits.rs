@@ -1,7 +1,7 @@
 //! What rules want changed. The engine keeps one for each request and clears it for the next: texts live in one buffer, so
 //! that nothing is allocated once it has grown.
 
-use std::{ops::Range, sync::Arc};
+use std::{borrow::Cow, ops::Range, sync::Arc};
 
 use super::{
     super::limit::{Bandwidth, Lease},
@@ -126,6 +126,12 @@ impl Edits {
         self.at(self.content_type.as_ref()).unwrap_or("")
     }
 
+    /// Whether rules have anything to say.
+    #[must_use]
+    pub fn has_notes(&self) -> bool {
+        !self.notes.is_empty()
+    }
+
     /// What rules have to say, with control characters shown as `\xNN`.
     pub fn notes(&self) -> impl Iterator<Item = (NoteKind, RuleId, &str)> {
         self.notes.iter().map(|(kind, rule, range)| (*kind, *rule, &self.text[range.clone()]))
@@ -188,6 +194,34 @@ impl HeaderEdits {
     /// Fields that are appended, in order.
     pub fn added(&self) -> impl Iterator<Item = (&str, &str)> {
         self.added.iter().map(|(name, value)| (&self.text[name.clone()], &self.text[value.clone()]))
+    }
+
+    /// What a field of that (lower-case) name is after the changes; `original` is what it was.
+    pub fn seen<'a>(&'a self, name: &str, original: impl FnOnce() -> Option<Cow<'a, str>>) -> Option<Cow<'a, str>> {
+        if self.is_empty() {
+            return original();
+        }
+        let mut value = if self.removes(name) { None } else { original() };
+        for (_, added) in self.added().filter(|(added, _)| added.eq_ignore_ascii_case(name)) {
+            value = Some(match value {
+                None => Cow::Borrowed(added),
+                Some(before) => Cow::Owned(format!("{before}, {added}")),
+            });
+        }
+        value
+    }
+
+    /// Does after its own changes what `later` does.
+    pub fn follow(&mut self, later: &Self) {
+        for name in &later.removed {
+            self.remove(&later.text[name.clone()]);
+        }
+        for (name, value) in later.added() {
+            self.add(name, value);
+        }
+        for names in &later.allowed {
+            self.allow(names);
+        }
     }
 
     /// Replaces what came by one field.

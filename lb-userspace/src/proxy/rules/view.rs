@@ -2,10 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::{
-    Scope,
-    edits::{Edits, HeaderEdits},
-};
+use super::{Scope, edits::Edits};
 
 /// Facts after edits.
 pub(super) struct View<'a> {
@@ -30,7 +27,7 @@ impl<'a> View<'a> {
         if name == "host" {
             return Some(Cow::Borrowed(self.host())).filter(|host| !host.is_empty());
         }
-        edited(&self.edits.request, name, || self.scope.facts.header(name))
+        self.edits.request.seen(name, || self.scope.facts.header(name))
     }
 
     pub(super) fn cookie(&self, name: &str) -> Option<Cow<'a, str>> {
@@ -43,24 +40,6 @@ impl<'a> View<'a> {
     }
 
     pub(super) fn response_header(&self, name: &str) -> Option<Cow<'a, str>> {
-        edited(&self.edits.response, name, || self.scope.response.and_then(|response| response.header(name)))
+        self.edits.response.seen(name, || self.scope.response.and_then(|response| response.header(name)))
     }
-}
-
-fn edited<'a>(
-    edits: &'a HeaderEdits,
-    name: &str,
-    original: impl FnOnce() -> Option<Cow<'a, str>>,
-) -> Option<Cow<'a, str>> {
-    if edits.is_empty() {
-        return original();
-    }
-    let mut value = if edits.removes(name) { None } else { original() };
-    for (_, added) in edits.added().filter(|(added, _)| added.eq_ignore_ascii_case(name)) {
-        value = Some(match value {
-            None => Cow::Borrowed(added),
-            Some(before) => Cow::Owned(format!("{before}, {added}")),
-        });
-    }
-    value
 }

@@ -41,6 +41,7 @@ pub(super) struct Http1<'a> {
     /// The client waits for 100, and was not told it.
     waits: bool,
     received: u64,
+    head_sent: u64,
     sent: u64,
     begun: bool,
 }
@@ -65,6 +66,7 @@ impl<'a> Http1<'a> {
             response: Framing::None,
             waits: head.expects_continue(),
             received: 0,
+            head_sent: 0,
             sent: 0,
             begun: false,
         };
@@ -155,6 +157,10 @@ impl Client for Http1<'_> {
         self.sent
     }
 
+    fn head_sent(&self) -> u64 {
+        self.head_sent
+    }
+
     fn can_rewind(&self) -> bool {
         self.body.as_ref().is_none_or(BodyReader::is_as_begun)
     }
@@ -187,7 +193,10 @@ impl Client for Http1<'_> {
         self.waits = false;
         self.response = edit.framing;
         self.writer.set_framing(edit.framing);
-        write::response_head(self.writer.before(), head, &ResponseEdit { keep_alive, ..*edit });
+        let before = self.writer.before();
+        let already = before.len();
+        write::response_head(before, head, &ResponseEdit { keep_alive, ..*edit });
+        self.head_sent = (before.len() - already) as u64;
     }
 
     fn poll_send(&mut self, context: &mut Context<'_>, data: &[u8], last: bool) -> Poll<io::Result<usize>> {

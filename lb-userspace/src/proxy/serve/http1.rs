@@ -4,7 +4,7 @@ use std::{future::poll_fn, rc::Rc, task::ready};
 
 use super::{
     Ends, http2,
-    request::{self, Next},
+    request::{self, Next, Tunnelled},
     tunnel::{End, Tunnel},
 };
 use crate::control::proxy::Service;
@@ -53,9 +53,11 @@ pub(super) async fn serve(worker: &Rc<Worker>, id: usize, mut stream: Stream, en
             Next::Reset => return stream.socket().reset_on_close(),
             // What comes once, and last, is boxed: it is not to make every waiting connection larger.
             Next::Linger => return Box::pin(linger(&mut stream, &deadline)).await,
-            Next::Tunnel(upgraded, buffer) => {
-                let idle = millis(server.settings.timeouts.idle);
-                return Box::pin(tunnel(server, stream, *upgraded, buffer, &deadline, idle)).await;
+            Next::Tunnel(tunnelled) => {
+                let server = Rc::clone(server);
+                // Connections to nodes that are gone by then must not be kept for it.
+                drop(plan);
+                return Box::pin(tunnel(worker, &server, stream, &ends, *tunnelled, &deadline)).await;
             }
         }
         is_first = false;
@@ -132,21 +134,25 @@ async fn linger(stream: &mut Stream, deadline: &Deadline) {
 
 /// An upgraded connection: bytes both ways.
 async fn tunnel(
+    worker: &Worker,
     server: &VirtualServer,
     mut client: Stream,
-    upgraded: Upgraded,
-    early: Option<Buffer>,
+    ends: &Ends,
+    tunnelled: Tunnelled,
     deadline: &Deadline,
-    idle: u64,
 ) {
+    let Tunnelled { upgraded, early, unfinished } = tunnelled;
     // The lease counts the node's connection as long as the tunnel lasts.
     let Upgraded { mut node, rest, lease: _lease } = upgraded;
-    let mut tunnel = Tunnel::new(early, rest);
-    match tunnel.run(&mut client, &mut node, deadline, idle).await {
+    let mut tunnel = Tunnel::new(early, rest, &unfinished.edits.bandwidth);
+    let idle = millis(server.settings.timeouts.idle);
+    let end = tunnel.run(&mut client, &mut node, deadline, idle).await;
+    match end {
         End::Complete | End::Idle => {}
         End::Client => node.socket().reset_on_close(),
         End::Node => client.socket().reset_on_close(),
     }
     server.stats.bytes_received.add(tunnel.up());
     server.stats.bytes_sent.add(tunnel.down());
+    unfinished.finish(worker, server, ends, tunnel.up(), tunnel.down(), end.told());
 }

@@ -26,9 +26,9 @@ pub(super) enum Decision {
     Drop,
 }
 
-/// What tells the request apart, for its rules; without any it costs nothing.
+/// What tells the request apart, for its rules and who is told of it; without any it costs nothing.
 pub(super) fn request_id(worker: &Worker, server: &VirtualServer) -> RequestId {
-    if server.hits.is_empty() {
+    if server.hits.is_empty() && !server.is_watched() {
         return RequestId::default();
     }
     RequestId(u128::from(worker.random()) << 64 | u128::from(worker.random()))

@@ -29,6 +29,8 @@ pub(crate) struct Memory {
     pub(crate) to_node: Vec<u8>,
     /// What is written to the client.
     pub(crate) to_client: Vec<u8>,
+    /// The response's head, where it is told of afterwards.
+    pub(crate) answered: Vec<u8>,
     /// Field lines that are added to the request.
     pub(crate) extra: Vec<u8>,
     /// What rules want changed.
@@ -65,7 +67,7 @@ impl Drop for Scratch {
         memory.request.clear();
         memory.response.clear();
         memory.edits.clear();
-        for text in [&mut memory.to_node, &mut memory.to_client, &mut memory.extra] {
+        for text in [&mut memory.to_node, &mut memory.to_client, &mut memory.answered, &mut memory.extra] {
             text.clear();
             if text.capacity() > MAX_TEXT {
                 *text = Vec::new();

@@ -10,21 +10,25 @@ use std::{
 
 use super::{
     Ends,
+    finish::{self, Course, Finished},
+    policy,
     tunnel::{End, Tunnel},
 };
 use crate::control::proxy::Service;
 use crate::proxy::{
+    access_log::{By, During, Ended},
     buffer::Buffer,
     client_hello::{self, ClientHello},
     facts::{Facts, TlsFacts},
     pool::{
         Lease, NodeSet, PoolId,
-        retry::{Attempt, Decision, Failure},
+        retry::{self, Attempt, Decision},
     },
-    reactor::Deadline,
+    reactor::{self, Deadline},
+    rules::Edits,
     stats::Refused,
     stream::Stream,
-    upstream::{self, OnBehalf, after},
+    upstream::{self, OnBehalf, after, failure::Failure, forward::Told},
     worker::{
         plan::VirtualServer,
         thread::{Worker, now},
@@ -73,7 +77,7 @@ impl Facts for Ends {
     }
 }
 
-/// Serves a connection to its end.
+/// Serves a connection to its end, counts it and tells of it.
 pub(super) async fn serve(
     worker: &Rc<Worker>,
     server: &VirtualServer,
@@ -82,29 +86,59 @@ pub(super) async fn serve(
     early: Option<Buffer>,
 ) {
     let deadline = Deadline::new();
-    let mut early = early;
+    let mut course = Course::begun();
+    let mut told = Told::default();
+    let request_id = policy::request_id(worker, server);
+    match pass(worker, server, &mut client, &ends, early, &deadline, &mut told, &mut course).await {
+        Ok(ended) => course.ended = ended,
+        Err((why, ended)) => {
+            (course.why, course.ended) = (Some(why), ended);
+            server.stats.refuse(why);
+            // The client is to see that it was not served, not an empty answer.
+            client.socket().reset_on_close();
+        }
+    }
+    server.stats.bytes_received.add(course.received);
+    server.stats.bytes_sent.add(course.body_sent);
+    let finished = Finished { facts: &ends, head: None, told: &told, request_id, course };
+    finish::tell(worker, server, &finished, &mut Edits::default());
+}
+
+/// Gives a connection its node, and passes bytes both ways.
+#[expect(clippy::too_many_arguments, reason = "a connection, and what is written down of it")]
+async fn pass(
+    worker: &Rc<Worker>,
+    server: &VirtualServer,
+    client: &mut Stream,
+    ends: &Ends,
+    mut early: Option<Buffer>,
+    deadline: &Deadline,
+    told: &mut Told,
+    course: &mut Course,
+) -> Result<Ended, (Refused, Ended)> {
+    let refused = |by, during| Ended { by, during };
+    if server.limits.request(Facts::client(ends), now()).is_err() {
+        return Err((Refused::RequestsPerClient, refused(By::Limit, During::Request)));
+    }
     let mut pool = server.pool;
     if let Service::Stream(settings) = &server.settings.service
         && settings.peek
     {
         let until = after(server.settings.timeouts.handshake);
-        let Ok(Some((hello, bytes))) = deadline.within(until, peek(&mut client, early.take())).await else {
-            server.stats.refuse(Refused::Handshake);
-            return;
+        let Ok(Some((hello, bytes))) = deadline.within(until, peek(client, early.take())).await else {
+            return Err((Refused::Handshake, refused(By::Refused, During::Request)));
         };
         early = Some(bytes);
         let named = hello.server_name.and_then(|name| pool_of(&settings.by_server_name, &name).map(str::to_owned));
         pool = named.map_or(pool, |name| worker.plan().pools.id(&name));
     }
-    let Some((lease, mut node)) = connect(worker, pool, &ends, &deadline).await else {
-        // The client is to see that it was not served, not an empty answer.
-        client.socket().reset_on_close();
-        return;
-    };
+    let connected = connect(worker, pool, ends, deadline, told).await;
+    let (lease, mut node) = connected.map_err(|failure| (failure.refused(), failure.ended()))?;
     let idle = u64::try_from(server.settings.timeouts.idle.as_millis()).unwrap_or(u64::MAX);
-    let mut tunnel = Tunnel::new(early, None);
+    let mut tunnel = Tunnel::new(early, None, &server.bandwidth);
     let begin = now();
-    match tunnel.run(&mut client, &mut node, &deadline, idle).await {
+    let end = tunnel.run(client, &mut node, deadline, idle).await;
+    match end {
         End::Complete | End::Idle => {}
         End::Client => node.socket().reset_on_close(),
         End::Node => {
@@ -114,11 +148,11 @@ pub(super) async fn serve(
             }
         }
     }
-    server.stats.bytes_received.add(tunnel.up());
-    server.stats.bytes_sent.add(tunnel.down());
+    (course.received, course.body_sent) = (tunnel.up(), tunnel.down());
     if tunnel.down() > 0 {
         lease.first_byte(now() - begin, now());
     }
+    Ok(end.told())
 }
 
 /// Reads a ClientHello and gives it back with the bytes it was in; `None` when there is none.
@@ -153,32 +187,48 @@ async fn connect(
     pool: Option<PoolId>,
     facts: &Ends,
     deadline: &Deadline,
-) -> Option<(Lease, Stream)> {
+    told: &mut Told,
+) -> Result<(Lease, Stream), Failure> {
     let plan = worker.plan();
-    let pool = pool?;
+    let pool = pool.ok_or(Failure::NoPool)?;
     let mut tried = NodeSet::default();
-    for attempts in 1.. {
-        let lease = upstream::choose(worker, &plan, pool, facts, &tried, deadline).await.ok()?;
+    let mut last = None;
+    loop {
+        let begin_us = reactor::now_us();
+        let chosen = upstream::choose(worker, &plan, pool, facts, &tried, deadline).await;
+        told.queue_us += reactor::now_us() - begin_us;
+        // What went wrong before says more than that nothing is left to try.
+        let lease = chosen.map_err(|none| last.take().unwrap_or(Failure::NoNode(none)))?;
+        told.node = Some((Rc::clone(lease.pool()), lease.node().id()));
+        told.attempts += 1;
+        let begin_us = reactor::now_us();
         let behalf = OnBehalf { client: facts.client, local: facts.local, host: "" };
-        match upstream::connect(&plan, &lease, behalf, deadline).await {
-            Ok(stream) => return Some((lease, stream)),
+        let connected = upstream::connect(&plan, &lease, behalf, deadline).await;
+        told.connect_us += reactor::now_us() - begin_us;
+        let node_stats = plan.node_stats(lease.node().id());
+        match connected {
+            Ok(stream) => {
+                node_stats.connected.add(1);
+                return Ok((lease, stream));
+            }
             Err(error) => {
+                node_stats.connect_failures.add(1);
                 tracing::debug!(pool = lease.pool().name(), node = lease.node().name(), %error, "no connection");
                 let attempt = Attempt {
                     method: facts.method(),
                     sent: false,
                     answered: false,
                     replayable: true,
-                    failure: Failure::Connect,
-                    attempts,
+                    failure: retry::Failure::Connect,
+                    attempts: told.attempts,
                     timed_out: 0,
                 };
                 if matches!(lease.pool().after_failure(&attempt, now()), Decision::GiveUp(_)) {
-                    return None;
+                    return Err(error.into());
                 }
+                last = Some(error.into());
                 tried.insert(lease.node().id());
             }
         }
     }
-    None
 }

@@ -11,6 +11,8 @@ use super::super::testing::{Proxy, Recorder, Server, http_plan, read_head, wait}
 mod bodies;
 mod failures;
 mod policy;
+mod records;
+mod shaping;
 mod upgrades;
 
 /// Reads one response: head, and a body of the length it tells.

@@ -6,14 +6,20 @@
 use std::{
     future::poll_fn,
     io::{self, IoSlice},
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
 use crate::proxy::{
+    access_log::{By, During, Ended},
     buffer::{self, Buffer},
+    limit::Bandwidth,
     reactor::{self, Deadline, deadline::NEVER},
     stream::Stream,
-    transfer::pipe::{PORTION, Pipe},
+    transfer::{
+        pace::Pace,
+        pipe::{PORTION, Pipe},
+    },
 };
 
 /// Why a tunnel ended.
@@ -29,6 +35,18 @@ pub(crate) enum End {
     Node,
 }
 
+impl End {
+    /// As logs tell it.
+    pub(crate) fn told(&self) -> Ended {
+        match self {
+            Self::Complete => Ended::default(),
+            Self::Idle => Ended { by: By::ClientTimeout, during: During::Data },
+            Self::Client => Ended { by: By::Client, during: During::Data },
+            Self::Node => Ended { by: By::Node, during: During::Data },
+        }
+    }
+}
+
 /// A tunnel, and what went through it.
 #[derive(Debug)]
 pub(crate) struct Tunnel {
@@ -37,9 +55,10 @@ pub(crate) struct Tunnel {
 }
 
 impl Tunnel {
-    /// A tunnel that begins with bytes that were read before it: of the client, of the node.
-    pub(crate) fn new(from_client: Option<Buffer>, from_node: Option<Buffer>) -> Self {
-        Self { up: Direction::new(from_client), down: Direction::new(from_node) }
+    /// A tunnel that begins with bytes that were read before it: of the client, of the node. All of its bytes count in these
+    /// bandwidth classes.
+    pub(crate) fn new(from_client: Option<Buffer>, from_node: Option<Buffer>, classes: &[Arc<Bandwidth>]) -> Self {
+        Self { up: Direction::new(from_client, classes), down: Direction::new(from_node, classes) }
     }
 
     /// Bytes from the client to the node.
@@ -76,7 +95,7 @@ impl Tunnel {
                 (Poll::Pending, _) | (_, Poll::Pending) => {}
             }
             let now_moved = self.up.bytes + self.down.bytes;
-            if now_moved != moved {
+            if now_moved != moved || self.up.is_held() || self.down.is_held() {
                 moved = now_moved;
                 idle_at = reactor::now_ms().saturating_add(idle_ms);
             }
@@ -106,11 +125,28 @@ struct Direction {
     ended: bool,
     passed_on: bool,
     bytes: u64,
+    /// Where its bytes count in bandwidth classes: nothing is moved within the kernel then.
+    pace: Option<Box<Pace>>,
+    /// What the classes granted and did not go yet.
+    granted: usize,
+}
+
+impl Drop for Direction {
+    fn drop(&mut self) {
+        if let Some(pace) = &self.pace {
+            pace.give_back(self.granted);
+        }
+    }
 }
 
 impl Direction {
-    fn new(buffer: Option<Buffer>) -> Self {
-        Self { buffer, pipe: None, bulk: false, ended: false, passed_on: false, bytes: 0 }
+    fn new(buffer: Option<Buffer>, classes: &[Arc<Bandwidth>]) -> Self {
+        let pace = (!classes.is_empty()).then(|| Box::new(Pace::new(classes)));
+        Self { buffer, pipe: None, bulk: false, ended: false, passed_on: false, bytes: 0, pace, granted: 0 }
+    }
+
+    fn is_held(&self) -> bool {
+        self.pace.as_ref().is_some_and(|pace| pace.is_held())
     }
 
     /// Ready when the direction ended and its end was passed on.
@@ -136,8 +172,16 @@ impl Direction {
                 self.buffer = None;
                 break;
             }
-            let count = ready!(to.poll_write_vectored(context, &[IoSlice::new(buffer.bytes())]))?;
+            let mut part = buffer.bytes();
+            if let Some(pace) = &mut self.pace {
+                if self.granted == 0 {
+                    self.granted = ready!(pace.poll_take(context, part.len()));
+                }
+                part = &part[..part.len().min(self.granted)];
+            }
+            let count = ready!(to.poll_write_vectored(context, &[IoSlice::new(part)]))?;
             buffer.consume(count);
+            self.granted = self.granted.saturating_sub(count);
             self.bytes += count as u64;
         }
         if let (Some(pipe), Some(socket)) = (&mut self.pipe, to.plain()) {
@@ -158,6 +202,7 @@ impl Direction {
         to_is_plain: bool,
     ) -> Poll<io::Result<()>> {
         if self.bulk
+            && self.pace.is_none()
             && to_is_plain
             && let Some(socket) = from.plain()
         {

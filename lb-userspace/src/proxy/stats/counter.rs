@@ -44,3 +44,22 @@ impl Gauge {
         self.0.load(Relaxed)
     }
 }
+
+/// Counts one in a gauge as long as it lives.
+#[derive(Debug)]
+pub struct Entered<'a>(&'a Gauge);
+
+impl<'a> Entered<'a> {
+    /// One more, by the owning thread.
+    #[must_use]
+    pub fn new(gauge: &'a Gauge) -> Self {
+        gauge.enter();
+        Self(gauge)
+    }
+}
+
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        self.0.leave();
+    }
+}

@@ -58,6 +58,11 @@ pub(crate) trait Client {
     /// Bytes of the response's body that the client took so far.
     fn sent(&self) -> u64;
 
+    /// Bytes of the response's head that were written; 0 over HTTP/2, where nobody knows before they are compressed.
+    fn head_sent(&self) -> u64 {
+        0
+    }
+
     /// Whether all of the body that was taken is still at hand.
     fn can_rewind(&self) -> bool;
 
@@ -89,6 +94,16 @@ pub(crate) trait Client {
     /// Whether the client's connection, or the request's stream in it, failed meanwhile: nobody waits for the response any
     /// more. The task is woken when that comes to hold.
     fn is_gone(&mut self, context: &mut Context<'_>) -> bool;
+
+    /// Whether its bytes wait for a bandwidth class of ours: nobody is to blame that nothing moves.
+    fn is_held(&self) -> bool {
+        false
+    }
+
+    /// How long they waited so far, in milliseconds.
+    fn held_ms(&self) -> u64 {
+        0
+    }
 
     /// Whether the client said that it takes trailers (`TE: trailers`).
     fn takes_trailers(&self) -> bool {

@@ -69,6 +69,7 @@ impl Times {
         received: u64,
     ) -> Poll<Failure> {
         let step = match waits {
+            Waits::Turn => NEVER,
             Waits::NodeGives => self.reply,
             Waits::NodeTakes | Waits::ClientTakes => self.node_idle,
             Waits::ClientGives => self.client_idle,
@@ -76,7 +77,7 @@ impl Times {
         let mut at = moved_ms.saturating_add(step).min(self.transaction_at);
         if waits == Waits::ClientGives && self.body_rate > 0 {
             let now_ms = reactor::now_ms();
-            if self.is_slow(received, now_ms - begin_ms) {
+            if self.is_slow(received, now_ms.saturating_sub(begin_ms)) {
                 return Poll::Ready(Failure::BodyTimeout);
             }
             at = at.min(now_ms + RATE_CHECK_MS);
@@ -88,7 +89,7 @@ impl Times {
         }
         Poll::Ready(match waits {
             Waits::NodeGives => Failure::ReplyTimeout,
-            Waits::NodeTakes | Waits::ClientTakes => Failure::NodeStalled,
+            Waits::NodeTakes | Waits::ClientTakes | Waits::Turn => Failure::NodeStalled,
             Waits::ClientGives => Failure::BodyTimeout,
         })
     }
@@ -106,13 +107,17 @@ impl Times {
         waits: Waits,
         moved_ms: u64,
     ) -> Poll<Cut> {
-        let stall = if waits == Waits::ClientTakes { self.write_stall } else { self.node_idle };
+        let stall = match waits {
+            Waits::ClientTakes => self.write_stall,
+            Waits::Turn => NEVER,
+            Waits::NodeTakes | Waits::ClientGives | Waits::NodeGives => self.node_idle,
+        };
         deadline.set(moved_ms.saturating_add(stall).min(self.transaction_at));
         ready!(deadline.poll(context));
         Poll::Ready(match waits {
             _ if self.transaction_at <= reactor::now_ms() => Cut::Transaction,
             Waits::ClientTakes => Cut::Client,
-            Waits::NodeTakes | Waits::ClientGives | Waits::NodeGives => Cut::Node,
+            Waits::NodeTakes | Waits::ClientGives | Waits::NodeGives | Waits::Turn => Cut::Node,
         })
     }
 }
@@ -128,6 +133,19 @@ pub(super) enum Waits {
     NodeGives,
     /// The client, to take bytes of the response.
     ClientTakes,
+    /// A bandwidth class of ours.
+    Turn,
+}
+
+impl Waits {
+    /// Who is waited for, where bytes of `client` may wait for a bandwidth class; `moved_ms` is when something moved last.
+    pub(super) fn or_turn(self, client: &impl Client, moved_ms: &mut u64) -> Self {
+        if !client.is_held() {
+            return self;
+        }
+        *moved_ms = reactor::now_ms();
+        Self::Turn
+    }
 }
 
 /// How a response ended that was begun.
@@ -207,7 +225,9 @@ impl<'a> Exchange<'a> {
         if client.is_gone(context) {
             return Poll::Ready(Err(Failure::ClientGone));
         }
-        self.times.poll_late(context, deadline, self.waits, self.begin_ms, self.moved_ms, client.received()).map(Err)
+        let waits = self.waits.or_turn(client, &mut self.moved_ms);
+        let begin_ms = self.begin_ms + client.held_ms();
+        self.times.poll_late(context, deadline, waits, begin_ms, self.moved_ms, client.received()).map(Err)
     }
 
     /// Sends the request; ready when all of it is with the node.
@@ -244,9 +264,12 @@ impl<'a> Exchange<'a> {
 
     fn poll_write(&mut self, context: &mut Context<'_>, data: &[u8], last: bool) -> Poll<Result<usize, Failure>> {
         self.waits = Waits::NodeTakes;
+        let waited = !self.writer.is_flushed();
         let count = ready!(self.writer.poll_write(context, self.node, data, last)).map_err(|_| Failure::Closed)?;
         self.sent = true;
-        self.moved_ms = reactor::now_ms();
+        if waited || count > 0 {
+            self.moved_ms = reactor::now_ms();
+        }
         Poll::Ready(Ok(count))
     }
 
@@ -365,7 +388,8 @@ impl<'a> Exchange<'a> {
         if client.is_gone(context) {
             return Poll::Ready(Err(Cut::Client));
         }
-        self.times.poll_stalled(context, deadline, self.waits, self.moved_ms).map(Err)
+        let waits = self.waits.or_turn(client, &mut self.moved_ms);
+        self.times.poll_stalled(context, deadline, waits, self.moved_ms).map(Err)
     }
 
     fn poll_response_body(

@@ -2,7 +2,9 @@
 
 use std::io;
 
+use super::ConnectError;
 use crate::proxy::{
+    access_log::{By, During, Ended},
     h1::{body::BadBody, response::BadResponse},
     pool::{NoNode, retry},
     stats::Refused,
@@ -66,6 +68,17 @@ pub(crate) enum Failure {
     /// The client left before it was answered.
     #[error("the client left")]
     ClientGone,
+}
+
+impl From<ConnectError> for Failure {
+    fn from(error: ConnectError) -> Self {
+        match error {
+            ConnectError::Failed(error) => Self::Connect(error),
+            ConnectError::TimedOut => Self::ConnectTimeout,
+            ConnectError::Tls(error) => Self::Tls(error.reason()),
+            ConnectError::NoTls => Self::Tls("not set up"),
+        }
+    }
 }
 
 /// Whose fault a failure is.
@@ -142,6 +155,27 @@ impl Failure {
             Self::Body(BodyError::CutOff | BodyError::Broken(_)) | Self::ClientGone => Refused::ClientGone,
             Self::BodyTimeout => Refused::BodyTimeout,
         }
+    }
+
+    /// How it ends the request in logs: the one place that decides it.
+    pub(crate) fn ended(&self) -> Ended {
+        let (by, during) = match self {
+            Self::NoNode(NoNode::Busy(_)) => (By::Limit, During::Queue),
+            Self::NoNode(_) => (By::NoNode, During::Queue),
+            Self::NoPool => (By::Internal, During::Queue),
+            Self::Connect(error) if is_ours(error) => (By::Internal, During::Connect),
+            Self::Connect(_) | Self::Tls(_) => (By::Node, During::Connect),
+            Self::ConnectTimeout => (By::NodeTimeout, During::Connect),
+            Self::Closed | Self::Refused | Self::Status(_) => (By::Node, During::Head),
+            Self::BadResponse(_) | Self::Protocol | Self::Interim => (By::Refused, During::Head),
+            Self::ReplyTimeout | Self::Transaction => (By::NodeTimeout, During::Head),
+            Self::NodeStalled => (By::NodeTimeout, During::Request),
+            Self::Unsayable | Self::Body(BodyError::Bad(_)) => (By::Refused, During::Request),
+            Self::Body(BodyError::CutOff | BodyError::Broken(_)) => (By::Client, During::Request),
+            Self::BodyTimeout => (By::ClientTimeout, During::Request),
+            Self::ClientGone => (By::Client, During::Head),
+        };
+        Ended { by, during }
     }
 
     /// A word or two on it for `Proxy-Status`: nothing that a node or a client wrote.

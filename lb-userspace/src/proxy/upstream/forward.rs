@@ -1,21 +1,14 @@
 //! A request to a node and its response back: attempts, until one answers or no other may follow.
 
-use std::{
-    borrow::Cow,
-    cell::RefCell,
-    future::poll_fn,
-    io,
-    net::SocketAddr,
-    rc::Rc,
-    time::{Duration, SystemTime},
-};
+use std::{cell::RefCell, future::poll_fn, io, net::SocketAddr, rc::Rc};
 
 use super::{
-    ConnectError, OnBehalf, choose,
+    OnBehalf, choose,
     client::Client,
     connect,
     exchange::{Cut, Exchange, Times},
     failure::Failure,
+    shaped::Shaped,
 };
 use crate::{
     control::proxy::{
@@ -24,18 +17,15 @@ use crate::{
     },
     proxy::{
         buffer::Buffer,
-        facts::{Facts, RequestId, ResponseFacts},
-        h1::{
-            Framing, Known, Slots,
-            response::ResponseHead,
-            write::{self, RequestEdit, ResponseEdit},
-        },
+        facts::{Facts, RequestId},
+        h1::{Slots, write::RequestEdit},
         pool::{
             Lease, NodeId, NodeSet, Pool, PoolId,
-            retry::{self, Attempt, Decision, GiveUp},
+            retry::{Attempt, Decision, GiveUp},
         },
         reactor::{self, Deadline, deadline::NEVER},
-        rules::{Edits, Scope, Verdict},
+        rules::{Edits, Verdict},
+        stats::Entered,
         stream::Stream,
         worker::{
             plan::{Compiled, VirtualServer},
@@ -44,7 +34,10 @@ use crate::{
     },
 };
 
+mod response;
 mod streams;
+
+use response::{begin_response, head_came};
 
 /// A request that is to be forwarded.
 pub(crate) struct Request<'a> {
@@ -61,6 +54,8 @@ pub(crate) struct Request<'a> {
     /// What rules want changed; response rules add to it.
     pub(crate) edits: &'a RefCell<Edits>,
     pub(crate) request_id: RequestId,
+    /// Whether the response's head is kept in [`Told`].
+    pub(crate) keeps_head: bool,
     /// End of the whole request, on the reactor's clock; `NEVER`: none.
     pub(crate) transaction_at: u64,
     /// Whether the client's connection is closed after the response, whatever comes.
@@ -108,6 +103,12 @@ pub(crate) struct Told {
     pub(crate) head_us: u64,
     /// Whether the connection to the node was a kept one.
     pub(crate) reused: bool,
+    /// Microseconds spent waiting for a free node, and for a connection to it.
+    pub(crate) queue_us: u64,
+    /// See `queue_us`.
+    pub(crate) connect_us: u64,
+    /// The head of the response, where it is told of afterwards ([`Request::keeps_head`]).
+    pub(crate) response: Vec<u8>,
 }
 
 /// Memory that attempts use again.
@@ -142,7 +143,7 @@ struct Tries {
 /// Forwards a request: chooses a node, and another after a failure that allows it.
 pub(crate) async fn forward(
     request: &Request<'_>,
-    client: &mut impl Client,
+    client: &mut Shaped<'_, impl Client>,
     memory: &mut Memory<'_>,
     told: &mut Told,
 ) -> Outcome {
@@ -151,7 +152,10 @@ pub(crate) async fn forward(
     let mut last = None;
     loop {
         let Request { worker, plan, pool, facts, deadline, .. } = request;
-        let lease = match choose(worker, plan, *pool, *facts, &tried, deadline).await {
+        let begin_us = reactor::now_us();
+        let chosen = choose(worker, plan, *pool, *facts, &tried, deadline).await;
+        told.queue_us += reactor::now_us() - begin_us;
+        let lease = match chosen {
             Ok(lease) => lease,
             // What went wrong before says more than that nothing is left to try.
             Err(none) => {
@@ -160,6 +164,7 @@ pub(crate) async fn forward(
             }
         };
         told.node = Some((Rc::clone(lease.pool()), lease.node().id()));
+        let _active = Entered::new(&plan.node_stats(lease.node().id()).requests_active);
         tries.attempts += 1;
         let mut fresh = false;
         loop {
@@ -187,7 +192,7 @@ pub(crate) async fn forward(
 /// Tells the node's pool of a failure, and asks whether another attempt may follow.
 fn decide(
     request: &Request<'_>,
-    client: &mut impl Client,
+    client: &mut Shaped<'_, impl Client>,
     lease: &Lease,
     failure: &Failure,
     sent: bool,
@@ -203,7 +208,7 @@ fn decide(
         }
         Failure::Closed if reused => {}
         Failure::Closed | Failure::BadResponse(_) | Failure::Protocol | Failure::Interim | Failure::NodeStalled => {
-            lease.early_close(now())
+            lease.early_close(now());
         }
         // Told by who connected, or by the response; or not the node's.
         _ => {}
@@ -230,29 +235,31 @@ fn decide(
 }
 
 /// A connection to the lease's node: a kept one that is quiet, unless it is to be `fresh`.
-async fn connection(request: &Request<'_>, lease: &Lease, fresh: bool) -> Result<(Stream, bool), Failure> {
+async fn connection(
+    request: &Request<'_>,
+    lease: &Lease,
+    fresh: bool,
+    told: &mut Told,
+) -> Result<(Stream, bool), Failure> {
     if !fresh && let Some(stream) = request.plan.idle(lease.node().id()).take(lease.address()) {
         return Ok((stream, true));
     }
-    connect_to(request, lease).await.map(|stream| (stream, false))
+    connect_to(request, lease, told).await.map(|stream| (stream, false))
 }
 
 /// A new connection to the lease's node.
-async fn connect_to(request: &Request<'_>, lease: &Lease) -> Result<Stream, Failure> {
+async fn connect_to(request: &Request<'_>, lease: &Lease, told: &mut Told) -> Result<Stream, Failure> {
+    let begin_us = reactor::now_us();
     let behalf = OnBehalf { client: request.peer, local: request.facts.local(), host: request.facts.host() };
-    match connect(request.plan, lease, behalf, request.deadline).await {
-        Ok(stream) => Ok(stream),
-        Err(ConnectError::Failed(error)) => Err(Failure::Connect(error)),
-        Err(ConnectError::TimedOut) => Err(Failure::ConnectTimeout),
-        Err(ConnectError::Tls(error)) => Err(Failure::Tls(error.reason())),
-        Err(ConnectError::NoTls) => Err(Failure::Tls("not set up")),
-    }
+    let connected = connect(request.plan, lease, behalf, request.deadline).await;
+    told.connect_us += reactor::now_us() - begin_us;
+    connected.map_err(Failure::from)
 }
 
 /// Sends the request to the lease's node once, and the response to the client.
 async fn attempt(
     request: &Request<'_>,
-    client: &mut impl Client,
+    client: &mut Shaped<'_, impl Client>,
     memory: &mut Memory<'_>,
     lease: &Lease,
     fresh: bool,
@@ -269,7 +276,7 @@ async fn attempt(
     if settings.protocol == NodeProtocol::Http2 {
         return streams::attempt(request, client, memory, lease, fresh, tries, told).await;
     }
-    let (mut node, reused) = match connection(request, lease, fresh).await {
+    let (mut node, reused) = match connection(request, lease, fresh, told).await {
         Ok(connection) => connection,
         Err(failure) => {
             node_stats.connect_failures.add(1);
@@ -319,87 +326,6 @@ async fn attempt(
     Ended::Complete(!passing.close)
 }
 
-/// Tells of a response whose head came, over HTTP/1.1 or HTTP/2; what ends the attempt with it, if anything does.
-fn head_came(
-    request: &Request<'_>,
-    client: &impl Client,
-    lease: &Lease,
-    response: &ResponseHead<'_>,
-    tries: &Tries,
-    told: &mut Told,
-) -> Option<Ended> {
-    told.head_us = reactor::now_us();
-    told.status = response.status();
-    let time_to_head = Duration::from_micros(told.head_us - told.asked_us);
-    lease.responded(told.status, time_to_head, now());
-    let pool = request.plan.pool_stats(lease.pool().id());
-    let node = request.plan.node_stats(lease.node().id());
-    for (classes, times) in [(&pool.requests, &pool.time_to_head), (&node.requests, &node.time_to_head)] {
-        classes.add(told.status);
-        times.record(time_to_head);
-    }
-    let retried = lease.pool().settings().retry.statuses.contains(&told.status);
-    if retried && goes_elsewhere(request, client, lease, told.status, tries) {
-        let failure = Failure::Status(told.status);
-        return Some(Ended::Failed { failure, sent: true, reused: told.reused });
-    }
-    let verdict = response_rules(request, lease, response);
-    (verdict != Verdict::Continue).then_some(Ended::Ruled(verdict))
-}
-
-/// A response on its way to the client.
-struct Passing {
-    /// Bytes of its head.
-    length: usize,
-    /// How its body comes.
-    framing: Framing,
-    /// Whether the node's connection may be used again.
-    node_keeps: bool,
-    /// Whether the client's may not.
-    close: bool,
-}
-
-/// Writes the head of the response for the client.
-fn begin_response(
-    request: &Request<'_>,
-    client: &mut impl Client,
-    lease: &Lease,
-    response: &ResponseHead<'_>,
-    request_is_sent: bool,
-) -> Passing {
-    let framing = response.framing();
-    let outgoing = match framing {
-        Framing::Chunked | Framing::UntilClose if client.takes_chunks() => Framing::Chunked,
-        Framing::Chunked | Framing::UntilClose => Framing::UntilClose,
-        Framing::None | Framing::Length(_) => framing,
-    };
-    // What is left of the request's body would be read as the next request.
-    let close = request.close || !request_is_sent || outgoing == Framing::UntilClose;
-    let edits = request.edits.borrow();
-    let (mut extra, mut remove) = (Vec::new(), Vec::new());
-    if !edits.response.is_empty() {
-        let names = response.fields().filter_map(|field| std::str::from_utf8(field.name).ok());
-        remove.extend(names.filter(|name| edits.response.removes(&name.to_ascii_lowercase())));
-        for (name, value) in edits.response.added() {
-            // Names were checked when the rules were compiled, values when they were expanded.
-            let _ = write::field(&mut extra, name.as_bytes(), value.as_bytes());
-        }
-    }
-    if lease.watches_response() {
-        learn(lease, response, &mut extra);
-    }
-    let edit = ResponseEdit {
-        framing: outgoing,
-        remove: &remove,
-        extra: &extra,
-        close,
-        keep_alive: !close,
-        ..ResponseEdit::default()
-    };
-    client.respond(response, &edit);
-    Passing { length: response.len(), framing, node_keeps: response.keep_alive(), close }
-}
-
 /// Writes the head of the request for the node.
 fn write_head(request: &Request<'_>, client: &impl Client, head: &mut Vec<u8>) {
     let edits = request.edits.borrow();
@@ -411,66 +337,6 @@ fn write_head(request: &Request<'_>, client: &impl Client, head: &mut Vec<u8>) {
         ..request.edit
     };
     client.write_head(head, &edit);
-}
-
-/// Lets persistence learn from a response, and adds what tells the client its node.
-fn learn(lease: &Lease, response: &ResponseHead<'_>, extra: &mut Vec<u8>) {
-    let texts = |known| {
-        response
-            .fields()
-            .filter(move |field| field.known == known)
-            .filter_map(|field| std::str::from_utf8(field.value).ok())
-    };
-    if let Some(cookie) = lease.learn(texts(Known::SetCookie), texts(Known::Location).next(), now()) {
-        // Name and attributes were checked with the configuration.
-        let _ = write::field(extra, b"Set-Cookie", cookie.as_bytes());
-    }
-}
-
-/// What response rules decide.
-fn response_rules(request: &Request<'_>, lease: &Lease, response: &ResponseHead<'_>) -> Verdict {
-    let Some(rules) = request.server.rules.as_ref().filter(|rules| rules.looks_at_responses()) else {
-        return Verdict::Continue;
-    };
-    let scope = Scope {
-        facts: request.facts,
-        response: Some(&Answered(response)),
-        virtual_server: &request.server.name,
-        pool: lease.pool().name(),
-        node: lease.node().name(),
-        request_id: request.request_id,
-        now: now(),
-        unix_s: SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |now| now.as_secs()),
-        hits: &request.server.hits,
-    };
-    rules.evaluate_response(&scope, &mut request.edits.borrow_mut())
-}
-
-/// A node's response as rules see it.
-struct Answered<'a>(&'a ResponseHead<'a>);
-
-impl ResponseFacts for Answered<'_> {
-    fn status(&self) -> u16 {
-        self.0.status()
-    }
-
-    fn header(&self, name: &str) -> Option<Cow<'_, str>> {
-        self.0.header(name)
-    }
-}
-
-/// Whether a response with a status that is retried is given up for another node's.
-fn goes_elsewhere(request: &Request<'_>, client: &impl Client, lease: &Lease, status: u16, tries: &Tries) -> bool {
-    let attempt = Attempt {
-        method: request.facts.method(),
-        sent: true,
-        answered: false,
-        replayable: client.can_rewind(),
-        failure: retry::Failure::Status(status),
-        attempts: tries.attempts,
-        timed_out: tries.timed_out,
-    };
-    matches!(lease.pool().after_failure(&attempt, now()), Decision::OtherNode { .. })
 }
 
 /// Sends what waits for the client.

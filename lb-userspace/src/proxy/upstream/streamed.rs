@@ -154,7 +154,9 @@ impl Streamed {
         if client.is_gone(context) {
             return Poll::Ready(Err(Failure::ClientGone));
         }
-        self.times.poll_late(context, deadline, self.waits, self.begin_ms, self.moved_ms, client.received()).map(Err)
+        let waits = self.waits.or_turn(client, &mut self.moved_ms);
+        let begin_ms = self.begin_ms + client.held_ms();
+        self.times.poll_late(context, deadline, waits, begin_ms, self.moved_ms, client.received()).map(Err)
     }
 
     /// What a stream that failed before its response means.
@@ -243,7 +245,8 @@ impl Streamed {
         if client.is_gone(context) {
             return Poll::Ready(Err(Cut::Client));
         }
-        self.times.poll_stalled(context, deadline, self.waits, self.moved_ms).map(Err)
+        let waits = self.waits.or_turn(client, &mut self.moved_ms);
+        self.times.poll_stalled(context, deadline, waits, self.moved_ms).map(Err)
     }
 
     fn poll_response_body(

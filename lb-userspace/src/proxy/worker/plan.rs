@@ -5,16 +5,18 @@ use std::{collections::BTreeMap, rc::Rc, sync::Arc};
 use crate::{
     control::proxy::{self as plan, ProxyPlan},
     proxy::{
-        limit::ServerLimits,
+        access_log::AccessLog,
+        limit::{Bandwidth, ServerLimits},
         pool::{Node, NodeId, Pool, PoolId, Pools, Shared, Thread},
+        recent::Ring,
         rules::RuleSet,
-        stats::{Counter, NodeStats, PoolStats, Stats, ThreadStats, VirtualServerStats},
+        stats::{Counter, NodeStats, PoolStats, VirtualServerStats},
         tls::{ClientSetup, ServerSetup},
         upstream::{idle::Idle, millis},
     },
 };
 
-use super::{prepared::Prepared, thread::now};
+use super::{prepared::Prepared, records::Records, thread::now};
 
 /// A thread's plan. Places of virtual servers stay the same from plan to plan: connections remember them.
 #[derive(Debug)]
@@ -30,7 +32,7 @@ pub(crate) struct Compiled {
     node_tls: Vec<Option<Arc<ClientSetup>>>,
     /// What this thread counts of pools and nodes, by their places.
     counts: Vec<PoolCounts>,
-    stats: Arc<Stats>,
+    records: Arc<Records>,
 }
 
 /// Counters of a pool and its nodes.
@@ -59,6 +61,13 @@ pub(crate) struct VirtualServer {
     pub(crate) hits: Arc<[Arc<Counter>]>,
     /// What this thread counts of it.
     pub(crate) stats: Arc<VirtualServerStats>,
+    /// Bandwidth classes that all of its connections count in.
+    pub(crate) bandwidth: Vec<Arc<Bandwidth>>,
+    /// Its access log.
+    pub(crate) log: Option<AccessLog>,
+    /// Where its recent requests are remembered.
+    pub(crate) ring: Option<Arc<Ring>>,
+    watched: bool,
 }
 
 impl VirtualServer {
@@ -67,9 +76,17 @@ impl VirtualServer {
         settings: &plan::VirtualServer,
         pool: Option<PoolId>,
         prepared: &Prepared,
-        counts: &ThreadStats,
+        records: &Records,
+        thread: usize,
     ) -> Self {
+        let counts = records.stats.thread(thread).expect("there are counters for every thread");
         let rules = prepared.rules.get(name).cloned();
+        let log = settings.access_log.as_ref().and_then(|log| {
+            let compiled = AccessLog::compile(log, &records.logs);
+            compiled.inspect_err(|error| tracing::error!(virtual_server = name, %error, "no access log")).ok()
+        });
+        let ring = records.recent.ring(name, thread, settings.recent);
+        let watched = log.is_some() || ring.is_some() || rules.as_ref().is_some_and(RuleSet::looks_at_completion);
         let hits = counts.rules(name, rules.iter().flat_map(RuleSet::names));
         Self {
             name: name.to_owned(),
@@ -80,13 +97,22 @@ impl VirtualServer {
             rules,
             hits,
             stats: counts.virtual_server(name),
+            bandwidth: settings.bandwidth.iter().filter_map(|class| prepared.limits.bandwidth(class)).collect(),
+            log,
+            ring,
+            watched,
         }
+    }
+
+    /// Whether somebody is told of its requests when they are over.
+    pub(crate) fn is_watched(&self) -> bool {
+        self.watched
     }
 }
 
 impl Compiled {
     /// Of no plan: before the first one.
-    pub(super) fn empty(shared: &Arc<Shared>, stats: Arc<Stats>, thread: Thread) -> Self {
+    pub(super) fn empty(shared: &Arc<Shared>, records: Arc<Records>, thread: Thread) -> Self {
         let pools = Pools::compile(&ProxyPlan::default(), shared, None, thread, now());
         Self {
             servers: Vec::new(),
@@ -95,7 +121,7 @@ impl Compiled {
             idle: Vec::new(),
             node_tls: Vec::new(),
             counts: Vec::new(),
-            stats,
+            records,
         }
     }
 
@@ -106,7 +132,6 @@ impl Compiled {
         let mut places = self.places.clone();
         let mut servers = vec![None; places.len()];
         let index = self.pools.thread().index;
-        let counts = self.stats.thread(index).expect("there are counters for every thread");
         for (name, settings) in &plan.virtual_servers {
             let fresh = places.len();
             let place = *places.entry(name.clone()).or_insert(fresh);
@@ -114,17 +139,18 @@ impl Compiled {
                 servers.push(None);
             }
             let pool = settings.pool.as_ref().and_then(|pool| pools.id(pool));
-            servers[place] = Some(Rc::new(VirtualServer::new(name, settings, pool, prepared, counts)));
+            servers[place] = Some(Rc::new(VirtualServer::new(name, settings, pool, prepared, &self.records, index)));
         }
         let idle =
             pools.iter().map(|pool| pool.nodes().iter().map(|node| self.idle_of(pool, node)).collect()).collect();
         let node_tls = pools.iter().map(|pool| prepared.pools.get(pool.name()).cloned()).collect();
+        let counts = self.records.stats.thread(index).expect("there are counters for every thread");
         let count = |pool: &Rc<Pool>| PoolCounts {
             pool: counts.pool(pool.name()),
             nodes: pool.nodes().iter().map(|node| counts.node(pool.name(), node.name())).collect(),
         };
         let counts = pools.iter().map(count).collect();
-        Self { servers, places, pools: Rc::new(pools), idle, node_tls, counts, stats: Arc::clone(&self.stats) }
+        Self { servers, places, pools: Rc::new(pools), idle, node_tls, counts, records: Arc::clone(&self.records) }
     }
 
     /// The idle connections of `pool` in the next plan: those of this one, if they would be made the same way.

@@ -2,6 +2,7 @@
 
 use std::{
     cell::{Cell, RefCell},
+    hash::{BuildHasher, RandomState},
     io,
     net::{SocketAddr, TcpListener},
     rc::Rc,
@@ -11,11 +12,12 @@ use std::{
 
 use tokio::sync::{mpsc, watch};
 
-use super::{Shared, accept, plan::Compiled, prepared::Prepared};
+use super::{Shared, accept, plan::Compiled, prepared::Prepared, records::Records};
 use crate::proxy::{
+    access_log::ThreadLog,
     pool,
     reactor::{self, Deadline, Listener},
-    stats::Stats,
+    stats::OwnStats,
     tls::Gate,
     upstream::millis,
 };
@@ -53,6 +55,9 @@ pub(crate) struct Worker {
     draining: Cell<bool>,
     connections: Cell<usize>,
     random: Cell<u64>,
+    records: Arc<Records>,
+    thread: usize,
+    log: ThreadLog,
     accept_failures: Cell<u64>,
 }
 
@@ -95,6 +100,25 @@ impl Worker {
         self.shared.connections.store(connections, Ordering::Relaxed);
     }
 
+    /// This thread's side of the access logs.
+    pub(crate) fn log(&self) -> &ThreadLog {
+        &self.log
+    }
+
+    /// What this thread counts that belongs to nothing in the configuration.
+    pub(crate) fn own_stats(&self) -> &OwnStats {
+        &self.records.stats.thread(self.thread).expect("there are counters for every thread").own
+    }
+
+    /// What is to be done a few times a second.
+    fn tend(&self) {
+        self.plan.borrow().tend();
+        self.log.flush();
+        if self.thread == 0 {
+            self.records.count_dropped();
+        }
+    }
+
     /// A random number: for schedulers, not for secrets (xorshift64*).
     pub(crate) fn random(&self) -> u64 {
         let mut x = self.random.get();
@@ -119,7 +143,7 @@ impl Worker {
 pub(super) struct Start {
     pub(super) thread: pool::Thread,
     pub(super) pools: Arc<pool::Shared>,
-    pub(super) stats: Arc<Stats>,
+    pub(super) records: Arc<Records>,
     pub(super) shared: Arc<Shared>,
     pub(super) commands: mpsc::UnboundedReceiver<Command>,
 }
@@ -133,15 +157,18 @@ pub(super) fn main(start: Start) -> io::Result<()> {
 }
 
 async fn serve(start: Start) {
-    let Start { thread, pools, stats, shared, mut commands } = start;
+    let Start { thread, pools, records, shared, mut commands } = start;
     let worker = Rc::new(Worker {
-        plan: RefCell::new(Rc::new(Compiled::empty(&pools, stats, thread))),
+        plan: RefCell::new(Rc::new(Compiled::empty(&pools, Arc::clone(&records), thread))),
         shared,
         gate: Gate::new(MAX_HANDSHAKES),
         draining: Cell::new(false),
         connections: Cell::new(0),
-        // Any odd number that differs from thread to thread.
-        random: Cell::new(0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(thread.index as u64 * 2 + 1)),
+        // Not zero, and another one in each thread and after each start: requests are told apart by it.
+        random: Cell::new(RandomState::new().hash_one(thread.index) | 1),
+        log: records.logs.thread(),
+        records,
+        thread: thread.index,
         accept_failures: Cell::new(0),
     });
     let deadline = Deadline::new();
@@ -154,7 +181,7 @@ async fn serve(start: Start) {
             return;
         }
         worker.shared.beats.fetch_add(1, Ordering::Relaxed);
-        worker.plan.borrow().tend();
+        worker.tend();
         match deadline.within((now_ms + BEAT_MS).min(end_ms), commands.recv()).await {
             Err(_) => {}
             Ok(None) => return,

@@ -86,6 +86,7 @@ fn server(port: Port, service: Service, tls: Option<ServerTls>) -> VirtualServer
         pool: Some("nodes".to_owned()),
         limits: Limits::default(),
         timeouts: ClientTimeouts::default(),
+        bandwidth: None,
         access_log: None,
         recent: 0,
     }

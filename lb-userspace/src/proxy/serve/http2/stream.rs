@@ -27,7 +27,9 @@ use crate::{
         reactor::Deadline,
         serve::{
             answer::{self, Answer},
-            request::{self, Concluded},
+            finish::{self, Course},
+            pass::{self, Concluded, Work},
+            request,
             scratch::{Memory, Scratch},
         },
         upstream::{after, client::Client, exchange::Cut, forward},
@@ -52,7 +54,7 @@ pub(super) async fn serve(
         ends: &connection.ends,
         deadline: &deadline,
     };
-    let Memory { request: slots, response, to_node, to_client, extra, edits } = &mut *scratch;
+    let Memory { request: slots, response, to_node, to_client, answered, extra, edits } = &mut *scratch;
     let (parts, body) = message.into_parts();
     let takes_trailers = parts.headers.get(header::TE).is_some_and(|value| value == "trailers");
     let mut text = Vec::with_capacity(512);
@@ -60,14 +62,16 @@ pub(super) async fn serve(
         Ok(head) => head,
         Err(refusal) => {
             connection.watch.refused();
-            server.stats.refuse(request::refused(refusal));
+            let course = Course::refused(refusal.status(), request::refused(refusal), 0);
+            finish::refused(&connection.worker, server, &connection.ends, course);
             return refuse(&context, refusal, parts.method == http::Method::HEAD, body, respond).await;
         }
     };
     drop(parts);
     let mut client = Http2::new(head, body, respond, takes_trailers, http.strictness.max_body_bytes);
-    let work = request::Work { forward: forward::Memory { response, to_node }, extra, edits, answer: &mut *to_client };
-    match request::pass_on(&context, http, head, "2", &mut client, work).await {
+    let forward = forward::Memory { response, to_node };
+    let work = Work { forward, extra, edits, answered, answer: &mut *to_client, unfinished: &mut None };
+    match pass::pass_on(&context, http, head, "2", &mut client, work).await {
         // No upgrade is ever asked for over HTTP/2.
         Concluded::Complete(_) | Concluded::Upgraded(_) => {}
         Concluded::Cut(Cut::Client) | Concluded::Silent { .. } => client.reset(Reason::CANCEL),

@@ -18,7 +18,7 @@ use crate::{
 
 const OK: &str = "HTTP/1.1 200 OK\r\nServer: node\r\nContent-Length: 2\r\n\r\nok";
 
-fn http(plan: &mut ProxyPlan) -> &mut Http {
+pub(super) fn http(plan: &mut ProxyPlan) -> &mut Http {
     match &mut plan.virtual_servers.get_mut("test").unwrap().service {
         Service::Http(http) => http,
         Service::Stream(_) => unreachable!(),

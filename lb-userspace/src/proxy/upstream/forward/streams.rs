@@ -19,6 +19,7 @@ use crate::{
             exchange::Times,
             failure::Failure,
             multiplex::{self, Place},
+            shaped::Shaped,
             streamed::{Incoming, Streamed, has_body, may_have_body},
         },
     },
@@ -27,7 +28,7 @@ use crate::{
 /// Sends the request to the lease's node once, and the response to the client.
 pub(super) async fn attempt(
     request: &Request<'_>,
-    client: &mut impl Client,
+    client: &mut Shaped<'_, impl Client>,
     memory: &mut Memory<'_>,
     lease: &Lease,
     fresh: bool,
@@ -37,7 +38,7 @@ pub(super) async fn attempt(
     let settings = lease.pool().settings();
     let node_stats = request.plan.node_stats(lease.node().id());
     let failed = |failure, sent, reused| Ended::Failed { failure, sent, reused };
-    let (place, sender, reused) = match place(request, lease, fresh).await {
+    let (place, sender, reused) = match place(request, lease, fresh, told).await {
         Ok(place) => place,
         Err(failure) => {
             node_stats.connect_failures.add(1);
@@ -94,6 +95,7 @@ async fn place(
     request: &Request<'_>,
     lease: &Lease,
     fresh: bool,
+    told: &mut Told,
 ) -> Result<(Place, SendRequest<Bytes>, bool), Failure> {
     let streams = &request.plan.idle(lease.node().id()).streams;
     let until = after(lease.pool().settings().timeouts.connect);
@@ -121,7 +123,7 @@ async fn place(
     if is_shared && let Some(place) = streams.take(lease.address()) {
         return open(place, false).await;
     }
-    let stream = connect_to(request, lease).await?;
+    let stream = connect_to(request, lease, told).await?;
     let place = streams.begin(stream, lease.address(), is_shared).await?;
     open(place, false).await
 }
@@ -129,7 +131,7 @@ async fn place(
 /// Sends the request's head on a stream of its own.
 fn begin(
     request: &Request<'_>,
-    client: &mut impl Client,
+    client: &mut Shaped<'_, impl Client>,
     memory: &mut Memory<'_>,
     place: &Place,
     mut sender: SendRequest<Bytes>,
