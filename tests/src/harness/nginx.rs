@@ -49,7 +49,7 @@ impl Nginx {
             ports.iter().map(|port| format!("listen {port} backlog=4096; listen [::]:{port} backlog=4096; ")).collect();
         let name = &node.name;
         let config = format!(
-            "daemon off; worker_processes 1; pid {root}/pid; error_log {root}/error.log warn;\n\
+            "daemon off; worker_processes 1; worker_rlimit_nofile 20000; pid {root}/pid; error_log {root}/error.log warn;\n\
              events {{ worker_connections 8192; }}\n\
              http {{\n  access_log off; server_tokens off;\n  client_body_temp_path {root}/body; \
              proxy_temp_path {root}/proxy; fastcgi_temp_path {root}/fastcgi; uwsgi_temp_path {root}/uwsgi; \

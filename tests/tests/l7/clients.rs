@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use lb_tests::harness::{Host, Lb, Net, Server, Topology, command::sh, topology::vip4};
 use tempfile::TempDir;
 
-const PROGRAMS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/l7/programs");
+pub(crate) const PROGRAMS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/l7/programs");
 /// Debian's, which has the packages that are installed for it.
 const PYTHON: &str = "/usr/bin/python3";
 
