@@ -10,7 +10,6 @@ mod at;
 mod build;
 mod check;
 mod document;
-mod effect;
 mod error;
 pub mod files;
 mod kinds;
@@ -24,6 +23,7 @@ mod rules;
 mod schema;
 mod source;
 mod text;
+mod warnings;
 mod words;
 
 use std::{

@@ -30,5 +30,6 @@ pub mod supervisor;
 mod testing;
 pub mod tls;
 pub mod transfer;
+pub mod transparent;
 mod upstream;
 pub mod worker;

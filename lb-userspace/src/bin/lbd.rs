@@ -107,7 +107,7 @@ fn outcome<E: std::fmt::Display>(result: &Result<(), E>) -> ExitCode {
 fn check(path: &Path) -> ExitCode {
     match Config::load(path).and_then(Config::read_files) {
         Ok(config) => {
-            for warning in config.without_effect() {
+            for warning in config.warnings() {
                 tell(&format!("warning: {warning}"));
             }
             // Who closed standard output reads the exit code.

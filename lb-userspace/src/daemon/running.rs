@@ -106,7 +106,7 @@ impl<S: Subsystems> Running<S> {
             pools = config.pools.len() + config.proxy.pools.len(),
             "lbd is ready"
         );
-        for warning in config.without_effect() {
+        for warning in config.warnings() {
             tracing::warn!("{warning}");
         }
         notify::ready(&self.summary());
@@ -348,7 +348,7 @@ impl<S: Subsystems> Running<S> {
         }
         status.warnings.extend(self.parts.subsystems.problems());
         status.warnings.extend(restart_needed(&self.first, self.state.config()));
-        status.warnings.extend(self.state.config().without_effect());
+        status.warnings.extend(self.state.config().warnings());
         if let Some(why) = &self.unsaved {
             status.warnings.push(format!("what was set at run time would not survive a restart: {why}"));
         }

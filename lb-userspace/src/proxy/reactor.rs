@@ -67,7 +67,13 @@ struct Reactor {
     now_us: Cell<u64>,
     next_tick_ms: Cell<u64>,
     panics: Cell<u64>,
+    /// The task that runs.
+    current: Cell<usize>,
 }
+
+/// A task, as long as it lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct TaskKey(usize);
 
 /// Microseconds on a clock that never goes back and is the same for all threads; begins near 0 with the process.
 fn clock_us() -> u64 {
@@ -162,6 +168,25 @@ pub fn now_ms() -> u64 {
     now_us() / 1000
 }
 
+/// The task that runs.
+///
+/// # Panics
+/// Outside of [`run`].
+#[must_use]
+pub fn current() -> TaskKey {
+    with(|reactor| TaskKey(reactor.current.get()))
+}
+
+/// Ends a task that has not ended, and is not the one that runs: what it owns is dropped.
+///
+/// # Panics
+/// Outside of [`run`].
+pub fn end(task: TaskKey) {
+    let ended = with(|reactor| reactor.tasks.borrow_mut().try_remove(task.0));
+    // Here, while no table is borrowed: what a future owns may end other things of the reactor.
+    drop(ended);
+}
+
 /// Tasks of this thread that panicked.
 #[must_use]
 pub fn panics() -> u64 {
@@ -213,6 +238,7 @@ impl Reactor {
             now_us: Cell::new(now),
             next_tick_ms: Cell::new(now / 1000 + TICK_MS),
             panics: Cell::new(0),
+            current: Cell::new(usize::MAX),
         })
     }
 
@@ -228,6 +254,7 @@ impl Reactor {
         // The future is taken out while it runs: it may spawn and end tasks.
         let taken = self.tasks.borrow_mut().get_mut(key).and_then(Task::take);
         let Some((mut work, waker)) = taken else { return };
+        self.current.set(key);
         let polled = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             work.as_mut().poll(&mut Context::from_waker(&waker)).is_ready()
         }));

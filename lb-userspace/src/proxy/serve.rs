@@ -44,7 +44,7 @@ pub(crate) struct Ends {
 
 /// Serves a connection of the virtual server at place `id`, to its end.
 pub(crate) async fn connection(worker: Rc<Worker>, id: usize, socket: Socket, client: SocketAddr, local: SocketAddr) {
-    let _connected = worker.connected();
+    let _connected = worker.connected(id);
     let Some(server) = worker.plan().server(id).cloned() else { return };
     let _counted = Counted::new(&server);
     let Some(_lease) = admit(&server, client) else { return };

@@ -8,6 +8,8 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+use http::{HeaderMap, HeaderName, HeaderValue};
+
 use super::{
     buffer::Buffer,
     h1::{
@@ -104,6 +106,20 @@ impl BodyReader {
         self.decoder.is_done() && self.next == 0
     }
 
+    /// The trailers that came with the end of the body and go on.
+    #[must_use]
+    pub fn trailers(&self) -> Option<HeaderMap> {
+        let lines = self.decoder.trailers();
+        let mut trailers = HeaderMap::new();
+        for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+            let line = line.strip_suffix(b"\r").unwrap_or(line);
+            let colon = line.iter().position(|byte| *byte == b':')?;
+            let name = HeaderName::from_bytes(&line[..colon]).ok()?;
+            trailers.append(name, HeaderValue::from_bytes(line[colon + 1..].trim_ascii()).ok()?);
+        }
+        (!trailers.is_empty()).then_some(trailers)
+    }
+
     /// Whether the body is complete and all of it was taken.
     #[must_use]
     pub fn is_done(&self) -> bool {
@@ -160,13 +176,15 @@ pub struct BodyWriter {
     chunk: usize,
     /// The end of the body is written, or in `before`.
     ended: bool,
+    /// Field lines that come with the end of a chunked body.
+    trailers: Vec<u8>,
 }
 
 impl BodyWriter {
     /// A message that begins with `head`. The memory of `head` is given back by [`BodyWriter::into_memory`].
     #[must_use]
     pub fn new(head: Vec<u8>, framing: Framing) -> Self {
-        Self { before: head, sent: 0, framing, chunk: 0, ended: false }
+        Self { before: head, sent: 0, framing, chunk: 0, ended: false, trailers: Vec::new() }
     }
 
     /// Further bytes before the data: heads of interim responses, for example.
@@ -177,6 +195,11 @@ impl BodyWriter {
     /// How data is framed from now on.
     pub fn set_framing(&mut self, framing: Framing) {
         self.framing = framing;
+    }
+
+    /// Field lines, each with its CR LF, that come with the end of the body, where it is chunked.
+    pub fn set_trailers(&mut self, trailers: Vec<u8>) {
+        self.trailers = trailers;
     }
 
     /// Whether all that was taken is with the stream.
@@ -228,6 +251,11 @@ impl BodyWriter {
         match self.framing {
             Framing::None => (0, b""),
             Framing::Length(_) | Framing::UntilClose => (rest.len(), b""),
+            Framing::Chunked if rest.is_empty() && last && !self.ended && !self.trailers.is_empty() => {
+                self.ended = true;
+                ChunkedEncoder::end(&mut self.before, &self.trailers);
+                (0, b"")
+            }
             Framing::Chunked if rest.is_empty() && last && !self.ended => (0, ChunkedEncoder::END),
             Framing::Chunked if rest.is_empty() => (0, b""),
             Framing::Chunked => {
@@ -238,7 +266,7 @@ impl BodyWriter {
                 let body = self.chunk.min(rest.len());
                 if body < self.chunk {
                     (body, b"")
-                } else if last && body == rest.len() {
+                } else if last && body == rest.len() && self.trailers.is_empty() {
                     (body, b"\r\n0\r\n\r\n")
                 } else {
                     (body, ChunkedEncoder::AFTER_DATA)

@@ -17,8 +17,10 @@ use super::{
     pool::{Lease, NoNode, NodeSet, PoolId},
     proxy_protocol,
     reactor::{self, Deadline, Socket},
+    stats::Entered,
     stream::Stream,
     tls::{self, HandshakeError},
+    transparent::{self, NoSource},
     worker::{
         plan::Compiled,
         thread::{Worker, now},
@@ -47,9 +49,16 @@ pub(crate) async fn choose(
     deadline: &Deadline,
 ) -> Result<Lease, NoNode> {
     let mut chosen = plan.pools.choose(pool, facts, tried, now(), worker.random());
+    let mut waiting = None;
     while let Err(NoNode::Busy(Some(mut ticket))) = chosen {
         let until = millis(ticket.deadline());
+        let stats = plan.pool_stats(pool);
+        waiting.get_or_insert_with(|| {
+            stats.queued.add(1);
+            Entered::new(&stats.queue)
+        });
         if deadline.within(until, &mut ticket).await.is_err() {
+            stats.queue_timeouts.add(1);
             return Err(NoNode::Busy(None));
         }
         chosen = plan.pools.choose_with(ticket, pool, facts, tried, now(), worker.random());
@@ -66,6 +75,9 @@ pub(crate) enum ConnectError {
     /// TLS did not come to stand: the node's certificate does not fit, for example.
     #[error("TLS: {0}")]
     Tls(HandshakeError),
+    /// The node is to see the client's address, and cannot.
+    #[error(transparent)]
+    NoSource(#[from] NoSource),
     /// The pool's TLS could not be built.
     #[error("TLS is not set up")]
     NoTls,
@@ -97,6 +109,9 @@ pub(crate) async fn connect(
     let connected = attempt(plan, lease, behalf, deadline).await;
     match &connected {
         Ok(_) => lease.connected(),
+        // Nothing that the node could help.
+        Err(ConnectError::NoSource(_) | ConnectError::NoTls) => {}
+        Err(ConnectError::Failed(error)) if failure::is_ours(error) => {}
         Err(_) => lease.connect_failed(now().saturating_sub(begin), now()),
     }
     connected
@@ -109,8 +124,12 @@ async fn attempt(
     deadline: &Deadline,
 ) -> Result<Stream, ConnectError> {
     let settings = lease.pool().settings();
-    let socket = Socket::connect(lease.address(), None)?;
     let until = after(settings.timeouts.connect);
+    let socket = if settings.transparent {
+        transparent::connect(plan.sockets(), behalf.client.ip(), lease.address(), deadline, until).await??
+    } else {
+        Socket::connect(lease.address(), None)?
+    };
     deadline.within(until, socket.connected()).await.map_err(|_| ConnectError::TimedOut)??;
     if let Some(version) = settings.proxy_protocol {
         let mut header = Vec::new();

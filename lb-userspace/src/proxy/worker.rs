@@ -24,10 +24,11 @@ use crate::{
         ProxyPlan,
         recent::{Filter, Record},
     },
-    proxy::{pool, stats::Stats},
+    proxy::{pool, stats::Stats, transparent::Stock},
 };
 
 mod accept;
+mod open;
 pub(crate) mod plan;
 pub(crate) mod prepared;
 pub(crate) mod records;
@@ -139,6 +140,7 @@ impl Handle {
         // Held until all threads are told: plans reach each of them in the order of the calls.
         let mut preparer = self.preparer.lock().unwrap_or_else(PoisonError::into_inner);
         self.records.retain(&plan);
+        self.records.sockets.prepare(&plan);
         let prepared = Arc::new(preparer.prepare(plan));
         for (thread, share) in self.threads.iter().zip(shares) {
             thread.send(Command::Swap(Arc::clone(&prepared), share));
@@ -181,6 +183,12 @@ impl Handle {
     #[must_use]
     pub fn recent(&self, filter: &Filter) -> Vec<Record> {
         self.records.recent.list(filter)
+    }
+
+    /// Sockets for connections from clients' addresses, which lbd makes.
+    #[must_use]
+    pub fn sockets(&self) -> &Stock {
+        &self.records.sockets
     }
 
     /// Gives an access log its file, or another one. To be called before the plan that names the log for the first time.

@@ -227,6 +227,45 @@ impl Checker<'_> {
         }
         self.failure_pool(name, pool);
         self.persistence(name, pool);
+        self.transparent(name, pool);
+    }
+
+    /// Nodes that are to see the client's address can: they are other machines, and of its family.
+    fn transparent(&mut self, name: &str, pool: &Pool) {
+        let Some(set) = pool.transparent.as_ref().filter(|set| set.value) else { return };
+        let mut families = Vec::new();
+        for (node_name, node) in &pool.node {
+            let Some(address) = &node.address else { continue };
+            // What a name stands for is known when it is looked up: clients it cannot serve get an error then.
+            let Host::Ip(ip) = &address.value.host else { return };
+            if ip.is_loopback() {
+                let message = format!(
+                    "node {:?} of pool {name:?} is this machine: it cannot see clients' addresses (transparent = true)",
+                    node_name.value
+                );
+                let help = "remove transparent; proxy_protocol or X-Forwarded-For tell the client's address, too";
+                self.report(Problem::new(&address.span, message, "answers would not come back here").help(help));
+                return;
+            }
+            families.push(ip.is_ipv4());
+        }
+        let users = self.config.proxy.users();
+        let servers = users.get(name).into_iter().flatten();
+        let unfit = servers.filter_map(|server| Some((*server, self.config.proxy.virtual_servers.get(*server)?))).find(
+            |(_, server)| {
+                let listen = &server.settings.listen;
+                !families.is_empty() && !listen.iter().any(|address| families.contains(&address.is_ipv4()))
+            },
+        );
+        if let Some((server, _)) = unfit {
+            let (clients, nodes) = if families[0] { ("IPv6", "IPv4") } else { ("IPv4", "IPv6") };
+            let message = format!(
+                "pool {name:?} is transparent, but virtual server {server:?} has clients over {clients}, and all nodes are \
+                 reached by {nodes}"
+            );
+            let help = "give the nodes addresses of the clients' family, or use proxy_protocol or X-Forwarded-For";
+            self.report(Problem::new(&set.span, message, "no address to be seen").help(help));
+        }
     }
 
     fn persistence(&mut self, name: &str, pool: &Pool) {

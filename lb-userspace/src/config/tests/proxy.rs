@@ -279,13 +279,31 @@ fn a_proxied_port_is_never_within_a_range_that_packets_are_forwarded_of() {
 }
 
 #[test]
-fn what_has_no_effect_yet_is_told_and_nothing_else() {
-    let told = parse(SITE).without_effect();
-    for key in ["access_log", "compression"] {
-        assert!(told.contains(&format!("{key} of virtual server \"site\" has no effect in this version")), "{told:?}");
-    }
-    let without = SITE.lines().filter(|line| !line.starts_with("access_log")).collect::<Vec<_>>().join("\n");
-    let told = parse(&without).without_effect();
-    assert!(!told.iter().any(|warning| warning.starts_with("access_log")), "{told:?}");
-    assert_eq!(Config::load(&example("https.toml")).unwrap().without_effect(), [""; 0]);
+fn times_of_clients_that_are_over_before_those_of_nodes_are_told() {
+    let warned = |transaction: &str| {
+        let short = SITE.replacen("transaction = \"5m\"", &format!("transaction = \"{transaction}\""), 1);
+        assert_ne!(short, SITE);
+        parse(&short).warnings()
+    };
+    let told = warned("5s");
+    assert!(told.iter().any(|warning| warning.contains("\"site\" (5s) is over before pool \"app\"")), "{told:?}");
+    assert_eq!(warned("20m"), [""; 0]);
+    assert_eq!(Config::load(&example("https.toml")).unwrap().warnings(), [""; 0]);
+}
+
+#[test]
+fn nodes_see_clients_of_their_own_family_alone() {
+    let transparent = SITE.replacen("proxy_protocol = \"v2\"", "transparent = true", 1);
+    parse(&transparent);
+    let only_v4 = transparent.replacen(
+        "vips = [\"web\"]\nprotocol = \"tls_passthrough\"",
+        "listen = [\"192.0.2.77\"]\nprotocol = \"tls_passthrough\"",
+        1,
+    );
+    assert_ne!(only_v4, transparent);
+    parse(&only_v4);
+    let v6 = only_v4.replacen("10.0.0.9:993", "[2001:db8::9]:993", 1);
+    let errors = Config::parse("lb.toml", &v6).unwrap_err().errors;
+    let expected = "pool \"mail\" is transparent, but virtual server \"mail\" has clients over IPv4";
+    assert!(errors.len() == 1 && errors[0].message.contains(expected), "{errors:?}");
 }

@@ -235,6 +235,7 @@ pub(super) const MISTAKES: &[Case] = &[
         "[pool.app.persistence] has no \"name\"",
         "add name",
     ),
+    ("room for hardly any", "prefix = 24", "max_entries = 13", "13 }", "max_entries must be within 16", ""),
     ("a name of an address", "prefix = 24", "name = \"x\"", "\"x\"", "name has no effect", "remove it"),
     (
         "other systems' persistence",
@@ -243,6 +244,14 @@ pub(super) const MISTAKES: &[Case] = &[
         "\"app_cookie\"",
         "type cannot be \"app_cookie\"",
         "\"application_cookie\"?",
+    ),
+    (
+        "clients seen by this machine",
+        "monitors = [\"connects\"]",
+        "transparent = true",
+        "\"127.0.0.1:8080\"",
+        "node \"a\" of pool \"api\" is this machine: it cannot see clients' addresses",
+        "X-Forwarded-For",
     ),
     (
         "a failure pool of packets",

@@ -78,7 +78,7 @@ pub struct Decoder {
     allowance: u64,
     /// See [`MAX_OVERHEAD`].
     overhead: u64,
-    /// Lower-case names of trailers that are kept.
+    /// Lower-case names of trailers that are kept; `*`: all that may be.
     keep: &'static [&'static str],
     trailers: Option<Box<Trailers>>,
 }
@@ -120,7 +120,7 @@ enum State {
 
 impl Decoder {
     /// For a body delimited by `framing`, of at most `max_bytes` (0: any). `keep` are the lower-case names of trailers that
-    /// are not dropped.
+    /// are not dropped; `*`: of none that [`may_be_trailer`].
     #[must_use]
     pub fn new(framing: Framing, max_bytes: u64, keep: &'static [&'static str]) -> Self {
         let state = match framing {
@@ -296,7 +296,7 @@ impl Decoder {
             return Err(BadBody::Trailer);
         }
         let known = Known::of(name);
-        let is_wanted = self.keep.iter().any(|kept| kept.as_bytes().eq_ignore_ascii_case(name));
+        let is_wanted = self.keep.iter().any(|kept| *kept == "*" || kept.as_bytes().eq_ignore_ascii_case(name));
         if is_wanted && may_be_trailer(known) {
             for part in [name, b": ", value, b"\r\n"] {
                 trailers.kept.extend_from_slice(part);

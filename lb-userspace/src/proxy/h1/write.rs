@@ -28,6 +28,8 @@ pub struct RequestEdit<'a> {
     pub expect_continue: bool,
     /// Whether the node is told to close the connection after its response.
     pub close: bool,
+    /// Whether the node is told that trailers are taken (RFC 9110 §10.1.4): not with `upgrade` or `close`.
+    pub trailers: bool,
 }
 
 /// How a response's head is changed on its way to the client.
@@ -85,6 +87,8 @@ pub fn request_head(out: &mut Vec<u8>, head: &RequestHead<'_>, edit: &RequestEdi
         line(out, b"Upgrade", head.upgrade_protocol());
     } else if edit.close {
         out.extend_from_slice(b"Connection: close\r\n");
+    } else if edit.trailers {
+        out.extend_from_slice(b"TE: trailers\r\nConnection: TE\r\n");
     }
     if edit.expect_continue {
         out.extend_from_slice(b"Expect: 100-continue\r\n");

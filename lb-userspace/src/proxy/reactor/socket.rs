@@ -55,6 +55,14 @@ impl Socket {
         let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let fd = net::socket_with(family, SocketType::STREAM, flags, Some(net::ipproto::TCP))?;
+        Self::connect_by(fd, source, address)
+    }
+
+    /// As [`Socket::connect`], by a socket of TCP that was made before and does not block.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn connect_by(fd: OwnedFd, source: Option<SocketAddr>, address: SocketAddr) -> io::Result<Self> {
         sockopt::set_tcp_nodelay(&fd, true)?;
         if let Some(source) = source {
             net::bind(&fd, &source)?;

@@ -5,6 +5,8 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+use http::HeaderMap;
+
 use crate::control::proxy::http::Strictness;
 use crate::proxy::{
     buffer::Buffer,
@@ -219,5 +221,23 @@ impl Client for Http1<'_> {
 
     fn is_gone(&mut self, _: &mut Context<'_>) -> bool {
         self.stream.socket().has_failed()
+    }
+
+    fn takes_trailers(&self) -> bool {
+        let names = self.head.header("te");
+        self.head.version() == Version::Http11
+            && names.is_some_and(|names| names.split(',').any(|name| name.trim().eq_ignore_ascii_case("trailers")))
+    }
+
+    fn end_with(&mut self, trailers: HeaderMap) {
+        if self.response != Framing::Chunked || !self.takes_trailers() {
+            return;
+        }
+        let mut lines = Vec::new();
+        for (name, value) in &trailers {
+            // Of a map of fields: there is no other.
+            let _ = write::field(&mut lines, name.as_str().as_bytes(), value.as_bytes());
+        }
+        self.writer.set_trailers(lines);
     }
 }

@@ -115,6 +115,7 @@ pub(crate) trait Client {
         None
     }
 
-    /// What the response is to end with; called before the last [`Client::poll_send`]. HTTP/1.1's clients get none.
-    fn end_with(&mut self, _trailers: HeaderMap) {}
+    /// What the response is to end with; called before the last [`Client::poll_send`]. Clients over HTTP/1.1 get it where they
+    /// said that they take trailers, and the body comes in chunks.
+    fn end_with(&mut self, trailers: HeaderMap);
 }

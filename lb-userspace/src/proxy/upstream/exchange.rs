@@ -357,7 +357,7 @@ impl<'a> Exchange<'a> {
     pub(super) fn begin_body(&mut self, length: usize, framing: Framing) -> BodyReader {
         let mut input = self.input.take().unwrap_or_else(Buffer::take);
         input.consume(length);
-        BodyReader::new(Decoder::new(framing, 0, &[]), input)
+        BodyReader::new(Decoder::new(framing, 0, &["*"]), input)
     }
 
     /// Takes what came after a head of `length` bytes: the first bytes of an upgraded connection.
@@ -412,6 +412,9 @@ impl<'a> Exchange<'a> {
             }
             self.waits = Waits::ClientTakes;
             let (length, last) = (reader.data().len(), reader.is_last());
+            if last && let Some(trailers) = reader.trailers() {
+                client.end_with(trailers);
+            }
             let count = ready!(client.poll_send(context, reader.data(), last)).map_err(|_| Cut::Client)?;
             if count > 0 {
                 reader.consume(count);

@@ -9,6 +9,7 @@ use crate::proxy::{
     pool::{NoNode, retry},
     stats::Refused,
     transfer::BodyError,
+    transparent::NoSource,
 };
 
 /// Why a request got no response from a node.
@@ -23,6 +24,9 @@ pub(crate) enum Failure {
     /// Connecting failed.
     #[error("cannot connect: {0}")]
     Connect(io::Error),
+    /// The node is to see the client's address, and cannot.
+    #[error(transparent)]
+    NoSource(NoSource),
     /// TLS with the node did not come to stand.
     #[error("TLS with the node: {0}")]
     Tls(&'static str),
@@ -76,6 +80,7 @@ impl From<ConnectError> for Failure {
             ConnectError::Failed(error) => Self::Connect(error),
             ConnectError::TimedOut => Self::ConnectTimeout,
             ConnectError::Tls(error) => Self::Tls(error.reason()),
+            ConnectError::NoSource(why) => Self::NoSource(why),
             ConnectError::NoTls => Self::Tls("not set up"),
         }
     }
@@ -114,7 +119,8 @@ impl Failure {
                 (502, "connection_refused", Fault::Node)
             }
             Self::Connect(error) if is_ours(error) => (503, "proxy_internal_error", Fault::Proxy),
-            Self::Connect(_) => (502, "destination_ip_unroutable", Fault::Node),
+            Self::Connect(_) | Self::NoSource(NoSource::Family) => (502, "destination_ip_unroutable", Fault::Node),
+            Self::NoSource(NoSource::NoSocket) => (503, "proxy_internal_error", Fault::Proxy),
             Self::Tls(_) => (502, "tls_protocol_error", Fault::Node),
             Self::ConnectTimeout => (504, "connection_timeout", Fault::Node),
             Self::Closed => (502, "connection_terminated", Fault::Node),
@@ -142,7 +148,7 @@ impl Failure {
         match self {
             Self::NoNode(NoNode::Busy(_)) => Refused::QueueTimeout,
             Self::NoNode(_) | Self::Status(_) => Refused::NoNode,
-            Self::NoPool => Refused::Internal,
+            Self::NoPool | Self::NoSource(_) => Refused::Internal,
             Self::Connect(_) | Self::Tls(_) | Self::ConnectTimeout => Refused::Connect,
             Self::Closed | Self::NodeStalled => Refused::EarlyClose,
             Self::BadResponse(_) | Self::Protocol | Self::Interim => Refused::BadResponse,
@@ -164,6 +170,7 @@ impl Failure {
             Self::NoNode(_) => (By::NoNode, During::Queue),
             Self::NoPool => (By::Internal, During::Queue),
             Self::Connect(error) if is_ours(error) => (By::Internal, During::Connect),
+            Self::NoSource(_) => (By::Internal, During::Connect),
             Self::Connect(_) | Self::Tls(_) => (By::Node, During::Connect),
             Self::ConnectTimeout => (By::NodeTimeout, During::Connect),
             Self::Closed | Self::Refused | Self::Status(_) => (By::Node, During::Head),
@@ -198,7 +205,7 @@ impl Failure {
     /// What it is to the decision whether to try again; `None`: nothing that another attempt could mend.
     pub(super) fn retried(&self, reused: bool) -> Option<retry::Failure> {
         match self {
-            Self::Connect(_) | Self::Tls(_) | Self::ConnectTimeout => Some(retry::Failure::Connect),
+            Self::Connect(_) | Self::Tls(_) | Self::ConnectTimeout | Self::NoSource(_) => Some(retry::Failure::Connect),
             Self::Closed | Self::NodeStalled if reused => Some(retry::Failure::KeptClosed),
             Self::Closed | Self::NodeStalled => Some(retry::Failure::EarlyClose),
             Self::BadResponse(_) | Self::Protocol | Self::Interim => Some(retry::Failure::BadResponse),
@@ -217,7 +224,7 @@ impl Failure {
 }
 
 /// Whether a failed connect says nothing about the node: no descriptor, port or memory to be had here.
-fn is_ours(error: &io::Error) -> bool {
+pub(super) fn is_ours(error: &io::Error) -> bool {
     use rustix::io::Errno;
     [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ADDRNOTAVAIL]
         .iter()

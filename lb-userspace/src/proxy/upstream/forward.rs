@@ -334,6 +334,7 @@ fn write_head(request: &Request<'_>, client: &impl Client, head: &mut Vec<u8>) {
         query: edits.query(),
         host: edits.host().or(request.edit.host),
         framing: client.framing(),
+        trailers: client.takes_trailers(),
         ..request.edit
     };
     client.write_head(head, &edit);

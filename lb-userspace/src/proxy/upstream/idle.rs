@@ -1,6 +1,9 @@
 //! Idle connections to a node, for the next request: those of one thread, one node and one way to reach it.
 
-use std::{cell::RefCell, net::SocketAddr};
+use std::{
+    cell::{Cell, RefCell},
+    net::SocketAddr,
+};
 
 use super::multiplex::Multiplex;
 use crate::proxy::{reactor, stream::Stream};
@@ -13,6 +16,8 @@ use crate::proxy::{reactor, stream::Stream};
 pub(crate) struct Idle {
     /// The longest idle first.
     kept: RefCell<Vec<Kept>>,
+    /// No plan has it any more: nothing is kept.
+    closed: Cell<bool>,
     /// Connections over HTTP/2, which are shared and not taken.
     pub(super) streams: Multiplex,
 }
@@ -40,7 +45,7 @@ impl Idle {
 
     /// Keeps a connection whose response is complete, unless something came after it or `most` are kept.
     pub(crate) fn put(&self, stream: Stream, address: SocketAddr, most: u32) {
-        if !stream.is_quiet() {
+        if self.closed.get() || !stream.is_quiet() {
             return;
         }
         let mut kept = self.kept.borrow_mut();
@@ -56,6 +61,13 @@ impl Idle {
         self.kept
             .borrow_mut()
             .retain(|kept| now_ms - kept.since_ms < longest_ms && kept.stream.is_quiet() && serves(kept.address));
+    }
+
+    /// Closes all of them, and those that come: no plan has it any more. Requests that run end as they began.
+    pub(crate) fn close(&self) {
+        self.closed.set(true);
+        self.kept.borrow_mut().clear();
+        self.streams.close();
     }
 
     /// How many are kept.

@@ -140,6 +140,12 @@ impl Multiplex {
         Ok(place)
     }
 
+    /// Lets go of all connections: they end with the requests that they carry.
+    pub(super) fn close(&self) {
+        let connections = std::mem::take(&mut *self.connections.borrow_mut());
+        drop(connections);
+    }
+
     /// Closes connections that ended, that were idle for `longest_ms`, or whose address is not served.
     pub(crate) fn tend(&self, longest_ms: u64, serves: impl Fn(SocketAddr) -> bool) {
         let now_ms = reactor::now_ms();

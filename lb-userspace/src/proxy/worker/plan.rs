@@ -1,6 +1,10 @@
 //! A plan as a thread serves by it: names resolved to places, pools with what the thread learnt of their nodes.
 
-use std::{collections::BTreeMap, rc::Rc, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashSet},
+    rc::Rc,
+    sync::Arc,
+};
 
 use crate::{
     control::proxy::{self as plan, ProxyPlan},
@@ -12,6 +16,7 @@ use crate::{
         rules::RuleSet,
         stats::{Counter, NodeStats, PoolStats, VirtualServerStats},
         tls::{ClientSetup, ServerSetup},
+        transparent::Stock,
         upstream::{idle::Idle, millis},
     },
 };
@@ -153,6 +158,15 @@ impl Compiled {
         Self { servers, places, pools: Rc::new(pools), idle, node_tls, counts, records: Arc::clone(&self.records) }
     }
 
+    /// Closes the idle connections that `next` has not: of nodes that are gone, or that are connected to in another way now.
+    /// Requests that hold this plan for long must not keep them.
+    pub(super) fn leave(&self, next: &Self) {
+        let kept: HashSet<*const Idle> = next.idle.iter().flatten().map(Rc::as_ptr).collect();
+        for idle in self.idle.iter().flatten().filter(|idle| !kept.contains(&Rc::as_ptr(idle))) {
+            idle.close();
+        }
+    }
+
     /// The idle connections of `pool` in the next plan: those of this one, if they would be made the same way.
     fn idle_of(&self, pool: &Pool, node: &Node) -> Rc<Idle> {
         let same = || {
@@ -205,9 +219,19 @@ impl Compiled {
         }
     }
 
+    /// Sockets for connections from clients' addresses.
+    pub(crate) fn sockets(&self) -> &Stock {
+        &self.records.sockets
+    }
+
     /// The place of a virtual server.
     pub(super) fn id(&self, name: &str) -> Option<usize> {
         self.places.get(name).copied()
+    }
+
+    /// All virtual servers with their places.
+    pub(super) fn servers(&self) -> impl Iterator<Item = (usize, &Rc<VirtualServer>)> {
+        self.servers.iter().enumerate().filter_map(|(place, server)| Some((place, server.as_ref()?)))
     }
 
     /// The virtual server of a place; `None` when it is gone.

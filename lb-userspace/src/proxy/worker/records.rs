@@ -1,5 +1,5 @@
-//! What the threads of a worker write down: counters, lines of access logs, recent requests. Made once, read by whoever
-//! speaks with lbd.
+//! What the threads of a worker share with whoever speaks with lbd: counters, lines of access logs, recent requests, sockets
+//! that lbd made. Made once.
 
 use std::{
     io,
@@ -13,15 +13,17 @@ use std::{
 
 use crate::{
     control::proxy::ProxyPlan,
-    proxy::{access_log::LogWriter, recent::Recent, stats::Stats},
+    proxy::{access_log::LogWriter, recent::Recent, stats::Stats, transparent::Stock},
 };
 
-/// What threads write down.
+/// What threads share.
 #[derive(Debug)]
 pub(crate) struct Records {
     pub(crate) stats: Arc<Stats>,
     pub(crate) logs: LogWriter,
     pub(crate) recent: Recent,
+    /// Sockets for connections from clients' addresses.
+    pub(crate) sockets: Stock,
     /// Lines that were dropped, as far as they are in the counters.
     dropped: AtomicU64,
 }
@@ -36,6 +38,7 @@ impl Records {
             stats: Arc::new(Stats::new(threads)),
             logs: LogWriter::start()?,
             recent: Recent::new(threads),
+            sockets: Stock::default(),
             dropped: AtomicU64::new(0),
         })
     }

@@ -105,3 +105,74 @@ fn listeners_of_addresses_that_are_gone_are_closed() {
     proxy.swap(plan);
     testing::wait(|| TcpStream::connect(proxy.address()).is_err());
 }
+
+#[test]
+fn each_virtual_server_has_its_own_time_to_drain() {
+    let node = Server::start(|mut peer| drop(peer.read(&mut [0; 1])));
+    let mut plan = testing::stream_plan(&[node.address()]);
+    plan.virtual_servers.get_mut("test").unwrap().timeouts.drain = Duration::from_millis(300);
+    let proxy = testing::Proxy::start(plan);
+    let mut open = proxy.connect();
+    testing::wait(|| proxy.handle().states()[0].connections == 1);
+    let begin = Instant::now();
+    proxy.handle().drain(Duration::from_secs(3600));
+    assert_eq!(open.read(&mut [0; 1]).unwrap_or(0), 0);
+    assert!(begin.elapsed() >= Duration::from_millis(300));
+    testing::wait(|| proxy.handle().is_done());
+}
+
+#[test]
+fn connections_of_a_virtual_server_that_is_gone_end_in_its_time() {
+    let node = Server::start(|mut peer| drop(peer.read(&mut [0; 1])));
+    let mut plan = testing::stream_plan(&[node.address()]);
+    plan.virtual_servers.get_mut("test").unwrap().timeouts.drain = Duration::from_millis(300);
+    let mut without = plan.clone();
+    without.virtual_servers.clear();
+    let proxy = testing::Proxy::start(plan.clone());
+    let mut stays = proxy.connect();
+    testing::wait(|| proxy.handle().states()[0].connections == 1);
+    proxy.swap(without.clone());
+    proxy.swap(plan);
+    stays.set_read_timeout(Some(Duration::from_millis(1200))).unwrap();
+    assert!(stays.read(&mut [0; 1]).is_err(), "it is back: nothing is cut");
+    let begin = Instant::now();
+    proxy.swap(without);
+    stays.set_read_timeout(None).unwrap();
+    assert_eq!(stays.read(&mut [0; 1]).unwrap_or(0), 0);
+    assert!(begin.elapsed() >= Duration::from_millis(300));
+}
+
+#[test]
+fn idle_connections_to_nodes_that_are_gone_are_closed_at_once() {
+    let (closed, waits) = std::sync::mpsc::channel();
+    let node = Server::start(move |mut peer| {
+        while testing::read_request(&mut peer).is_some() {
+            peer.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").unwrap();
+        }
+        closed.send(Instant::now()).unwrap();
+    });
+    let tunnel = Server::start(|mut peer| {
+        testing::read_head(&mut peer);
+        peer.write_all(b"HTTP/1.1 101 S\r\nConnection: Upgrade\r\nUpgrade: other\r\n\r\n").unwrap();
+        let _ = peer.read(&mut [0; 1]);
+    });
+    let proxy = testing::Proxy::start(testing::http_plan(&[node.address()]));
+    let mut client = proxy.connect();
+    client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    testing::read_head(&mut client);
+    client.read_exact(&mut [0; 2]).unwrap();
+    // A node comes beside it, and an upgraded connection holds on to the plan of its begin.
+    proxy.swap(testing::http_plan(&[tunnel.address(), node.address()]));
+    for _ in 0..2 {
+        let mut upgraded = proxy.connect();
+        upgraded.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: other\r\n\r\n").unwrap();
+        testing::read_head(&mut upgraded);
+        std::mem::forget(upgraded);
+    }
+    let begin = Instant::now();
+    let mut without = testing::http_plan(&[tunnel.address()]);
+    without.pools.get_mut("nodes").unwrap().keep_alive_timeout = Duration::from_secs(3600);
+    proxy.swap(without);
+    let at = waits.recv_timeout(Duration::from_secs(5)).unwrap();
+    assert!(at.saturating_duration_since(begin) < Duration::from_secs(2));
+}

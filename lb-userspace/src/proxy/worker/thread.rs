@@ -12,11 +12,11 @@ use std::{
 
 use tokio::sync::{mpsc, watch};
 
-use super::{Shared, accept, plan::Compiled, prepared::Prepared, records::Records};
+use super::{Shared, accept, open::Open, plan::Compiled, prepared::Prepared, records::Records};
 use crate::proxy::{
     access_log::ThreadLog,
     pool,
-    reactor::{self, Deadline, Listener},
+    reactor::{self, Deadline, Listener, TaskKey},
     stats::OwnStats,
     tls::Gate,
     upstream::millis,
@@ -33,7 +33,7 @@ const MAX_HANDSHAKES: usize = 4096;
 pub(super) enum Command {
     /// Go on by this plan, with these sockets in addition.
     Swap(Arc<Prepared>, Vec<Share>),
-    /// Accept no more, end what is open within this time.
+    /// Accept no more, end what is open within this time, and that of its virtual server.
     Drain(Duration),
 }
 
@@ -54,6 +54,7 @@ pub(crate) struct Worker {
     pub(crate) gate: Gate,
     draining: Cell<bool>,
     connections: Cell<usize>,
+    open: Open,
     random: Cell<u64>,
     records: Arc<Records>,
     thread: usize,
@@ -70,11 +71,16 @@ struct Accepting {
 
 /// Counts a client's connection as long as it lives.
 #[derive(Debug)]
-pub(crate) struct Connected(Rc<Worker>);
+pub(crate) struct Connected {
+    worker: Rc<Worker>,
+    place: usize,
+    task: TaskKey,
+}
 
 impl Drop for Connected {
     fn drop(&mut self) {
-        self.0.count(self.0.connections.get() - 1);
+        self.worker.count(self.worker.connections.get() - 1);
+        self.worker.open.leave(self.place, self.task);
     }
 }
 
@@ -89,10 +95,10 @@ impl Worker {
         self.draining.get()
     }
 
-    /// Counts a client's connection.
-    pub(crate) fn connected(self: &Rc<Self>) -> Connected {
+    /// Counts a client's connection, which the task that runs now serves, of the virtual server at `place`.
+    pub(crate) fn connected(self: &Rc<Self>, place: usize) -> Connected {
         self.count(self.connections.get() + 1);
-        Connected(Rc::clone(self))
+        Connected { worker: Rc::clone(self), place, task: self.open.enter(place) }
     }
 
     fn count(&self, connections: usize) {
@@ -164,6 +170,7 @@ async fn serve(start: Start) {
         gate: Gate::new(MAX_HANDSHAKES),
         draining: Cell::new(false),
         connections: Cell::new(0),
+        open: Open::default(),
         // Not zero, and another one in each thread and after each start: requests are told apart by it.
         random: Cell::new(RandomState::new().hash_one(thread.index) | 1),
         log: records.logs.thread(),
@@ -176,13 +183,14 @@ async fn serve(start: Start) {
     let (mut settled_ms, mut end_ms) = (0, u64::MAX);
     loop {
         let now_ms = reactor::now_ms();
+        worker.open.cut(now_ms);
         let is_done = worker.connections.get() == 0 && now_ms >= settled_ms;
         if worker.draining.get() && (is_done || now_ms >= end_ms) {
             return;
         }
         worker.shared.beats.fetch_add(1, Ordering::Relaxed);
         worker.tend();
-        match deadline.within((now_ms + BEAT_MS).min(end_ms), commands.recv()).await {
+        match deadline.within((now_ms + BEAT_MS).min(end_ms).min(worker.open.next_ms()), commands.recv()).await {
             Err(_) => {}
             Ok(None) => return,
             Ok(Some(Command::Swap(plan, shares))) => swap(&worker, &plan, shares, &mut accepting),
@@ -190,10 +198,23 @@ async fn serve(start: Start) {
                 accepting.clear();
                 worker.draining.set(true);
                 settled_ms = reactor::now_ms() + SETTLE_MS;
-                end_ms = reactor::now_ms().saturating_add(millis(longest));
+                end_ms = drain(&worker, longest);
             }
         }
     }
+}
+
+/// Lets each virtual server's connections go on as long as it says, and `longest` at most; when the last are cut.
+fn drain(worker: &Worker, longest: Duration) -> u64 {
+    let now_ms = reactor::now_ms();
+    let mut last_ms = now_ms;
+    for (place, server) in worker.plan.borrow().servers() {
+        let at_ms = now_ms.saturating_add(millis(longest.min(server.settings.timeouts.drain)));
+        worker.open.end_at(place, at_ms);
+        last_ms = last_ms.max(at_ms);
+    }
+    // Connections that have just been cut end first.
+    last_ms.saturating_add(BEAT_MS)
 }
 
 /// Compiles a plan, ends listeners that are gone from it and starts those that are new.
@@ -205,7 +226,16 @@ fn swap(worker: &Rc<Worker>, prepared: &Prepared, shares: Vec<Share>, accepting:
             .get(&listener.virtual_server)
             .is_some_and(|server| server.listen.contains(&listener.address))
     });
-    *worker.plan.borrow_mut() = Rc::clone(&compiled);
+    let before = worker.plan.replace(Rc::clone(&compiled));
+    before.leave(&compiled);
+    for (place, server) in before.servers() {
+        if compiled.server(place).is_none() {
+            worker.open.end_at(place, reactor::now_ms().saturating_add(millis(server.settings.timeouts.drain)));
+        }
+    }
+    if !worker.draining.get() {
+        compiled.servers().for_each(|(place, _)| worker.open.go_on(place));
+    }
     worker.shared.generation.store(plan.generation, Ordering::Relaxed);
     for share in shares {
         let Some(id) = compiled.id(&share.virtual_server) else { continue };

@@ -174,3 +174,25 @@ fn interim_responses_pass_and_too_many_do_not() {
     let answer = exchange(&proxy, b"POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
     assert!(answer.contains("HTTP/1.1 502 Bad Gateway\r\n"), "{answer}");
 }
+
+#[test]
+fn trailers_of_a_node_reach_who_takes_them() {
+    let node = Server::start(|mut peer| {
+        while let head = read_head(&mut peer)
+            && !head.is_empty()
+        {
+            let asked = head.contains("\r\nTE: trailers\r\nConnection: TE\r\n");
+            let last = if asked { "X-Sum: 1\r\nContent-Length: 9\r\nSet-Cookie: a=b\r\n" } else { "" };
+            let answer = format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n{last}\r\n");
+            peer.write_all(answer.as_bytes()).unwrap();
+        }
+    });
+    let proxy = Proxy::start(http_plan(&[node.address()]));
+    for (fields, expected) in [
+        ("TE: trailers\r\nConnection: TE, close\r\n", "2\r\nok\r\n0\r\nx-sum: 1\r\n\r\n"),
+        ("Connection: close\r\n", "2\r\nok\r\n0\r\n\r\n"),
+    ] {
+        let answer = exchange(&proxy, format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n").as_bytes());
+        assert!(answer.ends_with(&format!("\r\n\r\n{expected}")), "{answer}");
+    }
+}

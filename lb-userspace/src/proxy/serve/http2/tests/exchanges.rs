@@ -132,7 +132,7 @@ fn h2_to_h1_a_node_gets_one_request_in_its_form() {
     });
     assert_eq!(
         node.last().0,
-        "GET /b?c HTTP/1.1\r\nHost: a.test\r\nCookie: a=1; b=2\r\nX-Forwarded-For: 127.0.0.1\r\nX-Forwarded-Proto: http\r\n\
+        "GET /b?c HTTP/1.1\r\nHost: a.test\r\nCookie: a=1; b=2\r\nTE: trailers\r\nConnection: TE\r\nX-Forwarded-For: 127.0.0.1\r\nX-Forwarded-Proto: http\r\n\
          X-Forwarded-Host: a.test\r\n\r\n"
     );
 }
