@@ -13,7 +13,7 @@ use std::{
 
 use tokio::sync::watch;
 
-use crate::control::query::{Control, DataPath};
+use crate::control::query::{Control, DataPath, ProxyPath};
 
 mod metrics;
 mod problem;
@@ -35,6 +35,8 @@ pub struct Backend {
     pub control: Arc<dyn Control>,
     /// The data plane.
     pub data_path: Arc<dyn DataPath>,
+    /// The L7 proxy.
+    pub proxy: Arc<dyn ProxyPath>,
 }
 
 /// The running API; serves until [`Server::stop`] or drop.

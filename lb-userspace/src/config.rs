@@ -203,7 +203,9 @@ impl Config {
     /// # Errors
     /// Every file that cannot be read or used.
     pub fn read_files(mut self) -> Result<Self, ConfigErrors> {
-        self.proxy.files = files::Files::read(&self)?;
+        let files = files::Files::read(&self)?;
+        files.check_certificates(&self)?;
+        self.proxy.files = files;
         self.read_monitors();
         Ok(self)
     }

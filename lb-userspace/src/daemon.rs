@@ -5,7 +5,10 @@
 //! decides nothing about packets, health or addresses itself. Called by `bin/lbd.rs`.
 
 use std::{
+    collections::BTreeMap,
     io,
+    net::IpAddr,
+    os::{fd::OwnedFd, unix::net::UnixStream},
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
@@ -19,7 +22,7 @@ use crate::{
     config::{self, Config, ConfigErrors},
     control::{
         plan::Plan,
-        query::DataPath,
+        query::{DataPath, ProxyPath},
         state::{Event, Overrides, State},
         view::Health,
     },
@@ -32,15 +35,22 @@ use crate::{
     },
     failover::{self, StaticVips},
     health::{Monitors, Outside},
-    proxy::{spawner, supervisor::Supervisor},
+    proxy::{
+        channel::Channel,
+        spawner,
+        supervisor::{Place, Supervisor},
+    },
     telemetry::LogFormat,
 };
 
+mod certificates;
 mod handle;
+pub mod handover;
 mod names;
 mod notify;
 mod pid;
 mod privileges;
+mod proxied;
 mod remembered;
 mod running;
 mod signals;
@@ -49,17 +59,22 @@ mod worker;
 
 use self::{
     handle::Handle,
+    handover::Handover,
     names::Names,
     pid::{PidError, PidFile},
     privileges::PrivilegesError,
-    remembered::{DOWN, Down, OVERRIDES, Remembered},
-    running::{Parts, Running},
+    proxied::Proxied,
+    remembered::{DOWN, Down, NAMES, OVERRIDES, Remembered},
+    running::{Inputs, Parts, Running, Seat},
     signals::Signals,
     subsystems::Real,
 };
 
 /// Health reports that wait for the control task; the monitors keep the newest of each target beyond.
 const REPORTS: usize = 256;
+
+/// News of the worker that wait for the control task; as many events as a worker keeps.
+const NEWS: usize = 4096;
 
 /// How long a start waits for an lbd that is just ending.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -103,41 +118,65 @@ impl StartError {
     }
 }
 
-/// Runs lbd until it is told to stop.
+/// Runs lbd until it is told to stop. `handover` is what the program before left, if this one replaces it; it stays there
+/// when the start fails, for the way back.
 ///
 /// # Errors
 /// When it could not start.
-pub fn run(config_path: &Path, log_format: LogFormat) -> Result<ExitCode, StartError> {
+pub fn run(config_path: &Path, log_format: LogFormat, handover: &mut Option<Handover>) -> Result<ExitCode, StartError> {
     let config = Config::load(config_path)?.read_files()?;
-    let _pid = PidFile::create(&config.daemon.socket, PATIENCE)?;
-    let socket = admin::Socket::bind(&config.daemon.socket)?;
+    let (pid, socket) = match inherited(&config.daemon.socket, handover.as_ref())? {
+        Some(inherited) => inherited,
+        None => (PidFile::create(&config.daemon.socket, PATIENCE)?, admin::Socket::bind(&config.daemon.socket)?),
+    };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(system("start the event loop"))?;
-    runtime.block_on(serve(config_path.to_owned(), config, socket, log_format))
+    runtime.block_on(serve(config_path.to_owned(), config, (pid, socket), log_format, handover))
+}
+
+/// Whether lbd would start with this configuration; changes nothing, also while another lbd runs.
+///
+/// # Errors
+/// Why it would not.
+pub fn rehearse(config_path: &Path) -> Result<(), StartError> {
+    let config = Config::load(config_path)?.read_files()?;
+    Ok(Dataplane::rehearse(&options(&config))?)
+}
+
+/// Pid file and admin socket of the program before, if they are where the configuration wants them.
+fn inherited(socket: &Path, handover: Option<&Handover>) -> Result<Option<(PidFile, admin::Socket)>, StartError> {
+    let Some(handover) = handover else { return Ok(None) };
+    let copy = |fd: &OwnedFd| fd.try_clone().map_err(system("take over from the program before"));
+    let Some(pid) = PidFile::inherited(socket, copy(&handover.pid_file)?) else { return Ok(None) };
+    Ok(Some((pid, admin::Socket::inherited(socket, copy(&handover.socket)?)?)))
 }
 
 /// Build, run, drain.
 async fn serve(
     config_path: PathBuf,
     config: Config,
-    socket: admin::Socket,
+    (mut pid, mut socket): (PidFile, admin::Socket),
     log_format: LogFormat,
+    handover: &mut Option<Handover>,
 ) -> Result<ExitCode, StartError> {
     let mut signals = Signals::new().map_err(system("listen to signals"))?;
     let overrides = Remembered::<Overrides>::load(&config.daemon.state_dir, OVERRIDES);
     let down = Remembered::<Vec<Down>>::load(&config.daemon.state_dir, DOWN);
-    let state = resume(config, overrides.value(), down.value());
+    let names = Remembered::<BTreeMap<String, Vec<IpAddr>>>::load(&config.daemon.state_dir, NAMES);
+    let state = resume(config, overrides.value(), down.value(), names.value());
     let vips = StaticVips::spawn(&state.config().daemon.state_dir)?;
     let data_plane = Dataplane::open(&options(state.config()))?;
     let secret = worker::secret(&state.config().daemon.state_dir);
     worker::raise_descriptors();
-    let spawner = spawner::start().map_err(system("start the spawner of workers"))?;
+    let (spawner, listeners) = estate(handover.as_ref()).map_err(system("start the spawner of workers"))?;
     // Before the first thread is started: capabilities belong to threads.
     privileges::reduce()?;
     let settings = worker::settings(state.config(), log_format);
-    let proxy = Supervisor::start(spawner, settings).map_err(system("supervise the worker"))?;
+    let (tell, news) = mpsc::channel(NEWS);
+    let proxy = Supervisor::start(spawner, settings, listeners, tell).map_err(system("supervise the worker"))?;
+    let proxied: Arc<dyn ProxyPath> = Arc::new(Proxied(proxy.asker()));
 
-    let (adopted, names) = (data_plane.is_adopted(), data_plane.names());
+    let (adopted, labels) = (data_plane.is_adopted(), data_plane.names());
     let context = Context::new(&data_plane, Collected::default());
     let data_path: Arc<dyn DataPath> = Arc::new(Inspector::new(context.clone()));
     let (data_plane, data_plane_thread) = task::start(data_plane).map_err(system("start the data plane's thread"))?;
@@ -147,25 +186,40 @@ async fn serve(
         Collector::spawn(context, data_plane.clone()).map_err(system("start the collector of flow records"))?;
 
     let (reports, reported) = mpsc::channel(REPORTS);
-    let (handle, requests) = Handle::new(data_path.clone());
+    let (handle, requests) = Handle::new(data_path.clone(), Arc::clone(&proxied));
     let monitors = Monitors::spawn(reports, Outside::default());
     let (resolved, answers) = mpsc::channel(REPORTS);
     let resolver = Names::new(resolved);
-    let backend = admin::Backend { control: Arc::new(handle), data_path };
+    let backend = admin::Backend { control: Arc::new(handle), data_path, proxy: proxied };
+    let seat = Seat::new(&pid, &socket, handover.as_ref()).map_err(system("keep what another program needs"))?;
+    pid.keep();
+    socket.keep();
     let api = admin::Server::start(socket, backend).map_err(system("start the admin API"))?;
+    // There is no way back any more: what only it needs is closed.
+    drop(handover.take());
 
-    let subsystems = Real { data_plane, names, collector, monitors, vips, proxy, resolver };
-    let parts = Parts { config_path, subsystems, adopted, overrides, down, secret };
+    let subsystems = Real { data_plane, names: labels, collector, monitors, vips, proxy, resolver };
+    let parts = Parts { config_path, subsystems, adopted, overrides, down, names, secret, seat };
     let mut running = Running::new(state, plan, parts);
     running.begin().await;
     running.announce();
-    let signal = running.run(requests, reported, answers, &mut signals).await;
+    let signal = running.run(Inputs { requests, reports: reported, answers, news }, &mut signals).await;
     let code = running.drain(signal, api, &mut signals).await;
     // Its last handle is gone: it ends as soon as it has finished what it does.
     if data_plane_thread.join().is_err() {
         tracing::error!("the data plane's thread ended by a panic");
     }
     Ok(code)
+}
+
+/// Spawner and listening sockets: the program's before, or a new spawner and none.
+fn estate(handover: Option<&Handover>) -> io::Result<(Channel, Vec<(Place, Vec<OwnedFd>)>)> {
+    let Some(Handover { estate, .. }) = handover else { return Ok((spawner::start()?, Vec::new())) };
+    let spawner = Channel::new(UnixStream::from(estate.spawner.try_clone()?))?;
+    let copies = |(place, fds): &(Place, Vec<OwnedFd>)| {
+        Ok((place.clone(), fds.iter().map(OwnedFd::try_clone).collect::<io::Result<Vec<_>>>()?))
+    };
+    Ok((spawner, estate.listeners.iter().map(copies).collect::<io::Result<_>>()?))
 }
 
 /// Makes the data path do what the plan says. What was made for a plan that cannot be done is taken down again.
@@ -187,8 +241,15 @@ fn system(doing: &'static str) -> impl Fn(io::Error) -> StartError {
 }
 
 /// The state where the lbd before this one left it.
-fn resume(config: Config, overrides: &Overrides, down: &[Down]) -> State {
+fn resume(config: Config, overrides: &Overrides, down: &[Down], names: &BTreeMap<String, Vec<IpAddr>>) -> State {
     let mut state = State::new(config).with_overrides(overrides.clone());
+    let wanted: Vec<String> = state.config().proxy.names().into_iter().map(str::to_owned).collect();
+    for name in wanted {
+        if let Some(addresses) = names.get(&name) {
+            // This event is never refused.
+            let _ = state.apply(Event::Resolved { name, addresses: addresses.clone() });
+        }
+    }
     for Down { pool, node, monitor, reason } in down.iter().cloned() {
         // Health events are never refused; those about what is no longer configured change nothing.
         let _ = state.apply(Event::Health { pool, node, monitor, health: Health::Down, reason });

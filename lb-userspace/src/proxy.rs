@@ -14,6 +14,7 @@ pub mod h1;
 mod http2;
 pub mod identity;
 pub mod limit;
+pub mod message;
 pub mod path;
 pub mod pool;
 pub mod process;
@@ -29,6 +30,7 @@ pub mod supervisor;
 #[cfg(test)]
 mod testing;
 pub mod tls;
+pub mod trace;
 pub mod transfer;
 pub mod transparent;
 mod upstream;

@@ -1,11 +1,14 @@
 //! `GET /metrics`: the counters in Prometheus' text format (version 0.0.4), collected when asked. No label grows
 //! without bound: interfaces, reasons, virtual servers, pools and nodes are all configured.
 
-use std::fmt::{Display, Write};
+mod proxy;
+
+use std::{
+    fmt::{Display, Write},
+    time::SystemTime,
+};
 
 use lb_common::reason::{Action, Reason};
-
-mod proxy;
 
 use super::Backend;
 use crate::control::{
@@ -24,17 +27,27 @@ pub(super) fn collect(backend: &Backend) -> Result<String, QueryError> {
     let status = backend.control.status()?;
     let virtual_servers = backend.control.virtual_servers()?;
     let pools = backend.control.pools()?;
-    Ok(render(&status, &virtual_servers, &pools))
+    let certificates = backend.control.certificates()?;
+    let mut page = render(&status, &virtual_servers, &pools);
+    proxy::certificates(&mut page, &certificates, now());
+    proxy::proxy(&mut page, &backend.proxy.counted());
+    Ok(page.text)
 }
 
-fn render(status: &Status, virtual_servers: &[VirtualServerView], pools: &[PoolView]) -> String {
+fn render(status: &Status, virtual_servers: &[VirtualServerView], pools: &[PoolView]) -> Page {
     let mut page = Page::default();
     daemon(&mut page, status);
     interfaces(&mut page, &status.interfaces);
     tables(&mut page, status);
     for_virtual_servers(&mut page, virtual_servers);
     nodes(&mut page, &pools.iter().flat_map(|pool| &pool.nodes).collect::<Vec<_>>());
-    page.text
+    page
+}
+
+/// Seconds since 1970.
+fn now() -> i64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    now.as_secs().cast_signed()
 }
 
 fn daemon(page: &mut Page, status: &Status) {
@@ -82,12 +95,14 @@ fn tables(page: &mut Page, status: &Status) {
 }
 
 fn for_virtual_servers(page: &mut Page, virtual_servers: &[VirtualServerView]) {
-    let metrics: [Metric<VirtualServerView>; 8] = [
+    let all: [Metric<VirtualServerView>; 3] = [
         ("lb_virtual_server_connections_active", "gauge", "Active connections.", |vs| vs.active),
         ("lb_virtual_server_connections_total", "counter", "Connections.", |vs| vs.connections),
         ("lb_virtual_server_nodes_available", "gauge", "Nodes that take new connections.", |vs| {
             u64::try_from(vs.nodes_available).unwrap_or(u64::MAX)
         }),
+    ];
+    let of_packets: [Metric<VirtualServerView>; 5] = [
         ("lb_virtual_server_forward_packets_total", "counter", "Packets to nodes.", |vs| vs.forward.packets),
         ("lb_virtual_server_forward_bytes_total", "counter", "Bytes to nodes.", |vs| vs.forward.bytes),
         ("lb_virtual_server_reply_packets_total", "counter", "Packets of nodes (NAT).", |vs| vs.reply.packets),
@@ -96,20 +111,23 @@ fn for_virtual_servers(page: &mut Page, virtual_servers: &[VirtualServerView]) {
             vs.flood_limited
         }),
     ];
-    for (name, kind, help, value) in metrics {
+    let metrics = all.iter().map(|metric| (metric, true)).chain(of_packets.iter().map(|metric| (metric, false)));
+    for ((name, kind, help, value), of_proxy) in metrics {
         page.family(name, kind, help);
-        for vs in virtual_servers {
+        for vs in virtual_servers.iter().filter(|vs| of_proxy || vs.proxy.is_none()) {
             page.sample(name, &[("virtual_server", &vs.name)], value(vs));
         }
     }
 }
 
 fn nodes(page: &mut Page, nodes: &[&NodeView]) {
-    let metrics: [Metric<NodeView>; 10] = [
+    let all: [Metric<NodeView>; 4] = [
         ("lb_node_up", "gauge", "0 when the monitors say it is down.", |n| u64::from(n.health != Health::Down)),
         ("lb_node_weight", "gauge", "Share of new connections.", |n| u64::from(n.weight)),
         ("lb_node_connections_active", "gauge", "Active connections.", |n| n.active),
         ("lb_node_connections_total", "counter", "Connections.", |n| n.connections),
+    ];
+    let of_packets: [Metric<NodeView>; 6] = [
         ("lb_node_rescheduled_total", "counter", "Connections moved here from failed nodes.", |n| n.rescheduled),
         ("lb_node_evicted_total", "counter", "Brief, silent connections taken out of the full table.", |n| n.evicted),
         ("lb_node_forward_packets_total", "counter", "Packets to the node.", |n| n.forward.packets),
@@ -117,9 +135,10 @@ fn nodes(page: &mut Page, nodes: &[&NodeView]) {
         ("lb_node_reply_packets_total", "counter", "Packets of the node (NAT).", |n| n.reply.packets),
         ("lb_node_reply_bytes_total", "counter", "Bytes of the node (NAT).", |n| n.reply.bytes),
     ];
-    for (name, kind, help, value) in metrics {
+    let metrics = all.iter().map(|metric| (metric, true)).chain(of_packets.iter().map(|metric| (metric, false)));
+    for ((name, kind, help, value), of_proxy) in metrics {
         page.family(name, kind, help);
-        for node in nodes {
+        for node in nodes.iter().filter(|node| of_proxy || node.proxy.is_none()) {
             page.sample(name, &[("pool", &node.pool), ("node", &node.name)], value(node));
         }
     }
@@ -178,7 +197,7 @@ mod tests {
     fn packets_are_labelled_by_interface_action_and_reason() {
         let reasons = [("forwarded_dsr".to_owned(), Traffic { packets: 3, bytes: 180 })].into();
         let interface = InterfaceView { name: "eth0".into(), ifindex: 2, mode: "native".into(), reasons };
-        let text = render(&Status { interfaces: vec![interface], ..Status::default() }, &[], &[]);
+        let text = render(&Status { interfaces: vec![interface], ..Status::default() }, &[], &[]).text;
         let line = "lb_xdp_packets_total{interface=\"eth0\",action=\"send\",reason=\"forwarded_dsr\"} 3\n";
         assert!(text.contains(line), "{text}");
         assert!(text.contains("reason=\"forwarded_dsr\"} 180\n"), "{text}");

@@ -18,10 +18,16 @@ use tokio::{task::spawn_blocking, time::timeout};
 
 use super::{Backend, metrics, problem::Refusal, serve::Peer};
 use crate::control::{
-    api::{NodePatch, NodeStats, PREFIX, PoolPatch, Stats, problem_type},
+    api::{Empty, NodePatch, NodeStats, PREFIX, PoolPatch, Stats, problem_type},
+    proxy::{
+        recent::{Filter, Record},
+        stats::Snapshot,
+        trace::{UrlTraceRequest, UrlTraceView},
+    },
     query::{ConnectionFilter, Connections, Order, QueryError},
     view::{
-        Finding, MapDump, MapView, NodeView, PoolView, RingShare, Status, TraceRequest, TraceView, VirtualServerView,
+        CertificateView, Finding, MapDump, MapView, NodeView, PoolView, RingShare, Status, TraceRequest, TraceView,
+        VirtualServerView,
     },
 };
 
@@ -31,7 +37,7 @@ const MAX_BODY: usize = 64 * 1024;
 /// Time for a request, body and answer included.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// The same for `doctor`, which waits for answers to its probes.
+/// The same for `doctor`, which waits for answers to its probes, and for `upgrade`, which asks another program.
 const DOCTOR_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Connections and map rows listed when the request does not say how many.
@@ -54,15 +60,19 @@ pub(super) fn router(backend: Backend) -> Router {
         .route("/nodes", get(nodes))
         .route("/nodes/{node}", get(node).merge(patch(patch_node)))
         .route("/connections", get(connections))
+        .route("/requests", get(requests))
+        .route("/certificates", get(certificates))
         .route("/maps", get(maps))
         .route("/maps/{name}", get(map))
         .route("/rings/{virtual_server}", get(ring))
         .route("/stats", get(stats))
         .route("/trace", post(trace))
+        .route("/trace_url", post(trace_url))
         .route("/reload", post(reload))
         .layer(middleware::from_fn(|request, next| within(REQUEST_TIMEOUT, request, next)));
     let slow = Router::new()
         .route("/doctor", post(doctor))
+        .route("/upgrade", post(upgrade))
         .layer(middleware::from_fn(|request, next| within(DOCTOR_TIMEOUT, request, next)));
     let metrics = Router::new()
         .route("/metrics", get(prometheus))
@@ -174,6 +184,18 @@ async fn connections(
     ask(move || backend.data_path.connections(&filter)).await
 }
 
+async fn requests(
+    State(backend): State<Backend>,
+    filter: Result<Query<Filter>, QueryRejection>,
+) -> Answer<Vec<Record>> {
+    let Query(filter) = filter?;
+    ask(move || backend.proxy.recent(&filter)).await
+}
+
+async fn certificates(State(backend): State<Backend>) -> Answer<Vec<CertificateView>> {
+    ask(move || backend.control.certificates()).await
+}
+
 async fn maps(State(backend): State<Backend>) -> Answer<Vec<MapView>> {
     ask(move || backend.data_path.maps()).await
 }
@@ -207,6 +229,14 @@ async fn trace(State(backend): State<Backend>, body: Result<Json<TraceRequest>, 
     ask(move || backend.data_path.trace(&request)).await
 }
 
+async fn trace_url(
+    State(backend): State<Backend>,
+    body: Result<Json<UrlTraceRequest>, JsonRejection>,
+) -> Answer<UrlTraceView> {
+    let Json(request) = body?;
+    ask(move || backend.proxy.trace_url(&request)).await
+}
+
 async fn doctor(State(backend): State<Backend>) -> Answer<Vec<Finding>> {
     ask(move || backend.data_path.doctor()).await
 }
@@ -216,6 +246,11 @@ async fn reload(State(backend): State<Backend>, Extension(peer): Extension<Peer>
     let reloaded = blocking(move || order(&reloader, peer, Order::Reload)).await?;
     reloaded.map_err(Refusal::of_reload)?;
     ask(move || backend.control.status()).await
+}
+
+/// Answers once the installed program has said that it would start; it takes this one's place a moment later.
+async fn upgrade(State(backend): State<Backend>, Extension(peer): Extension<Peer>) -> Answer<Empty> {
+    ask(move || order(&backend, peer, Order::Upgrade).map(|()| Empty {})).await
 }
 
 async fn prometheus(State(backend): State<Backend>) -> Result<Response, Refusal> {
@@ -318,6 +353,7 @@ fn read_stats(backend: &Backend) -> Result<Stats, QueryError> {
         tables: counters.tables,
         nodes: nodes.collect(),
         flood_limited: counters.flood_limited,
+        proxy: Snapshot::clone(&backend.proxy.counted()),
     })
 }
 

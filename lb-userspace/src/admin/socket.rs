@@ -4,9 +4,12 @@
 
 use std::{
     fs, io,
-    os::unix::{
-        fs::{FileTypeExt, MetadataExt, PermissionsExt},
-        net::{UnixListener, UnixStream},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::{
+            fs::{FileTypeExt, MetadataExt, PermissionsExt},
+            net::{UnixListener, UnixStream},
+        },
     },
     path::{Path, PathBuf},
     process,
@@ -55,6 +58,8 @@ pub struct Socket {
     path: PathBuf,
     inode: u64,
     listener: UnixListener,
+    /// Whether its file is left in place: it belongs to the program before until this one has started.
+    borrowed: bool,
 }
 
 impl Socket {
@@ -76,13 +81,38 @@ impl Socket {
             Ok(inode)
         });
         match inode {
-            Ok(inode) => Ok(Self { path: path.to_owned(), inode, listener }),
+            Ok(inode) => Ok(Self { path: path.to_owned(), inode, listener, borrowed: false }),
             Err(source) => {
                 // The refusal is the error worth telling; a leftover is removed by the next start.
                 let _ = fs::remove_file(&temporary);
                 Err(io("set it up")(source))
             }
         }
+    }
+
+    /// That of the program before in this process, which listens on it at `path`.
+    ///
+    /// # Errors
+    /// When there is no socket.
+    pub fn inherited(path: &Path, listener: OwnedFd) -> Result<Self, SocketError> {
+        let io = |doing| move |source| SocketError::Io { path: path.to_owned(), doing, source };
+        let listener = UnixListener::from(listener);
+        listener.set_nonblocking(true).map_err(io("take it over"))?;
+        let inode = fs::symlink_metadata(path).map_err(io("look at it"))?.ino();
+        Ok(Self { path: path.to_owned(), inode, listener, borrowed: true })
+    }
+
+    /// It is this program's own from now on.
+    pub fn keep(&mut self) {
+        self.borrowed = false;
+    }
+
+    /// For the next program in this process.
+    ///
+    /// # Errors
+    /// When there are too many descriptors.
+    pub fn descriptor(&self) -> io::Result<OwnedFd> {
+        self.listener.as_fd().try_clone_to_owned()
     }
 
     /// Where it is.
@@ -99,7 +129,8 @@ impl Socket {
 impl Drop for Socket {
     fn drop(&mut self) {
         // A successor may have put its own socket here: only ours is removed.
-        if fs::symlink_metadata(&self.path).is_ok_and(|there| there.ino() == self.inode)
+        if !self.borrowed
+            && fs::symlink_metadata(&self.path).is_ok_and(|there| there.ino() == self.inode)
             && let Err(error) = fs::remove_file(&self.path)
         {
             tracing::warn!(path = %self.path.display(), %error, "the admin socket could not be removed");

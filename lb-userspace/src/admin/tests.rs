@@ -10,11 +10,16 @@ use serde_json::{Value, json};
 
 use super::{Backend, Server, Socket};
 use crate::control::{
-    plan::{Admission, Forwarding, OnNodeFailure, Refusal, Scheduler},
-    query::{ConnectionFilter, Connections, Control, Counters, DataPath, NodeCounters, Order, QueryError},
+    plan::{Admission, Forwarding, OnNodeFailure, Refusal},
+    proxy::{
+        recent::{Filter, Record},
+        stats::{Snapshot, VirtualServerSnapshot},
+        trace::{UrlTraceRequest, UrlTraceView},
+    },
+    query::{ConnectionFilter, Connections, Control, Counters, DataPath, NodeCounters, Order, ProxyPath, QueryError},
     view::{
-        Finding, Health, MapDump, MapView, NodeState, NodeView, PoolView, RingShare, Severity, Status, TraceRequest,
-        TraceView, Traffic, VirtualServerView,
+        CertificateView, Finding, Health, MapDump, MapView, NodeState, NodeView, PoolView, RingShare, Severity, Status,
+        TraceRequest, TraceView, Traffic, VirtualServerView,
     },
 };
 
@@ -36,6 +41,11 @@ impl Control for FakeControl {
 
     fn pools(&self) -> Result<Vec<PoolView>, QueryError> {
         Ok(vec![pool("api", &["n1"]), pool("web", &["n1", "n2"])])
+    }
+
+    fn certificates(&self) -> Result<Vec<CertificateView>, QueryError> {
+        let (subject, names) = ("CN=a".into(), vec!["a.example".into()]);
+        Ok(vec![CertificateView { name: "site".into(), subject, names, not_after: 4_102_444_800 }])
     }
 
     fn order(&self, order: Order) -> Result<(), QueryError> {
@@ -87,18 +97,39 @@ impl DataPath for FakeDataPath {
     }
 }
 
+/// A proxy whose worker knows one request.
+#[derive(Debug)]
+struct FakeProxy;
+
+impl ProxyPath for FakeProxy {
+    fn counted(&self) -> Arc<Snapshot> {
+        let web = VirtualServerSnapshot { requests: [0, 0, 7, 0, 0, 0], ..VirtualServerSnapshot::default() };
+        Arc::new(Snapshot { virtual_servers: [("web".to_owned(), web)].into(), ..Snapshot::default() })
+    }
+
+    fn recent(&self, filter: &Filter) -> Result<Vec<Record>, QueryError> {
+        let record = Record { client: "10.0.0.7".parse().unwrap(), status: 503, ..Record::default() };
+        Ok(if filter.passes(&record) { vec![record] } else { Vec::new() })
+    }
+
+    fn trace_url(&self, request: &UrlTraceRequest) -> Result<UrlTraceView, QueryError> {
+        Err(QueryError::NotFound(format!("nobody takes {}", request.url)))
+    }
+}
+
 fn pool(name: &str, nodes: &[&str]) -> PoolView {
     PoolView {
         name: name.into(),
-        forwarding: Forwarding::Dsr,
+        forwarding: Forwarding::Dsr.into(),
         forwarding_overridden: false,
-        scheduler: Scheduler::Maglev,
-        on_node_failure: OnNodeFailure::Reschedule,
-        refusal: Refusal::Reset,
+        scheduler: "maglev".into(),
+        on_node_failure: Some(OnNodeFailure::Reschedule),
+        refusal: Some(Refusal::Reset),
         failure_pool: None,
         monitors: Vec::new(),
         virtual_servers: Vec::new(),
         nodes: nodes.iter().map(|node| node_view(name, node)).collect(),
+        proxy: None,
     }
 }
 
@@ -121,6 +152,7 @@ fn node_view(pool: &str, name: &str) -> NodeView {
         evicted: 0,
         forward: Traffic::default(),
         reply: Traffic::default(),
+        proxy: None,
     }
 }
 
@@ -135,7 +167,8 @@ impl Api {
     fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let control = Arc::new(FakeControl::default());
-        let backend = Backend { control: control.clone(), data_path: Arc::new(FakeDataPath) };
+        let backend =
+            Backend { control: control.clone(), data_path: Arc::new(FakeDataPath), proxy: Arc::new(FakeProxy) };
         let socket = Socket::bind(&dir.path().join("admin.sock")).unwrap();
         Self { control, server: Some(Server::start(socket, backend).unwrap()), dir }
     }
@@ -287,4 +320,28 @@ fn stopping_removes_the_socket() {
     api.server.take().unwrap().stop();
     assert!(!api.dir.path().join("admin.sock").exists());
     drop(idle);
+}
+
+#[test]
+fn the_l7_proxy_can_be_asked() {
+    let api = Api::start();
+    let requests = |query: &str| api.request("GET", &format!("/api/v1/requests?{query}"), "");
+    let (status, _, body) = requests("min_status=500&client=10.0.0.0/8&limit=3");
+    assert_eq!(
+        (status, serde_json::from_str::<Value>(&body).unwrap()[0]["status"].clone()),
+        (200, json!(503)),
+        "{body}"
+    );
+    assert_eq!(requests("max_status=499").2, "[]");
+    assert_eq!(requests("client=10.0.0.0/99").0, 400);
+    let (status, _, body) = api.request("POST", "/api/v1/trace_url", "{\"url\": \"http://a/\"}");
+    assert_eq!((status, body.contains("nobody takes http://a/")), (404, true), "{body}");
+    let (_, _, page) = api.request("GET", "/metrics", "");
+    for line in [
+        "lb_http_requests_total{virtual_server=\"web\",code_class=\"2xx\"} 7",
+        "lb_tls_certificate_expiry_timestamp_seconds{certificate=\"site\"} 4102444800",
+    ] {
+        assert!(page.lines().any(|other| other == line), "{line} is not in\n{page}");
+    }
+    assert!(page.contains("lb_certificate_expiry_seconds{certificate=\"site\"} "), "{page}");
 }

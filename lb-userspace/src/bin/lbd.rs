@@ -10,7 +10,7 @@ use std::{
 use clap::{Parser, Subcommand};
 use lb::{
     config::Config,
-    daemon::{self, StartError},
+    daemon::{self, StartError, handover::Handover},
     proxy::{process, spawner},
     telemetry::{self, LogFormat},
 };
@@ -25,7 +25,8 @@ use lb::{
   lbd --check --config new.toml      are there mistakes in it?
   LB_LOG=debug lbd --log-format json
 ",
-    after_help = "Signals: TERM or INT stop it as daemon.on_stop says (a second one at once), HUP reads the configuration again.
+    after_help = "Signals: TERM or INT stop it as daemon.on_stop says (a second one at once), HUP reads the configuration again,
+USR2 replaces lbd by the program that is installed now.
 Exit codes: 0 stopped as asked, 1 failed, 2 wrong usage, 3 configuration invalid.
 Operate it with lbctl.",
     help_template = "{about-with-newline}\n{before-help}{usage-heading} {usage}\n\n{all-args}{after-help}"
@@ -40,6 +41,9 @@ struct Arguments {
     /// How to log, to standard error; LB_LOG filters (debug, lb::health=trace, …)
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
     log_format: LogFormat,
+    /// What the program before left in this process
+    #[arg(long, hide = true, value_name = "DESCRIPTOR")]
+    handover: Option<i32>,
     #[command(subcommand)]
     part: Option<Part>,
 }
@@ -56,6 +60,12 @@ enum Part {
     /// What starts workers
     #[command(hide = true)]
     Spawner,
+    /// Whether lbd would start: asked before it replaces the one that runs
+    #[command(hide = true)]
+    Rehearse {
+        #[arg(long)]
+        config: PathBuf,
+    },
 }
 
 fn main() -> ExitCode {
@@ -63,6 +73,7 @@ fn main() -> ExitCode {
     match arguments.part {
         Some(Part::Worker { log_format }) => return worker(log_format),
         Some(Part::Spawner) => return outcome(&spawner::run()),
+        Some(Part::Rehearse { config }) => return rehearse(&config),
         None => {}
     }
     if arguments.check {
@@ -72,9 +83,20 @@ fn main() -> ExitCode {
         tell(&format!("lbd: {error}"));
         return ExitCode::from(2);
     }
-    match daemon::run(&arguments.config, arguments.log_format) {
+    let mut handover = match arguments.handover.map(Handover::take).transpose() {
+        Ok(handover) => handover,
+        Err(error) => {
+            tell(&format!("lbd: {error}"));
+            return ExitCode::FAILURE;
+        }
+    };
+    match daemon::run(&arguments.config, arguments.log_format, &mut handover) {
         Ok(code) => code,
         Err(error) => {
+            if let Some(handover) = handover.filter(Handover::has_way_back) {
+                let failed = handover.go_back(&error.to_string());
+                tell(&format!("lbd: the program before cannot be run again: {failed}"));
+            }
             if let StartError::Config(errors) = &error {
                 tell(errors.report(in_colour()).trim_end());
                 tell("lbd did not start; lbd --check tells whether a configuration is valid");
@@ -92,6 +114,19 @@ fn worker(log_format: LogFormat) -> ExitCode {
         return ExitCode::from(2);
     }
     outcome(&process::run())
+}
+
+fn rehearse(config: &Path) -> ExitCode {
+    match daemon::rehearse(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tell(&match &error {
+                StartError::Config(errors) => errors.report(false).trim_end().to_owned(),
+                _ => error.to_string(),
+            });
+            error.exit_code()
+        }
+    }
 }
 
 fn outcome<E: std::fmt::Display>(result: &Result<(), E>) -> ExitCode {

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     plan::Forwarding,
+    proxy::stats::Snapshot,
     view::{InterfaceView, NodeState, TableUse, Traffic},
 };
 
@@ -43,6 +44,10 @@ pub mod problem_type {
     pub const TIMEOUT: &str = "urn:lb:problem:timeout";
 }
 
+/// A body that says nothing: of requests that need none, and of answers that are in their status.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Empty {}
+
 /// `PATCH /api/v1/pools/{name}`: fields that are left out stay.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -77,6 +82,9 @@ pub struct Stats {
     pub nodes: Vec<NodeStats>,
     /// New connections placed by the ring because `flood_limit` was exceeded, by virtual server.
     pub flood_limited: BTreeMap<String, u64>,
+    /// What the L7 proxy counted since its worker started.
+    #[serde(default)]
+    pub proxy: Snapshot,
 }
 
 /// Counters of a node within one virtual server.

@@ -1,13 +1,18 @@
 //! What the admin API asks and orders: the traits that the composition root connects to the control task and the data
 //! plane, so that `admin` knows neither.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use super::{
     plan::{Forwarding, Protocol},
+    proxy::{
+        recent::{Filter, Record},
+        stats::Snapshot,
+        trace::{UrlTraceRequest, UrlTraceView},
+    },
     view::{
-        ConnectionView, Finding, InterfaceView, MapDump, MapView, NodeState, PoolView, RingShare, Status, TableUse,
-        TraceRequest, TraceView, Traffic, VirtualServerView,
+        CertificateView, ConnectionView, Finding, InterfaceView, MapDump, MapView, NodeState, PoolView, RingShare,
+        Status, TableUse, TraceRequest, TraceView, Traffic, VirtualServerView,
     },
 };
 
@@ -94,6 +99,8 @@ pub struct Counters {
     pub nodes: BTreeMap<NodeId, NodeCounters>,
     /// Flood-limited new connections by virtual server.
     pub flood_limited: BTreeMap<String, u64>,
+    /// What the L7 proxy counted.
+    pub proxy: Arc<Snapshot>,
 }
 
 /// What the data plane answers. Implemented by `dataplane`; may block for milliseconds.
@@ -135,6 +142,22 @@ pub trait DataPath: Send + Sync + std::fmt::Debug {
     fn doctor(&self) -> Result<Vec<Finding>, QueryError>;
 }
 
+/// What the L7 proxy answers. Implemented by `daemon`; may wait for the worker, for seconds at most.
+pub trait ProxyPath: Send + Sync + std::fmt::Debug {
+    /// Counters now; of a worker that does not answer, those of its last answer.
+    fn counted(&self) -> Arc<Snapshot>;
+    /// Requests that ended lately, newest first.
+    ///
+    /// # Errors
+    /// `Failed` when the worker does not answer.
+    fn recent(&self, filter: &Filter) -> Result<Vec<Record>, QueryError>;
+    /// What would become of a request.
+    ///
+    /// # Errors
+    /// `Invalid` when it makes no sense, `NotFound` when no virtual server takes it.
+    fn trace_url(&self, request: &UrlTraceRequest) -> Result<UrlTraceView, QueryError>;
+}
+
 /// An operator's order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Order {
@@ -165,6 +188,8 @@ pub enum Order {
     },
     /// Read the configuration file again.
     Reload,
+    /// Replace lbd by the program that is installed now.
+    Upgrade,
 }
 
 /// What the control task answers.
@@ -184,6 +209,11 @@ pub trait Control: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// As the data path's.
     fn pools(&self) -> Result<Vec<PoolView>, QueryError>;
+    /// The certificates of the configuration, by name.
+    ///
+    /// # Errors
+    /// When lbd is stopping.
+    fn certificates(&self) -> Result<Vec<CertificateView>, QueryError>;
     /// Carry out an order; returns once the data path does it.
     ///
     /// # Errors

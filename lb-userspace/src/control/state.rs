@@ -8,6 +8,7 @@ mod derive;
 mod orders;
 mod overrides;
 mod proxy;
+mod proxy_views;
 mod views;
 
 #[cfg(test)]
@@ -23,6 +24,7 @@ pub use self::overrides::{NodeOverride, Override, Overrides};
 use super::{
     plan::{Admission, Forwarding, Plan},
     probe::Kind,
+    proxy::pool::{NodeChange, NodeEvent},
     query::{Order, QueryError},
     view::{Health, NodeState},
 };
@@ -38,6 +40,9 @@ pub struct State {
     findings: BTreeMap<CheckId, Finding>,
     /// What DNS names of nodes stand for, as far as they were looked up.
     names: BTreeMap<String, Vec<IpAddr>>,
+    /// Nodes that the proxy's passive monitoring took out, by pool and name. Shown only: the worker itself leaves them out,
+    /// and tries them again.
+    passive: BTreeMap<(String, String), NodeChange>,
 }
 
 /// What changes the state.
@@ -57,6 +62,10 @@ pub enum Event {
         /// What it stands for now.
         addresses: Vec<IpAddr>,
     },
+    /// The proxy's passive monitoring took a node out, or back.
+    Passive(NodeEvent),
+    /// A worker of the proxy serves that knows nothing of nodes yet.
+    FreshWorker,
     /// A monitor made up its mind about a node. Findings about what no longer exists are ignored: they may be late.
     Health {
         /// Pool.
@@ -127,6 +136,7 @@ impl State {
             overrides: Overrides::default(),
             findings: BTreeMap::new(),
             names: BTreeMap::new(),
+            passive: BTreeMap::new(),
         }
     }
 
@@ -155,6 +165,20 @@ impl State {
             Event::Order(order) => self.order(order),
             Event::Resolved { name, addresses } => {
                 self.names.insert(name, addresses);
+                Ok(())
+            }
+            Event::Passive(NodeEvent { pool, node, change }) => {
+                match change {
+                    NodeChange::Back => drop(self.passive.remove(&(pool, node))),
+                    NodeChange::Out { .. } if self.config.node(&pool, &node).is_some() => {
+                        self.passive.insert((pool, node), change);
+                    }
+                    NodeChange::Out { .. } => {}
+                }
+                Ok(())
+            }
+            Event::FreshWorker => {
+                self.passive.clear();
                 Ok(())
             }
             Event::Health { pool, node, monitor, health, reason } => {
@@ -198,6 +222,12 @@ impl State {
         &self.config
     }
 
+    /// What DNS names of nodes stand for: for the caller to keep over a restart.
+    #[must_use]
+    pub fn names(&self) -> &BTreeMap<String, Vec<IpAddr>> {
+        &self.names
+    }
+
     /// How many configurations were accepted; the first is 1.
     #[must_use]
     pub fn generation(&self) -> u64 {
@@ -223,6 +253,8 @@ impl State {
         self.generation += 1;
         self.config_error = None;
         self.overrides.retain_valid(&self.config);
+        let nodes = &self.config;
+        self.passive.retain(|(pool, node), _| nodes.node(pool, node).is_some());
         let after = asked(self.monitors());
         self.findings.retain(|id, _| after.contains_key(id) && before.get(id) == after.get(id));
     }

@@ -4,7 +4,12 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 
-use super::plan::{Admission, Forwarding, OnNodeFailure, Protocol, Refusal, Scheduler};
+mod proxy;
+
+pub use self::proxy::{
+    CLASSES, CertificateView, ProxyNodeView, ProxyPoolView, ProxyServerView, Requests, Way, WorkerView,
+};
+use super::plan::{Admission, Forwarding, OnNodeFailure, Protocol, Refusal};
 
 /// Configured state of a node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -53,6 +58,15 @@ pub struct Status {
     pub interfaces: Vec<InterfaceView>,
     /// Records in use and room, by table (`FLOWS`, `PENDING`, `AFFINITY`, `FRAGMENTS`).
     pub tables: BTreeMap<String, TableUse>,
+    /// The worker of the L7 proxy; `None`: nothing is configured for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worker: Option<WorkerView>,
+    /// How often this process has replaced its program (`lbctl upgrade`).
+    #[serde(default)]
+    pub upgrades: u64,
+    /// Why the last upgrade failed, when it did: the program before it goes on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upgrade_error: Option<String>,
     /// What an operator should look at: one sentence each.
     pub warnings: Vec<String>,
 }
@@ -95,25 +109,25 @@ pub struct VirtualServerView {
     pub name: String,
     /// VIP addresses.
     pub addresses: Vec<IpAddr>,
-    /// Protocol.
-    pub protocol: Protocol,
+    /// Protocol, as the configuration calls it.
+    pub protocol: String,
     /// Port ranges, inclusive.
     pub ports: Vec<(u16, u16)>,
-    /// Configured pool.
+    /// Configured pool; empty when rules alone answer (L7).
     pub pool: String,
     /// The pool in use: another one when the failure pool serves.
     pub pool_in_use: String,
     /// How new connections are forwarded.
-    pub forwarding: Forwarding,
-    /// How they choose.
-    pub scheduler: Scheduler,
+    pub forwarding: Way,
+    /// How they choose, as the configuration calls it.
+    pub scheduler: String,
     /// Nodes that take new connections now.
     pub nodes_available: usize,
     /// All nodes.
     pub nodes_total: usize,
     /// Active connections.
     pub active: u64,
-    /// Connections since the data path was created.
+    /// Connections since the data path was created, or the worker started (L7).
     pub connections: u64,
     /// Client → node.
     pub forward: Traffic,
@@ -123,6 +137,9 @@ pub struct VirtualServerView {
     pub flood_limited: u64,
     /// Its nodes, with the counters of this virtual server alone.
     pub nodes: Vec<NodeView>,
+    /// More of the L7 proxy; `None`: packets are forwarded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<ProxyServerView>,
 }
 
 /// `GET /api/v1/pools`.
@@ -131,15 +148,17 @@ pub struct PoolView {
     /// Name.
     pub name: String,
     /// How new connections are forwarded.
-    pub forwarding: Forwarding,
+    pub forwarding: Way,
     /// Whether that was changed at run time (`lbctl pool set`), and a reload to other settings will undo it.
     pub forwarding_overridden: bool,
-    /// How they choose.
-    pub scheduler: Scheduler,
-    /// Connections of failed nodes.
-    pub on_node_failure: OnNodeFailure,
+    /// How they choose, as the configuration calls it.
+    pub scheduler: String,
+    /// Connections of failed nodes; `None` for the L7 proxy, as the next.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_node_failure: Option<OnNodeFailure>,
     /// TCP packets that cannot be placed.
-    pub refusal: Refusal,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refusal: Option<Refusal>,
     /// The pool that serves when this one has no live node.
     pub failure_pool: Option<String>,
     /// Monitors.
@@ -148,6 +167,9 @@ pub struct PoolView {
     pub virtual_servers: Vec<String>,
     /// Its nodes, counters summed over virtual servers.
     pub nodes: Vec<NodeView>,
+    /// More of the L7 proxy; `None`: packets are forwarded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<ProxyPoolView>,
 }
 
 /// A node of a pool.
@@ -188,6 +210,9 @@ pub struct NodeView {
     pub forward: Traffic,
     /// Node → client (NAT only).
     pub reply: Traffic,
+    /// More of the L7 proxy; `None`: packets are forwarded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<ProxyNodeView>,
 }
 
 /// `GET /api/v1/connections`.

@@ -1,14 +1,19 @@
 //! The command line of `lbctl`: nouns and verbs, each with examples first in its help.
 
 mod cert;
+mod requests;
 
 use std::{ffi::OsString, net::IpAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
-pub use self::cert::{Cert, KeyType, Subject};
+pub use self::{
+    cert::{Cert, KeyType, Subject},
+    requests::{RequestArguments, UrlArguments},
+};
 use crate::control::{
     plan::{Forwarding, Protocol},
+    proxy::{Network, recent::Filter},
     query::ConnectionFilter,
 };
 
@@ -29,6 +34,8 @@ const TEMPLATE: &str = "{about-with-newline}\n{before-help}{usage-heading} {usag
   lbctl node drain web/n1                    no new connections for n1; its own go on
   lbctl pool set web forwarding=nat          new connections by NAT from now on
   lbctl conn ls --client 203.0.113.7         where do this client's connections go?
+  lbctl conn ls --l7 --status 5xx            which requests failed lately?
+  lbctl trace https://www.example.com/x      which rules match, which node may serve?
   lbctl trace tcp 203.0.113.7:40000 192.0.2.10:80
                                              what would happen to this packet, and why?
   lbctl doctor                               what keeps packets from flowing?
@@ -86,10 +93,10 @@ pub enum Command {
         before_help = "Examples:\n  lbctl node ls\n  lbctl node drain web/n1\n  lbctl node set web/n1 weight=3\n"
     )]
     Node(Node),
-    /// Tracked connections
+    /// Tracked connections, and requests of the L7 proxy that ended lately
     #[command(
         subcommand,
-        before_help = "Examples:\n  lbctl conn ls --vs web --state established\n  lbctl conn ls --client 203.0.113.7 -o wide\n"
+        before_help = "Examples:\n  lbctl conn ls --vs web --state established\n  lbctl conn ls --client 203.0.113.7 -o wide\n  lbctl conn ls --l7 --slower-than 500ms\n"
     )]
     Conn(Conn),
     /// BPF maps of the data path
@@ -103,11 +110,13 @@ pub enum Command {
         before_help = "Examples:\n  lbctl stats\n  lbctl stats --watch\n  lbctl stats --watch --interval 5s --count 12\n"
     )]
     Stats(Stats),
-    /// What the loaded program would do with a packet, and why
+    /// What would be done with a packet, or a request by its URL, and why
     #[command(before_help = "Examples:
   lbctl trace tcp 203.0.113.7:40000 192.0.2.10:80
   lbctl trace 'tcp 203.0.113.7:40000 -> 192.0.2.10:80' --flags A
   lbctl trace udp '[2001:db8::7]:40000' '[2001:db8::10]:53' --interface eth1
+  lbctl trace https://www.example.com/cart?id=7
+  lbctl trace http://192.0.2.10/ --method POST --header 'Host: www.example.com' --client 203.0.113.7
 ")]
     Trace(Trace),
     /// Keys, signing requests and certificates for TLS; needs no lbd
@@ -126,6 +135,9 @@ pub enum Command {
     /// Make lbd read its configuration again; an invalid one changes nothing
     #[command(before_help = "Examples:\n  lbctl check /etc/lb/lb.toml && lbctl reload\n")]
     Reload,
+    /// Replace lbd by the program that is installed now; connections go on, and so does lbd when that one would not start
+    #[command(before_help = "Examples:\n  install -m 0755 lbd /usr/local/sbin/lbd && lbctl upgrade\n")]
+    Upgrade,
     /// Check a configuration file, without lbd
     #[command(before_help = "Examples:\n  lbctl check\n  lbctl check ./new.toml\n")]
     Check {
@@ -218,7 +230,7 @@ pub struct NodeName {
 pub enum Conn {
     /// List them; without filters all, half-open ones last
     #[command(
-        before_help = "Examples:\n  lbctl conn ls --node web/n1\n  lbctl conn ls --protocol udp --limit 20\n  lbctl conn ls --forwarding dsr\n"
+        before_help = "Examples:\n  lbctl conn ls --node web/n1\n  lbctl conn ls --protocol udp --limit 20\n  lbctl conn ls --forwarding dsr\n  lbctl conn ls --l7 --vs web --status 5xx -o wide\n"
     )]
     Ls(ConnectionArguments),
 }
@@ -250,19 +262,48 @@ pub struct ConnectionArguments {
     /// At most so many
     #[arg(long, value_name = "N", default_value_t = 1000)]
     limit: usize,
+    /// Of the L7 proxy.
+    #[command(flatten)]
+    requests: RequestArguments,
 }
 
 impl ConnectionArguments {
+    /// Whether requests are meant, not connections.
+    #[must_use]
+    pub fn is_l7(&self) -> bool {
+        self.requests.l7
+    }
+
+    /// Which requests, as the API takes them.
+    ///
+    /// # Errors
+    /// When a filter of connections is among them.
+    pub fn requests(self) -> Result<Filter, String> {
+        for (name, given) in [
+            ("--protocol", self.protocol.is_some()),
+            ("--state", self.state.is_some()),
+            ("--forwarding", self.forwarding.is_some()),
+        ] {
+            if given {
+                return Err(format!("{name} is for connections, not with --l7"));
+            }
+        }
+        let (pool, node) = split(self.node);
+        let filter = Filter {
+            virtual_server: self.vs,
+            pool: self.pool.or(pool),
+            node,
+            client: self.client.map(|address| Network { address, prefix: if address.is_ipv4() { 32 } else { 128 } }),
+            limit: Some(self.limit),
+            ..Filter::default()
+        };
+        Ok(self.requests.onto(filter))
+    }
+
     /// As the API takes them; `POOL/NODE` names the pool unless `--pool` does.
     #[must_use]
     pub fn filter(self) -> ConnectionFilter {
-        let (pool, node) = match self.node {
-            Some(node) => match node.split_once('/') {
-                Some((pool, node)) => (Some(pool.to_owned()), Some(node.to_owned())),
-                None => (None, Some(node)),
-            },
-            None => (None, None),
-        };
+        let (pool, node) = split(self.node);
         ConnectionFilter {
             virtual_server: self.vs,
             pool: self.pool.or(pool),
@@ -273,6 +314,17 @@ impl ConnectionArguments {
             forwarding: self.forwarding,
             limit: Some(self.limit),
         }
+    }
+}
+
+/// `POOL/NODE` or `NODE`.
+fn split(node: Option<String>) -> (Option<String>, Option<String>) {
+    match node {
+        Some(node) => match node.split_once('/') {
+            Some((pool, node)) => (Some(pool.to_owned()), Some(node.to_owned())),
+            None => (None, Some(node)),
+        },
+        None => (None, None),
     }
 }
 
@@ -314,7 +366,7 @@ pub struct Stats {
 /// Arguments of `trace`.
 #[derive(Debug, Args)]
 pub struct Trace {
-    /// The packet: PROTOCOL SOURCE:PORT DESTINATION:PORT, as one word or several
+    /// The packet: PROTOCOL SOURCE:PORT DESTINATION:PORT, as one word or several; or a URL
     #[arg(required = true, num_args = 1.., value_name = "FLOW")]
     pub flow: Vec<String>,
     /// Interface it would come in by; without it the first one of the configuration
@@ -323,6 +375,9 @@ pub struct Trace {
     /// TCP flags, as letters: S, A, F, R, P; without it S
     #[arg(long, value_name = "LETTERS")]
     pub flags: Option<String>,
+    /// Of a URL.
+    #[command(flatten)]
+    pub url: UrlArguments,
 }
 
 /// Parses a command line, program name included.

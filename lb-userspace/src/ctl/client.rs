@@ -130,6 +130,18 @@ pub(super) fn encode(name: &str) -> String {
     })
 }
 
+/// A path with a query of the fields that are set.
+pub(super) fn query_path(path: &str, filter: &impl Serialize) -> Result<String, Failure> {
+    let fields = serde_json::to_value(filter).map_err(std::io::Error::other)?;
+    let texts = fields.as_object().into_iter().flatten().filter_map(|(key, value)| match value {
+        serde_json::Value::Null => None,
+        serde_json::Value::String(text) => Some((key, text.clone())),
+        other => Some((key, other.to_string())),
+    });
+    let query: Vec<String> = texts.map(|(key, text)| format!("{key}={}", encode(&text))).collect();
+    Ok(format!("{path}?{}", query.join("&")))
+}
+
 /// The path of a connection list.
 pub(super) fn connections_path(filter: &ConnectionFilter) -> String {
     let forwarding = filter.forwarding.map(|forwarding| super::views::word(&forwarding));

@@ -1,18 +1,22 @@
 //! Commands that ask lbd: each a request, how its answer reads, and what to do next.
 
-use serde::Serialize;
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
 
 use super::{
-    args::{Command, Conn, Map, Named, Node, Pool},
-    client::{Client, connections_path, encode},
+    args::{self, Command, Conn, Map, Named, Node, Pool},
+    client::{Client, connections_path, encode, query_path},
     failure::Failure,
     flow,
     output::Output,
     stats, views,
 };
 use crate::control::{
-    api::{NodePatch, PoolPatch},
+    api::{Empty, NodePatch, PoolPatch},
     plan::Forwarding,
+    proxy::{recent::Record, trace::UrlTraceView},
     query::Connections,
     view::{
         Finding, MapDump, MapView, NodeState, NodeView, PoolView, RingShare, Severity, Status, TraceView,
@@ -20,9 +24,11 @@ use crate::control::{
     },
 };
 
-/// The body of requests that need none.
-#[derive(Debug, Serialize)]
-struct Empty {}
+/// How long the new program may take to answer.
+const UPGRADE: Duration = Duration::from_secs(30);
+
+/// Between two questions whether it does.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// The name under which `map dump` shows a ring: not a map of its own.
 const MAGLEV: &str = "maglev";
@@ -42,6 +48,15 @@ pub(super) fn execute(client: &Client, output: &Output, command: Command) -> Res
         }
         Command::Pool(verb) => pool(client, output, verb),
         Command::Node(verb) => node(client, output, verb),
+        Command::Conn(Conn::Ls(arguments)) if arguments.is_l7() => {
+            let filter = arguments.requests().map_err(Failure::Usage)?;
+            let answer = client.get::<Vec<Record>>(&query_path("requests", &filter)?)?;
+            output.answer(&answer, |list, look| views::requests(list, look))?;
+            if answer.value.is_empty() && !output.is_json() {
+                output.note("no request matches; how many are remembered says \"recent\" of the virtual server");
+            }
+            Ok(())
+        }
         Command::Conn(Conn::Ls(arguments)) => {
             let answer = client.get::<Connections>(&connections_path(&arguments.filter()))?;
             output.answer(&answer, views::connections)?;
@@ -50,6 +65,11 @@ pub(super) fn execute(client: &Client, output: &Output, command: Command) -> Res
         }
         Command::Map(verb) => map(client, output, verb),
         Command::Stats(arguments) => stats::run(client, output, &arguments),
+        Command::Trace(arguments) if arguments.flow.len() == 1 && arguments.flow[0].contains("://") => {
+            let args::Trace { mut flow, url, .. } = arguments;
+            let answer = client.post::<UrlTraceView>("trace_url", &url.request(flow.remove(0)))?;
+            output.answer(&answer, views::trace_url)
+        }
         Command::Trace(arguments) => {
             let request = flow::request(arguments)?;
             let answer = client.post::<TraceView>("trace", &request)?;
@@ -65,8 +85,40 @@ pub(super) fn execute(client: &Client, output: &Output, command: Command) -> Res
             output.note(&format!("{config_file} is in force; configurations accepted so far: {config_generation}"));
             Ok(())
         }
+        Command::Upgrade => upgrade(client, output),
         Command::Cert(_) | Command::Check { .. } | Command::Completions { .. } | Command::Man { .. } => {
             unreachable!("commands without a daemon are carried out before")
+        }
+    }
+}
+
+/// Asks for it, then waits until the new program answers, or the one before again.
+fn upgrade(client: &Client, output: &Output) -> Result<(), Failure> {
+    let before = client.get::<Status>("status")?.value;
+    match client.post::<Empty>("upgrade", &Empty {}) {
+        // It may have been replaced before its answer was out.
+        Ok(_) | Err(Failure::BadAnswer { .. }) => {}
+        Err(error) => return Err(error),
+    }
+    let until = Instant::now() + UPGRADE;
+    loop {
+        thread::sleep(PAUSE);
+        match client.get::<Status>("status") {
+            Ok(now) if now.value.upgrades > before.upgrades => {
+                if output.is_json() {
+                    return output.answer(&now, views::status);
+                }
+                let (old, new, pid) = (&before.version, &now.value.version, now.value.pid);
+                output.note(&format!("lbd {new} has taken the place of {old}, process {pid}"));
+                return Ok(());
+            }
+            Ok(now) if now.value.upgrade_error.is_some() => {
+                return Err(Failure::NotUpgraded(now.value.upgrade_error.unwrap_or_default()));
+            }
+            // Between the two programs connections wait, or break.
+            Ok(_) | Err(_) if Instant::now() < until => {}
+            Ok(_) => return Err(Failure::NotUpgraded("lbd is still the program before; see its log".to_owned())),
+            Err(error) => return Err(error),
         }
     }
 }

@@ -28,6 +28,9 @@ pub(super) enum Failure {
     /// A configuration that is not valid: the rendered mistakes.
     #[error("{0}")]
     ConfigInvalid(String),
+    /// The new program did not start.
+    #[error("no upgrade: {0}")]
+    NotUpgraded(String),
     /// `doctor` found problems; they are printed.
     #[error("{problems} {} to solve; the advice is above", if *.problems == 1 { "problem" } else { "problems" })]
     Unhealthy { problems: usize },
@@ -47,6 +50,7 @@ impl Failure {
         ExitCode::from(match self {
             Failure::BadAnswer { .. }
             | Failure::Unhealthy { .. }
+            | Failure::NotUpgraded(_)
             | Failure::File { .. }
             | Failure::Certificate { .. }
             | Failure::Output(_) => 1,

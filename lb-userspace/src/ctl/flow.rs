@@ -44,7 +44,7 @@ mod tests {
 
     fn of(words: &[&str]) -> Result<TraceRequest, Failure> {
         let flow = words.iter().map(ToString::to_string).collect();
-        request(args::Trace { flow, interface: None, flags: None })
+        request(args::Trace { flow, interface: None, flags: None, url: args::UrlArguments::default() })
     }
 
     #[test]

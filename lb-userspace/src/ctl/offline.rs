@@ -28,7 +28,8 @@ pub(super) fn execute(command: &Command, output: &Output) -> Option<Result<(), F
         | Command::Stats(_)
         | Command::Trace(_)
         | Command::Doctor
-        | Command::Reload => None,
+        | Command::Reload
+        | Command::Upgrade => None,
     }
 }
 

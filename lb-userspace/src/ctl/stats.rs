@@ -1,5 +1,7 @@
 //! `lbctl stats`: counters once, or again and again with the rates between two looks.
 
+mod proxied;
+
 use std::thread;
 
 use lb_common::reason::{Action, Reason};
@@ -93,7 +95,8 @@ fn text(before: Option<&Stats>, now: &Stats, look: Look) -> String {
     let reasons = table(reason_columns(seconds.is_some()), &reason_rows(before, now, seconds), look);
     let nodes = table(node_columns(seconds.is_some()), &node_rows(before, now, seconds), look);
     let fill: Vec<String> = now.tables.iter().map(|(name, t)| format!("{name} {}/{}", t.used, t.capacity)).collect();
-    format!("{reasons}\n{nodes}\nrecords  {}\n", fill.join("  "))
+    let requests = proxied::text(&before.proxy, &now.proxy, seconds, look);
+    format!("{reasons}\n{nodes}\nrecords  {}\n{requests}", fill.join("  "))
 }
 
 /// `None` when the later look is of another lbd, whose clock began anew.

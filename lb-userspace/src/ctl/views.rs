@@ -10,11 +10,14 @@ use crate::control::{
 
 mod connections;
 mod findings;
+mod proxied;
+mod requests;
 mod servers;
 mod status;
 
 pub(super) use connections::{connections, map_dump, maps, ring};
 pub(super) use findings::{doctor, trace};
+pub(super) use requests::{duration, requests, trace_url};
 pub(super) use servers::{facts, node, nodes, pool, pools, virtual_server, virtual_servers};
 pub(super) use status::status;
 

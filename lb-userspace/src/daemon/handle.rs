@@ -6,8 +6,8 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::control::{
-    query::{Control, Counters, DataPath, Order, QueryError},
-    view::{PoolView, Status, VirtualServerView},
+    query::{Control, Counters, DataPath, Order, ProxyPath, QueryError},
+    view::{CertificateView, PoolView, Status, VirtualServerView},
 };
 
 /// Requests that wait for the control task at most; further askers wait for their turn.
@@ -22,6 +22,8 @@ pub(super) enum Request {
     VirtualServers(Counters, oneshot::Sender<Vec<VirtualServerView>>),
     /// All pools.
     Pools(Counters, oneshot::Sender<Vec<PoolView>>),
+    /// The certificates of the configuration.
+    Certificates(oneshot::Sender<Vec<CertificateView>>),
     /// To change something.
     Order(Order, oneshot::Sender<Result<(), QueryError>>),
 }
@@ -31,13 +33,19 @@ pub(super) enum Request {
 pub(super) struct Handle {
     requests: mpsc::Sender<Request>,
     data_path: Arc<dyn DataPath>,
+    proxy: Arc<dyn ProxyPath>,
 }
 
 impl Handle {
     /// A handle and the end that the control task reads.
-    pub(super) fn new(data_path: Arc<dyn DataPath>) -> (Self, mpsc::Receiver<Request>) {
+    pub(super) fn new(data_path: Arc<dyn DataPath>, proxy: Arc<dyn ProxyPath>) -> (Self, mpsc::Receiver<Request>) {
         let (requests, receiver) = mpsc::channel(QUEUE);
-        (Self { requests, data_path }, receiver)
+        (Self { requests, data_path, proxy }, receiver)
+    }
+
+    /// Counters of both halves.
+    fn counters(&self) -> Result<Counters, QueryError> {
+        Ok(Counters { proxy: self.proxy.counted(), ..self.data_path.counters()? })
     }
 
     fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T, QueryError> {
@@ -55,13 +63,17 @@ impl Control for Handle {
     }
 
     fn virtual_servers(&self) -> Result<Vec<VirtualServerView>, QueryError> {
-        let counters = self.data_path.counters()?;
+        let counters = self.counters()?;
         self.ask(|answer| Request::VirtualServers(counters, answer))
     }
 
     fn pools(&self) -> Result<Vec<PoolView>, QueryError> {
-        let counters = self.data_path.counters()?;
+        let counters = self.counters()?;
         self.ask(|answer| Request::Pools(counters, answer))
+    }
+
+    fn certificates(&self) -> Result<Vec<CertificateView>, QueryError> {
+        self.ask(Request::Certificates)
     }
 
     fn order(&self, order: Order) -> Result<(), QueryError> {

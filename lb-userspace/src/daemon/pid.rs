@@ -4,7 +4,10 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read, Seek, Write},
-    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::fs::{MetadataExt, OpenOptionsExt},
+    },
     path::{Path, PathBuf},
     process, thread,
     time::{Duration, Instant},
@@ -40,7 +43,9 @@ pub enum PidError {
 #[derive(Debug)]
 pub(super) struct PidFile {
     path: PathBuf,
-    _lock: Flock<File>,
+    lock: Flock<File>,
+    /// Whether it is left in place: it belongs to the program before until this one has started.
+    borrowed: bool,
 }
 
 impl PidFile {
@@ -72,7 +77,27 @@ impl PidFile {
             .and_then(|()| lock.rewind())
             .and_then(|()| lock.write_all(format!("{}\n", process::id()).as_bytes()));
         written.map_err(failed)?;
-        Ok(Self { path, _lock: lock })
+        Ok(Self { path, lock, borrowed: false })
+    }
+
+    /// That of the program before in this process; `None` when it is not the one for `socket`.
+    pub(super) fn inherited(socket: &Path, file: OwnedFd) -> Option<Self> {
+        let path = socket.with_extension("pid");
+        let file = File::from(file);
+        let same = fs::metadata(&path).ok()?.ino() == file.metadata().ok()?.ino();
+        // The lock goes with the open file: this one has it already, unless a start that failed gave it up.
+        let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).ok().filter(|_| same)?;
+        Some(Self { path, lock, borrowed: true })
+    }
+
+    /// It is this program's own from now on.
+    pub(super) fn keep(&mut self) {
+        self.borrowed = false;
+    }
+
+    /// For the next program in this process.
+    pub(super) fn descriptor(&self) -> io::Result<OwnedFd> {
+        self.lock.as_fd().try_clone_to_owned()
     }
 }
 
@@ -94,7 +119,9 @@ fn lock(path: &Path) -> Result<Flock<File>, PidError> {
 impl Drop for PidFile {
     fn drop(&mut self) {
         // While it is still locked; a leftover does no harm, since it is not locked any more.
-        let _ = fs::remove_file(&self.path);
+        if !self.borrowed {
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }
 

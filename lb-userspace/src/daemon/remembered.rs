@@ -16,6 +16,9 @@ pub(super) const OVERRIDES: &str = "overrides.json";
 /// monitors have made up their minds again.
 pub(super) const DOWN: &str = "down.json";
 
+/// What DNS names of nodes stand for. Without it, nodes would have no address until their names were looked up again.
+pub(super) const NAMES: &str = "names.json";
+
 /// A monitor's word on a node that is down.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Down {

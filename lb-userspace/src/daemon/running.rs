@@ -1,7 +1,11 @@
 //! The control task: takes one event at a time, changes the state by it, and makes the data path, the monitors and the
 //! VIPs follow. Nothing else writes the state; nothing in here waits for the network.
 
+mod upgrade;
+
 use std::{
+    collections::BTreeMap,
+    net::IpAddr,
     path::PathBuf,
     process::{self, ExitCode},
     sync::Arc,
@@ -13,10 +17,14 @@ use tokio::{
     time::{MissedTickBehavior, interval, timeout},
 };
 
+pub(super) use self::upgrade::Seat;
+use self::upgrade::Upgrade;
 use super::{
+    certificates::Certificates,
     handle::Request,
     names::Resolved,
     notify,
+    proxied::unix_s,
     remembered::{Down, Remembered},
     signals::{Signals, Wish},
     subsystems::Subsystems,
@@ -26,12 +34,17 @@ use crate::{
     config::{Config, OnStop},
     control::{
         plan::Plan,
-        proxy::{ProxyPlan, Secret},
+        proxy::{
+            ProxyEvent, ProxyPlan, Secret,
+            pool::{NodeChange, NodeEvent},
+            rule::RuleEvent,
+        },
         query::{Counters, Order, QueryError},
         state::{Check, Event, Overrides, RaisedVip, State},
-        view::{Health, Status},
+        view::{Health, NodeState, Status},
     },
     health::Report,
+    proxy::supervisor::News,
 };
 
 /// How often what failed is tried again, and what has no event of its own is looked at.
@@ -49,8 +62,10 @@ pub(super) struct Parts<S> {
     pub(super) adopted: bool,
     pub(super) overrides: Remembered<Overrides>,
     pub(super) down: Remembered<Vec<Down>>,
+    pub(super) names: Remembered<BTreeMap<String, Vec<IpAddr>>>,
     /// Signs the cookies of the L7 proxy.
     pub(super) secret: Secret,
+    pub(super) seat: Seat,
 }
 
 /// The control task.
@@ -73,12 +88,24 @@ pub(super) struct Running<S> {
     down: Vec<Down>,
     /// Why what is known now would not survive a restart.
     unsaved: Option<String>,
+    certificates: Certificates,
+    upgrade: Upgrade,
+}
+
+/// What the control task takes its events from.
+#[derive(Debug)]
+pub(super) struct Inputs {
+    pub(super) requests: mpsc::Receiver<Request>,
+    pub(super) reports: mpsc::Receiver<Report>,
+    pub(super) answers: mpsc::Receiver<Resolved>,
+    pub(super) news: mpsc::Receiver<News>,
 }
 
 impl<S: Subsystems> Running<S> {
     /// Takes over once the data path does what `state` says; the rest follows with [`Running::begin`].
     pub(super) fn new(state: State, applied: Arc<Plan>, parts: Parts<S>) -> Self {
         let (first, down) = (state.config().clone(), parts.down.value().clone());
+        let upgrade = Upgrade::new(&parts.seat);
         Self {
             state,
             parts,
@@ -91,6 +118,8 @@ impl<S: Subsystems> Running<S> {
             raised: Vec::new(),
             down,
             unsaved: None,
+            certificates: Certificates::default(),
+            upgrade,
         }
     }
 
@@ -113,13 +142,7 @@ impl<S: Subsystems> Running<S> {
     }
 
     /// Takes events until a signal says stop: which one.
-    pub(super) async fn run(
-        &mut self,
-        mut requests: mpsc::Receiver<Request>,
-        mut reports: mpsc::Receiver<Report>,
-        mut answers: mpsc::Receiver<Resolved>,
-        signals: &mut Signals,
-    ) -> &'static str {
+    pub(super) async fn run(&mut self, mut inputs: Inputs, signals: &mut Signals) -> &'static str {
         let mut tick = interval(notify::watchdog_interval().map_or(TICK, |watchdog| watchdog.min(TICK)));
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -128,10 +151,13 @@ impl<S: Subsystems> Running<S> {
                     Wish::Stop(signal) => return signal,
                     // The outcome is in the log and in `lbctl status`.
                     Wish::Reload => drop(self.reload().await),
+                    Wish::Upgrade => self.upgrade.begin(&self.parts.seat, &self.parts.config_path, None),
                 },
-                Some(report) = reports.recv() => self.hear(report).await,
-                Some(answer) = answers.recv() => self.resolved(answer).await,
-                Some(request) = requests.recv() => self.answer(request).await,
+                Some(report) = inputs.reports.recv() => self.hear(report).await,
+                Some(answer) = inputs.answers.recv() => self.resolved(answer).await,
+                outcome = self.upgrade.rehearsed() => self.replace(outcome).await,
+                Some(news) = inputs.news.recv() => self.take_news(news),
+                Some(request) = inputs.requests.recv() => self.answer(request).await,
                 _ = tick.tick() => self.tick().await,
             }
         }
@@ -197,12 +223,39 @@ impl<S: Subsystems> Running<S> {
         self.follow().await;
     }
 
+    /// What the worker of the L7 proxy has to tell: it has acted by it already.
+    fn take_news(&mut self, news: News) {
+        let event = match news {
+            News::Fresh => Event::FreshWorker,
+            News::Happened(ProxyEvent::Node(node)) => {
+                let NodeEvent { pool, node: name, change } = &node;
+                match change {
+                    NodeChange::Out { reason, in_a_row } => {
+                        tracing::warn!(pool, node = name, ?reason, in_a_row, "passive monitoring took a node out");
+                    }
+                    NodeChange::Back => tracing::info!(pool, node = name, "a node that was out serves again"),
+                }
+                Event::Passive(node)
+            }
+            News::Happened(ProxyEvent::Rule(RuleEvent { is_event, virtual_server, rule, request_id, text })) => {
+                tracing::info!(virtual_server, rule, request_id, is_event, text, "a rule speaks");
+                return;
+            }
+        };
+        // These events are never refused.
+        let _ = self.state.apply(event);
+    }
+
     async fn answer(&mut self, request: Request) {
         // An asker that went away wants no answer.
         match request {
             Request::Status(counters, answer) => drop(answer.send(self.status(&counters))),
             Request::VirtualServers(counters, answer) => drop(answer.send(self.state.virtual_servers(&counters))),
             Request::Pools(counters, answer) => drop(answer.send(self.state.pools(&counters))),
+            Request::Certificates(answer) => drop(answer.send(self.certificates.views())),
+            Request::Order(Order::Upgrade, answer) => {
+                self.upgrade.begin(&self.parts.seat, &self.parts.config_path, Some(answer));
+            }
             Request::Order(Order::Reload, answer) => drop(answer.send(self.reload().await)),
             Request::Order(order, answer) => drop(answer.send(self.change(Event::Order(order)).await)),
         }
@@ -210,6 +263,7 @@ impl<S: Subsystems> Running<S> {
 
     async fn tick(&mut self) {
         notify::watchdog();
+        self.certificates.tell(now());
         if self.behind.is_some() && self.enact().await.is_ok() {
             tracing::info!("the data path follows again");
         }
@@ -248,7 +302,7 @@ impl<S: Subsystems> Running<S> {
     /// Changes the state and makes everything follow; what the data path refuses is undone.
     async fn change(&mut self, event: Event) -> Result<(), QueryError> {
         let before = self.state.clone();
-        self.state.apply(event)?;
+        self.state.apply(event.clone())?;
         if let Err(error) = self.enact().await {
             self.state = before;
             return Err(match self.enact().await {
@@ -258,12 +312,32 @@ impl<S: Subsystems> Running<S> {
         }
         self.follow().await;
         self.remember();
+        if let Event::NewConfig(_) = &event {
+            self.certificates.read(self.state.config());
+        }
+        if let Event::Order(Order::SetNodeState { pool, node, state: NodeState::Active }) = &event {
+            self.bring_back(pool.as_deref(), node);
+        }
         Ok(())
+    }
+
+    /// An operator's word is stronger than passive monitoring's.
+    fn bring_back(&self, pool: Option<&str>, node: &str) {
+        let (pool, node) = match (pool, node.split_once('/')) {
+            (None, Some((pool, node))) => (Some(pool), node),
+            (pool, _) => (pool, node),
+        };
+        for (own, name) in self.state.config().all_nodes() {
+            if name == node && pool.is_none_or(|pool| pool == own) {
+                self.parts.subsystems.bring_back(own, name);
+            }
+        }
     }
 
     /// Starts monitors, VIPs and the L7 proxy. What the L7 proxy cannot do is tried again: forwarding, which is in place,
     /// does not depend on it.
     pub(super) async fn begin(&mut self) {
+        self.certificates.read(self.state.config());
         self.follow().await;
         if let Err(error) = self.enact().await {
             tracing::error!(error, "the L7 proxy does not do what it should; it is tried again");
@@ -327,7 +401,9 @@ impl<S: Subsystems> Running<S> {
             self.checks.iter().any(same)
         };
         self.down.retain(known);
-        let saved = self.parts.overrides.save(self.state.overrides()).and_then(|()| self.parts.down.save(&self.down));
+        let Parts { overrides, down, names, .. } = &mut self.parts;
+        let saved = overrides.save(self.state.overrides());
+        let saved = saved.and_then(|()| down.save(&self.down)).and_then(|()| names.save(self.state.names()));
         if let Err(error) = &saved
             && self.unsaved.is_none()
         {
@@ -343,6 +419,10 @@ impl<S: Subsystems> Running<S> {
         status.uptime_s = self.started.elapsed().as_secs();
         status.config_file = self.parts.config_path.display().to_string();
         status.data_path = self.origin().to_owned();
+        status.upgrades = self.parts.seat.upgrades;
+        status.upgrade_error = self.upgrade.failure().map(str::to_owned);
+        status.worker = self.parts.subsystems.worker();
+        status.warnings.extend(self.certificates.warnings(now()));
         if let Some(why) = &self.behind {
             status.warnings.insert(0, format!("the data path does not do what it should, and is tried again: {why}"));
         }
@@ -370,6 +450,11 @@ impl<S: Subsystems> Running<S> {
             self.state.generation()
         )
     }
+}
+
+/// Seconds since 1970.
+fn now() -> i64 {
+    unix_s().cast_signed()
 }
 
 /// Settings that are fixed at the start, or with the data path, and differ in the configuration in force.

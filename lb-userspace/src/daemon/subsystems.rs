@@ -9,11 +9,12 @@ use crate::{
         plan::Plan,
         proxy::ProxyPlan,
         state::{Check, RaisedVip},
+        view::WorkerView,
     },
     dataplane::{collect::Collector, names::SharedNames, task},
     failover::{self, StaticVips},
     health::{Monitors, Settings, Target},
-    proxy::supervisor::Supervisor,
+    proxy::supervisor::{Estate, Supervisor, WorkerState},
 };
 
 /// The outside, as the control task orders it about.
@@ -22,6 +23,12 @@ pub(super) trait Subsystems {
     fn enact(&self, plan: Arc<Plan>) -> impl Future<Output = Result<(), String>>;
     /// Makes the L7 proxy do what the plan says. On error it does what it did before.
     fn proxy(&self, plan: Arc<ProxyPlan>) -> impl Future<Output = Result<(), String>>;
+    /// Tells the L7 proxy to take a node back that its passive monitoring took out.
+    fn bring_back(&self, pool: &str, node: &str);
+    /// What the program that replaces this one goes on with.
+    fn leave(&self) -> impl Future<Output = Result<Estate, String>>;
+    /// The worker of the L7 proxy; `None`: none is needed.
+    fn worker(&self) -> Option<WorkerView>;
     /// Replaces the DNS names that are looked up.
     fn resolve(&self, names: &[&str]);
     /// Replaces the health checks.
@@ -57,6 +64,20 @@ impl Subsystems for Real {
 
     async fn proxy(&self, plan: Arc<ProxyPlan>) -> Result<(), String> {
         self.proxy.apply(plan).await
+    }
+
+    fn bring_back(&self, pool: &str, node: &str) {
+        self.proxy.bring_back(pool, node);
+    }
+
+    async fn leave(&self) -> Result<Estate, String> {
+        self.proxy.leave().await.map_err(|error| error.to_string())
+    }
+
+    fn worker(&self) -> Option<WorkerView> {
+        let WorkerState { pid, ready, failures, connections, problem } = self.proxy.state();
+        let is_needed = pid.is_some() || problem.is_some();
+        is_needed.then(|| WorkerView { pid, ready, connections: connections as u64, failures })
     }
 
     fn resolve(&self, names: &[&str]) {

@@ -1,6 +1,6 @@
 //! The counters of the data path: of interfaces, node slots and tables, summed over CPUs and named.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use aya::maps::MapError;
 use lb_common::{
@@ -33,6 +33,7 @@ pub fn counters(context: &Context) -> Result<Counters, QueryError> {
         tables: context.collected.tables(),
         nodes: nodes(maps, &names)?,
         flood_limited: flood_limited(maps, &names)?,
+        proxy: Arc::default(),
     })
 }
 

@@ -4,6 +4,7 @@
 mod hops;
 mod interfaces;
 mod publish;
+mod rehearse;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},

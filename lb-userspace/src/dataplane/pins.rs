@@ -108,7 +108,7 @@ fn io_error(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> Pins
 pub struct PinDirectory {
     path: PathBuf,
     /// Held for its lock.
-    _lock: Flock<File>,
+    _lock: Option<Flock<File>>,
 }
 
 impl PinDirectory {
@@ -132,7 +132,20 @@ impl PinDirectory {
             }
             io_error(path, "lock")(errno.into())
         })?;
-        Ok(Self { path: path.to_owned(), _lock: lock })
+        Ok(Self { path: path.to_owned(), _lock: Some(lock) })
+    }
+
+    /// What is pinned there and can be adopted, without taking it: another lbd may own it.
+    ///
+    /// # Errors
+    /// See [`PinDirectory::adoptable`].
+    pub fn look(path: &Path) -> Result<Option<(Self, Meta)>, PinsError> {
+        if !path.exists() {
+            return Ok(None);
+        }
+        check_owner(path)?;
+        let pins = Self { path: path.to_owned(), _lock: None };
+        Ok(pins.adoptable()?.map(|meta| (pins, meta)))
     }
 
     /// The directory.

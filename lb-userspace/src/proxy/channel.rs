@@ -24,7 +24,7 @@ const MAX_BYTES: usize = 64 << 20;
 pub const MAX_DESCRIPTORS: usize = 250;
 
 /// How long a writer waits for a reader that does not read.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// One end.
 #[derive(Debug)]
@@ -49,6 +49,14 @@ impl Channel {
     pub fn new(stream: UnixStream) -> io::Result<Self> {
         stream.set_write_timeout(Some(PATIENCE))?;
         Ok(Self { stream })
+    }
+
+    /// Lets this end wait for its reader without a limit.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn wait_for_readers(&self) -> io::Result<()> {
+        self.stream.set_write_timeout(None)
     }
 
     /// The same end for another thread: one sends, the other receives.
@@ -117,6 +125,12 @@ impl Channel {
             }
         }
         Ok((received.bytes, descriptors))
+    }
+}
+
+impl From<Channel> for OwnedFd {
+    fn from(channel: Channel) -> Self {
+        channel.stream.into()
     }
 }
 

@@ -4,10 +4,11 @@
 //! so that lbd may crash or be replaced; SIGTERM lets it drain. Called by `bin/lbd.rs`.
 
 mod confine;
+mod outbox;
 
 use std::{
     io,
-    net::{SocketAddr, TcpListener},
+    net::TcpListener,
     os::{
         fd::{AsFd, OwnedFd},
         unix::net::UnixStream,
@@ -23,58 +24,17 @@ use nix::sys::{
     signal::{SigSet, Signal},
     signalfd::{SfdFlags, SignalFd},
 };
-use serde::{Deserialize, Serialize};
 
 pub use self::confine::ConfineError;
+use self::outbox::Outbox;
 use super::{
     channel::Channel,
+    message::{Answer, FromWorker, Question, ThreadBeat, ToWorker},
     worker::{Engine, Handle, Listen},
 };
-use crate::control::proxy::ProxyPlan;
 
 /// How often the worker says that it lives.
 pub const HEARTBEAT: Duration = Duration::from_millis(250);
-
-/// What lbd tells its worker.
-#[derive(Debug, Serialize, Deserialize)]
-pub enum ToWorker {
-    /// Threads to start; the first message.
-    Start {
-        /// How many.
-        threads: usize,
-    },
-    /// The sockets beside this message, one for each thread, are of this address.
-    Listen {
-        /// Virtual server.
-        virtual_server: String,
-        /// Address, as in the plan.
-        address: SocketAddr,
-    },
-    /// Go on by this plan, with the sockets that came since the last one.
-    Plan(Box<ProxyPlan>),
-    /// Accept no more, end what runs within this time, then end.
-    Drain(Duration),
-}
-
-/// What the worker tells lbd.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum FromWorker {
-    /// It is shut in, and takes plans.
-    Ready,
-    /// It lives.
-    Heartbeat(Vec<ThreadBeat>),
-}
-
-/// What a thread is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ThreadBeat {
-    /// Grows as long as it turns.
-    pub beats: u64,
-    /// Client connections.
-    pub connections: usize,
-    /// Generation of the plan it serves by.
-    pub generation: u64,
-}
 
 /// Why a worker ended.
 #[derive(Debug, thiserror::Error)]
@@ -118,10 +78,11 @@ pub fn run() -> Result<(), WorkerError> {
     let (inputs, received) = mpsc::channel();
     let reader = channel.try_clone()?;
     std::thread::Builder::new().name("lb-channel".to_owned()).spawn(move || read(&reader, &inputs))?;
+    let outbox = Outbox::start(channel)?;
     confine::all_threads()?;
-    // When lbd is gone already, the reader says so.
-    let _ = channel.send(&FromWorker::Ready, &[]);
-    let worker = Worker { engine, channel: Some(channel), waiting: Vec::new() };
+    // There is room for the first message.
+    let _ = outbox.tell(FromWorker::Ready);
+    let worker = Worker { engine, outbox, waiting: Vec::new(), is_upgrade: false, unsaid: None };
     worker.serve(&received, &signals)
 }
 
@@ -137,10 +98,13 @@ fn read(channel: &Channel, inputs: &mpsc::Sender<Input>) {
 
 struct Worker {
     engine: Handle,
-    /// To lbd, while it is there.
-    channel: Option<Channel>,
+    outbox: Outbox,
     /// Sockets for the next plan.
     waiting: Vec<Listen>,
+    /// lbd said that it would go.
+    is_upgrade: bool,
+    /// What had no room yet.
+    unsaid: Option<FromWorker>,
 }
 
 /// How long requests may go on after SIGTERM, when the plan says no longer time.
@@ -156,10 +120,8 @@ impl Worker {
                     self.engine.drain(longest);
                 }
                 Ok(Input::Message(message, descriptors)) => self.obey(message, descriptors),
-                Ok(Input::Orphan) => {
-                    tracing::warn!("lbd is gone: the worker serves on by its last plan");
-                    self.channel = None;
-                }
+                Ok(Input::Orphan) if self.is_upgrade => tracing::info!("lbd is being replaced: the worker serves on"),
+                Ok(Input::Orphan) => tracing::warn!("lbd is gone: the worker serves on by its last plan"),
                 Err(RecvTimeoutError::Timeout) => self.beat(),
                 // The reader has said that lbd is gone; there is nothing to wait for but signals.
                 Err(RecvTimeoutError::Disconnected) => std::thread::sleep(HEARTBEAT),
@@ -188,19 +150,41 @@ impl Worker {
                 self.engine.swap(Arc::new(*plan), std::mem::take(&mut self.waiting));
                 self.beat();
             }
+            ToWorker::Ask { id, question } => {
+                // Whom it reaches too late has asked somebody else.
+                let _ = self.outbox.tell(FromWorker::Answer { id, answer: self.answer(&question) });
+            }
+            ToWorker::BringBack { pool, node } => {
+                self.engine.bring_back(&pool, &node);
+                self.beat();
+            }
+            ToWorker::Farewell => self.is_upgrade = true,
             ToWorker::Start { .. } | ToWorker::Drain(_) => {}
         }
     }
 
-    fn beat(&self) {
-        let Some(channel) = &self.channel else { return };
+    fn answer(&self, question: &Question) -> Answer {
+        match question {
+            Question::Stats => Answer::Stats(Box::new(self.engine.stats().snapshot())),
+            Question::Recent(filter) => Answer::Recent(self.engine.recent(filter)),
+        }
+    }
+
+    /// Says that it lives, and what happened since it said so last. While lbd does not read, events stay where they are kept,
+    /// which is bounded.
+    fn beat(&mut self) {
         let states = self.engine.states().into_iter();
         let beats = states.map(|state| ThreadBeat {
             beats: state.beats,
             connections: state.connections,
             generation: state.generation,
         });
-        // When lbd is gone, the reader says so.
-        let _ = channel.send(&FromWorker::Heartbeat(beats.collect()), &[]);
+        // Dropped when there is no room: the next one says as much.
+        let _ = self.outbox.tell(FromWorker::Heartbeat(beats.collect()));
+        if self.unsaid.is_none() {
+            let (events, lost) = self.engine.pools().take_events();
+            self.unsaid = (!events.is_empty() || lost > 0).then_some(FromWorker::Events(events, lost));
+        }
+        self.unsaid = self.unsaid.take().and_then(|unsaid| self.outbox.tell(unsaid).err());
     }
 }

@@ -76,7 +76,7 @@ struct Reactor {
 pub struct TaskKey(usize);
 
 /// Microseconds on a clock that never goes back and is the same for all threads; begins near 0 with the process.
-fn clock_us() -> u64 {
+pub(crate) fn clock_us() -> u64 {
     static START: OnceLock<Instant> = OnceLock::new();
     // Zero stands for "never" in many a field: the clock begins a second later.
     u64::try_from(START.get_or_init(Instant::now).elapsed().as_micros()).unwrap_or(u64::MAX) + 1_000_000

@@ -5,38 +5,41 @@
 
 mod listeners;
 mod pace;
+mod questions;
+mod run;
 
 use std::{
+    collections::BTreeMap,
     fs, io,
-    os::fd::AsFd,
+    os::fd::OwnedFd,
     path::PathBuf,
     sync::{
         Arc, Mutex, PoisonError,
-        mpsc::{self, RecvTimeoutError},
+        mpsc::{self, RecvTimeoutError, SyncSender},
     },
     time::{Duration, Instant},
 };
 
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc::Sender, oneshot};
 
-use self::{listeners::Listeners, pace::Pace};
+pub use self::listeners::Place;
+use self::{listeners::Listeners, run::Run};
 use super::{
     channel::Channel,
-    process::{FromWorker, ThreadBeat, ToWorker},
-    spawner::{FromSpawner, Started, ToSpawner},
+    message::{Answer, FromWorker, Question},
+    spawner::FromSpawner,
 };
-use crate::control::proxy::ProxyPlan;
+use crate::control::proxy::{
+    ProxyEvent, ProxyPlan,
+    pool::NodeChange,
+    recent::{Filter, Record},
+    stats::Snapshot,
+};
 
-/// A worker that says nothing for so long is replaced.
-const SILENCE: Duration = Duration::from_secs(3);
-/// A thread that does not turn for so long has its worker replaced.
-const STANDSTILL: Duration = Duration::from_secs(5);
-/// How long a worker may take until it is ready.
-const START: Duration = Duration::from_secs(10);
-/// How long a change waits for the worker to go by it.
-const ACKNOWLEDGEMENT: Duration = Duration::from_secs(3);
-/// How often all this is looked at.
-const TICK: Duration = Duration::from_millis(100);
+/// How long a question waits for the worker: who asks for counters gets the last known ones then.
+const COUNTERS: Duration = Duration::from_millis(500);
+/// See [`COUNTERS`]; a list is longer.
+const LIST: Duration = Duration::from_secs(3);
 
 /// How workers are started.
 #[derive(Clone, Debug)]
@@ -51,6 +54,35 @@ pub struct Settings {
     pub arguments: Vec<String>,
     /// Where the worker's process is written down, so that an lbd after a crash finds it.
     pub note: PathBuf,
+}
+
+/// What an lbd leaves to the one that it replaces itself by: sockets that stay open meanwhile.
+#[derive(Debug)]
+pub struct Estate {
+    /// The channel to the spawner.
+    pub spawner: OwnedFd,
+    /// Listening sockets, one for each thread, by what they are for.
+    pub listeners: Vec<(Place, Vec<OwnedFd>)>,
+}
+
+/// What the supervisor tells the control task.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum News {
+    /// A worker serves that knows nothing of nodes yet.
+    Fresh,
+    /// Something happened in the worker.
+    Happened(ProxyEvent),
+}
+
+/// Why the worker did not answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AskError {
+    /// There is none.
+    #[error("the L7 proxy's worker does not run now; see lbctl status")]
+    NoWorker,
+    /// Not in time.
+    #[error("the L7 proxy's worker did not answer in time")]
+    TooLate,
 }
 
 /// What the supervisor knows of the worker.
@@ -72,12 +104,26 @@ pub struct WorkerState {
 #[derive(Debug)]
 pub struct Supervisor {
     inputs: mpsc::Sender<Input>,
-    state: Arc<Mutex<WorkerState>>,
+    known: Arc<Known>,
+}
+
+/// What the supervisor's thread lets others read.
+#[derive(Debug, Default)]
+struct Known {
+    state: Mutex<WorkerState>,
+    /// What was counted, when the worker was asked last.
+    counted: Mutex<Arc<Snapshot>>,
+    plan: Mutex<Arc<ProxyPlan>>,
+    /// Nodes that passive monitoring took out, by pool and name.
+    out: Mutex<BTreeMap<(String, String), NodeChange>>,
 }
 
 #[derive(Debug)]
 enum Input {
     Plan(Arc<ProxyPlan>, oneshot::Sender<Result<(), String>>),
+    Ask(Question, Instant, SyncSender<Answer>),
+    BringBack(String, String),
+    Leave(oneshot::Sender<io::Result<Estate>>),
     Spawner(FromSpawner),
     SpawnerGone,
     Worker(u64, FromWorker),
@@ -86,13 +132,19 @@ enum Input {
 }
 
 impl Supervisor {
-    /// Starts the thread; a worker is started when there is something to serve.
+    /// Starts the thread; a worker is started when there is something to serve. `listeners` are those of the lbd before,
+    /// which has replaced itself by this one; `news` is what happens, as far as there is room.
     ///
     /// # Errors
     /// When there is no room for threads or descriptors.
-    pub fn start(spawner: Channel, settings: Settings) -> io::Result<Self> {
+    pub fn start(
+        spawner: Channel,
+        settings: Settings,
+        listeners: Vec<(Place, Vec<OwnedFd>)>,
+        news: Sender<News>,
+    ) -> io::Result<Self> {
         let (inputs, received) = mpsc::channel();
-        let state: Arc<Mutex<WorkerState>> = Arc::default();
+        let known: Arc<Known> = Arc::default();
         let (reader, from_spawner) = (spawner.try_clone()?, inputs.clone());
         std::thread::Builder::new().name("lb-spawner".to_owned()).spawn(move || {
             while let Ok(Some((message, _))) = reader.receive() {
@@ -103,21 +155,10 @@ impl Supervisor {
             let _ = from_spawner.send(Input::SpawnerGone);
         })?;
         let earlier = fs::read(&settings.note).ok().and_then(|note| serde_json::from_slice(&note).ok());
-        let run = Run {
-            spawner,
-            settings,
-            inputs: inputs.clone(),
-            state: Arc::clone(&state),
-            listeners: Listeners::new(),
-            plan: None,
-            worker: None,
-            numbers: 0,
-            pace: Pace::default(),
-            earlier,
-            waiting: None,
-        };
+        let listeners = Listeners::inherited(listeners, settings.threads);
+        let run = Run::new(spawner, settings, inputs.clone(), Arc::clone(&known), listeners, news, earlier);
         std::thread::Builder::new().name("lb-supervisor".to_owned()).spawn(move || run.turn(&received))?;
-        Ok(Self { inputs, state })
+        Ok(Self { inputs, known })
     }
 
     /// Lets the worker go on by a plan, once the addresses that are new in it are listened on.
@@ -131,10 +172,16 @@ impl Supervisor {
         answered.await.map_err(|_| gone())?
     }
 
+    /// Tells the worker to take a node back that passive monitoring took out.
+    pub fn bring_back(&self, pool: &str, node: &str) {
+        // Without a supervisor nothing is out.
+        let _ = self.inputs.send(Input::BringBack(pool.to_owned(), node.to_owned()));
+    }
+
     /// What is known of the worker.
     #[must_use]
     pub fn state(&self) -> WorkerState {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.known.state().clone()
     }
 
     /// Lets the worker drain, for so long at most, and ends it.
@@ -145,270 +192,83 @@ impl Supervisor {
             let _ = answered.await;
         }
     }
+
+    /// What another lbd goes on with in this process; the worker is told. This one still serves if that comes to nothing.
+    ///
+    /// # Errors
+    /// When there are too many descriptors.
+    pub async fn leave(&self) -> io::Result<Estate> {
+        let (answer, answered) = oneshot::channel();
+        let gone = || io::Error::other("the worker's supervisor has ended");
+        self.inputs.send(Input::Leave(answer)).map_err(|_| gone())?;
+        answered.await.map_err(|_| gone())?
+    }
+
+    /// A handle for questions.
+    #[must_use]
+    pub fn asker(&self) -> Asker {
+        Asker { inputs: self.inputs.clone(), known: Arc::clone(&self.known) }
+    }
 }
 
-struct Run {
-    spawner: Channel,
-    settings: Settings,
+/// Asks the worker. Its methods may wait for it, for seconds at most.
+#[derive(Clone, Debug)]
+pub struct Asker {
     inputs: mpsc::Sender<Input>,
-    state: Arc<Mutex<WorkerState>>,
-    listeners: Listeners,
-    plan: Option<Arc<ProxyPlan>>,
-    worker: Option<Worker>,
-    /// Workers started so far.
-    numbers: u64,
-    pace: Pace,
-    /// The worker of an lbd that ended before this one: it serves until ours does.
-    earlier: Option<Started>,
-    waiting: Option<Waiting>,
+    known: Arc<Known>,
 }
 
-/// Who waits for the worker to go by a plan.
-struct Waiting {
-    generation: u64,
-    until: Instant,
-    answer: oneshot::Sender<Result<(), String>>,
-}
+impl Asker {
+    /// What was counted up to now; by a worker that does not answer, up to the last answer.
+    #[must_use]
+    pub fn counted(&self) -> Arc<Snapshot> {
+        let mut last = self.known.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Ok(Answer::Stats(snapshot)) = self.ask(Question::Stats, COUNTERS) {
+            *last = Arc::from(snapshot);
+        }
+        Arc::clone(&last)
+    }
 
-struct Worker {
-    number: u64,
-    channel: Channel,
-    process: Option<Started>,
-    ready: bool,
-    born: Instant,
-    heard: Instant,
-    /// Beats of each thread, and when they last changed.
-    threads: Vec<(ThreadBeat, Instant)>,
-}
-
-impl Run {
-    fn turn(mut self, inputs: &mpsc::Receiver<Input>) {
-        loop {
-            match inputs.recv_timeout(TICK) {
-                Ok(Input::Plan(plan, answer)) => self.take(plan, answer),
-                Ok(Input::Spawner(message)) => self.hear_spawner(message),
-                Ok(Input::SpawnerGone) => self.problem("the spawner has ended: no worker can be started"),
-                Ok(Input::Worker(number, message)) => self.hear(number, message),
-                Ok(Input::WorkerGone(number)) => self.lost(number),
-                Ok(Input::Stop(longest, answer)) => {
-                    self.stop(inputs, longest);
-                    // Who went away need not know.
-                    let _ = answer.send(());
-                    return;
-                }
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return,
-            }
-            self.look_after();
+    /// Requests that ended lately, newest first.
+    ///
+    /// # Errors
+    /// When the worker does not answer.
+    pub fn recent(&self, filter: &Filter) -> Result<Vec<Record>, AskError> {
+        match self.ask(Question::Recent(Box::new(filter.clone())), LIST)? {
+            Answer::Recent(records) => Ok(records),
+            Answer::Stats(_) => Err(AskError::TooLate),
         }
     }
 
-    fn take(&mut self, plan: Arc<ProxyPlan>, answer: oneshot::Sender<Result<(), String>>) {
-        let added = match self.listeners.add(&plan, self.settings.threads) {
-            Ok(added) => added,
-            Err(error) => return drop(answer.send(Err(error.to_string()))),
-        };
-        if let Some(worker) = &self.worker
-            && let Err(error) = tell(worker, &self.listeners, &added, &plan)
-        {
-            tracing::warn!(%error, "the worker takes no plan and is replaced");
-            self.kill();
-        }
-        self.listeners.retain(&plan);
-        self.waiting = None;
-        if plan.virtual_servers.is_empty() && self.worker.is_none() {
-            // Whoever went away wants no answer.
-            let _ = answer.send(Ok(()));
-        } else {
-            self.waiting =
-                Some(Waiting { generation: plan.generation, until: Instant::now() + ACKNOWLEDGEMENT, answer });
-        }
-        self.plan = Some(plan);
+    /// The plan that the worker has.
+    #[must_use]
+    pub fn plan(&self) -> Arc<ProxyPlan> {
+        Arc::clone(&self.known.plan.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// What depends on time: starts, silence, patience.
-    fn look_after(&mut self) {
-        let now = Instant::now();
-        if let Some(waiting) = self.waiting.take_if(|waiting| waiting.until < now) {
-            tracing::warn!("the worker does not go by the new plan yet");
-            let _ = waiting.answer.send(Ok(()));
-        }
-        let Some(worker) = &self.worker else {
-            let wanted = self.plan.as_ref().is_some_and(|plan| !plan.virtual_servers.is_empty());
-            if wanted && self.pace.may_start(now) {
-                self.start(now);
-            }
-            return;
-        };
-        let silent = now.duration_since(worker.heard) > if worker.ready { SILENCE } else { START };
-        let stands = worker.threads.iter().any(|(_, changed)| now.duration_since(*changed) > STANDSTILL);
-        if silent || stands {
-            let why = if silent { "the worker said nothing for too long" } else { "a thread of the worker hangs" };
-            self.problem(why);
-            self.kill();
-        }
+    /// Nodes that passive monitoring took out, by pool and name, and why.
+    #[must_use]
+    pub fn out(&self) -> BTreeMap<(String, String), NodeChange> {
+        self.known.out().clone()
     }
 
-    fn start(&mut self, now: Instant) {
-        self.pace.started();
-        self.numbers += 1;
-        if let Err(error) = self.spawn(now) {
-            self.problem(&format!("no worker can be started: {error}"));
-            self.worker = None;
-            self.pace.failed(now);
-        }
-    }
-
-    fn spawn(&mut self, now: Instant) -> io::Result<()> {
-        let (channel, other) = Channel::pair()?;
-        let Settings { uid, gid, threads, ref arguments, .. } = self.settings;
-        let spawn = ToSpawner::Spawn { uid, gid, arguments: arguments.clone() };
-        self.spawner.send(&spawn, &[other.as_fd()])?;
-        drop(other);
-        let (reader, inputs, number) = (channel.try_clone()?, self.inputs.clone(), self.numbers);
-        std::thread::Builder::new().name(format!("lb-worker-{number}")).spawn(move || {
-            while let Ok(Some((message, _))) = reader.receive() {
-                if inputs.send(Input::Worker(number, message)).is_err() {
-                    return;
-                }
-            }
-            let _ = inputs.send(Input::WorkerGone(number));
-        })?;
-        channel.send(&ToWorker::Start { threads }, &[])?;
-        let worker =
-            Worker { number, channel, process: None, ready: false, born: now, heard: now, threads: Vec::new() };
-        if let Some(plan) = &self.plan {
-            let all: Vec<_> = self.listeners.all().map(|(place, _)| place.clone()).collect();
-            tell(&worker, &self.listeners, &all, plan)?;
-        }
-        self.worker = Some(worker);
-        Ok(())
-    }
-
-    fn hear(&mut self, number: u64, message: FromWorker) {
-        let now = Instant::now();
-        let Some(worker) = self.worker.as_mut().filter(|worker| worker.number == number) else { return };
-        worker.heard = now;
-        match message {
-            FromWorker::Ready => {
-                worker.ready = true;
-                tracing::info!(after = ?now.duration_since(worker.born), "the worker serves");
-                self.note(|state| (state.ready, state.problem) = (true, None));
-            }
-            FromWorker::Heartbeat(beats) => {
-                let before = std::mem::take(&mut worker.threads);
-                let changed = |index: usize, beat: ThreadBeat| match before.get(index) {
-                    Some((last, since)) if last.beats == beat.beats => *since,
-                    _ => now,
-                };
-                worker.threads = beats.iter().enumerate().map(|(i, beat)| (*beat, changed(i, *beat))).collect();
-                let (connections, goes_by) = (
-                    beats.iter().map(|beat| beat.connections).sum(),
-                    beats.iter().map(|beat| beat.generation).min().unwrap_or(0),
-                );
-                self.note(|state| state.connections = connections);
-                self.acknowledged(goes_by);
-            }
-        }
-    }
-
-    /// All threads go by the plan of this generation.
-    fn acknowledged(&mut self, generation: u64) {
-        if let Some(waiting) = self.waiting.take_if(|waiting| waiting.generation <= generation) {
-            let _ = waiting.answer.send(Ok(()));
-        }
-        if self.plan.as_ref().is_some_and(|plan| plan.generation <= generation)
-            && let Some(earlier) = self.earlier.take()
-            && let Err(error) = self.spawner.send(&ToSpawner::Retire(earlier), &[])
-        {
-            tracing::warn!(%error, pid = earlier.pid, "the worker of the lbd before cannot be told to drain");
-        }
-    }
-
-    fn hear_spawner(&mut self, message: FromSpawner) {
-        match message {
-            FromSpawner::Started(process) => {
-                if let Some(worker) = &mut self.worker {
-                    worker.process = Some(process);
-                }
-                self.note(|state| state.pid = Some(process.pid));
-                if let Err(error) = serde_json::to_vec(&process)
-                    .map_err(io::Error::from)
-                    .and_then(|n| fs::write(&self.settings.note, n))
-                {
-                    tracing::warn!(%error, path = %self.settings.note.display(), "the worker's process cannot be noted");
-                }
-            }
-            FromSpawner::Failed(why) => {
-                self.problem(&format!("no worker can be started: {why}"));
-                self.worker = None;
-                self.pace.failed(Instant::now());
-            }
-            FromSpawner::Ended { pid, success, how } => {
-                if !success {
-                    tracing::warn!(pid, how, "a worker has ended");
-                    self.note(|state| {
-                        state.problem = state.problem.take().or(Some(format!("the last worker ended: {how}")))
-                    });
-                }
-            }
-        }
-    }
-
-    /// The worker's end of the channel is closed: it has ended, or does so now.
-    fn lost(&mut self, number: u64) {
-        let Some(worker) = self.worker.take_if(|worker| worker.number == number) else { return };
-        let now = Instant::now();
-        self.pace.ended(now, now.duration_since(worker.born));
-        self.note(|state| {
-            (state.pid, state.ready, state.connections) = (None, false, 0);
-            state.failures += 1;
-        });
-        tracing::error!("the worker is gone and is replaced");
-        if let Some(process) = worker.process {
-            // A worker that closed its channel and lives on would serve by an old plan.
-            let _ = self.spawner.send(&ToSpawner::Kill(process.pid), &[]);
-        }
-    }
-
-    fn kill(&mut self) {
-        let Some(worker) = &self.worker else { return };
-        let number = worker.number;
-        self.lost(number);
-    }
-
-    fn stop(&mut self, inputs: &mpsc::Receiver<Input>, longest: Duration) {
-        let Some(worker) = self.worker.take() else { return };
-        let until = Instant::now() + longest;
-        if worker.channel.send(&ToWorker::Drain(longest), &[]).is_ok() {
-            while let Some(left) = until.checked_duration_since(Instant::now()) {
-                match inputs.recv_timeout(left) {
-                    Ok(Input::WorkerGone(number)) if number == worker.number => return,
-                    Ok(_) => {}
-                    Err(_) => break,
-                }
-            }
-        }
-        if let Some(process) = worker.process {
-            let _ = self.spawner.send(&ToSpawner::Kill(process.pid), &[]);
-        }
-    }
-
-    fn note(&self, change: impl FnOnce(&mut WorkerState)) {
-        change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner));
-    }
-
-    fn problem(&self, what: &str) {
-        tracing::error!("{what}");
-        self.note(|state| state.problem = Some(what.to_owned()));
+    fn ask(&self, question: Question, patience: Duration) -> Result<Answer, AskError> {
+        let (answer, answered) = mpsc::sync_channel(1);
+        let asked = Input::Ask(question, Instant::now() + patience, answer);
+        self.inputs.send(asked).map_err(|_| AskError::NoWorker)?;
+        answered.recv_timeout(patience).map_err(|error| match error {
+            RecvTimeoutError::Timeout => AskError::TooLate,
+            RecvTimeoutError::Disconnected => AskError::NoWorker,
+        })
     }
 }
 
-/// Gives the worker a plan, and the sockets of some addresses before.
-fn tell(worker: &Worker, listeners: &Listeners, places: &[listeners::Place], plan: &ProxyPlan) -> io::Result<()> {
-    for (place, sockets) in listeners.all().filter(|(place, _)| places.contains(place)) {
-        let message = ToWorker::Listen { virtual_server: place.0.clone(), address: place.1 };
-        worker.channel.send(&message, &sockets)?;
+impl Known {
+    fn state(&self) -> std::sync::MutexGuard<'_, WorkerState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-    worker.channel.send(&ToWorker::Plan(Box::new(plan.clone())), &[])
+
+    fn out(&self) -> std::sync::MutexGuard<'_, BTreeMap<(String, String), NodeChange>> {
+        self.out.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }

@@ -24,7 +24,7 @@ use crate::{
         ProxyPlan,
         recent::{Filter, Record},
     },
-    proxy::{pool, stats::Stats, transparent::Stock},
+    proxy::{pool, reactor, stats::Stats, transparent::Stock},
 };
 
 mod accept;
@@ -194,6 +194,12 @@ impl Handle {
     /// Gives an access log its file, or another one. To be called before the plan that names the log for the first time.
     pub fn open_log(&self, path: &Path, file: OwnedFd) {
         self.records.open_log(path, file);
+    }
+
+    /// Takes a node back that passive monitoring took out.
+    pub fn bring_back(&self, pool: &str, node: &str) {
+        // Whether it was out makes no difference.
+        let _ = self.pools.bring_back(pool, node, Duration::from_micros(reactor::clock_us()));
     }
 
     /// Waits until all threads have ended, after [`Handle::drain`].

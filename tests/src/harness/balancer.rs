@@ -4,7 +4,7 @@
 
 use std::{
     fs::{self, File},
-    os::unix::net::UnixDatagram,
+    os::unix::{fs::PermissionsExt, net::UnixDatagram},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
     sync::atomic::{AtomicU32, Ordering},
@@ -50,6 +50,8 @@ pub struct Lb<'n> {
     child: Option<Child>,
     notify: Option<UnixDatagram>,
     quiet: bool,
+    /// A program of its own, in its directory.
+    own_program: Option<PathBuf>,
 }
 
 impl<'n> Lb<'n> {
@@ -75,9 +77,58 @@ impl<'n> Lb<'n> {
         }
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
         let pins = PathBuf::from(format!("/sys/fs/bpf/{}{number}", namespace::prefix(&net.name)));
-        let lb = Self { net, dir, pins, child: None, notify: None, quiet: false };
+        let lb = Self { net, dir, pins, child: None, notify: None, quiet: false, own_program: None };
         lb.write_config(config)?;
         Ok(lb)
+    }
+
+    /// Runs a copy of lbd that belongs to it, and can be replaced by [`Self::install`].
+    ///
+    /// # Errors
+    /// When it cannot be copied.
+    pub fn with_own_program(mut self) -> Result<Self> {
+        self.own_program = Some(self.dir.path().join("lbd"));
+        self.install()?;
+        Ok(self)
+    }
+
+    /// Puts lbd in the place of its own program, as a package manager does: the one that runs stays as it is.
+    ///
+    /// # Errors
+    /// Without a program of its own, or room.
+    pub fn install(&self) -> Result<()> {
+        self.install_by(|new| fs::copy(binary("lbd")?, new).map(drop).map_err(Into::into))
+    }
+
+    /// The same with a script, for tests of programs that cannot take over.
+    ///
+    /// # Errors
+    /// As [`Self::install`].
+    pub fn install_script(&self, text: &str) -> Result<()> {
+        self.install_by(|new| {
+            fs::write(new, format!("#!/bin/sh\n{text}\n"))?;
+            Ok(fs::set_permissions(new, fs::Permissions::from_mode(0o755))?)
+        })
+    }
+
+    fn install_by(&self, make: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+        let program = self.own_program.as_ref().context("it runs the program of the build")?;
+        let new = program.with_extension("new");
+        make(&new)?;
+        Ok(fs::rename(new, program)?)
+    }
+
+    /// The program of the build.
+    ///
+    /// # Errors
+    /// When it was not built.
+    pub fn built_program() -> Result<PathBuf> {
+        binary("lbd")
+    }
+
+    /// Where the test may put files that the configuration names.
+    pub fn directory(&self) -> &Path {
+        self.dir.path()
     }
 
     /// Uses the pins of another: for tests of what happens then.
@@ -190,7 +241,8 @@ impl<'n> Lb<'n> {
 
     fn command(&self) -> Result<Command> {
         let log = File::options().create(true).append(true).open(self.dir.path().join("lbd.log"))?;
-        let mut command = Command::new(binary("lbd")?);
+        let program = self.own_program.clone().map_or_else(|| binary("lbd"), Ok)?;
+        let mut command = Command::new(program);
         command.arg("--config").arg(self.config_file()).env_remove("LB_CONFIG").env_remove("LB_SOCKET");
         command.env("LB_LOG", std::env::var("LB_LOG").unwrap_or_else(|_| "info".into())).env("NO_COLOR", "1");
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);

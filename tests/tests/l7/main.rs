@@ -1,7 +1,11 @@
 //! The worker process of the L7 proxy: what it may do, and what clients notice when it, its configuration or lbd changes.
 
 mod clients;
+mod failures;
+mod kept;
+mod seen;
 mod slow;
+mod upgrade;
 
 use std::{
     fs,

@@ -2,12 +2,13 @@
 //! grows without bound.
 
 use super::{Metric, Page};
-use crate::control::proxy::stats::{HistogramSnapshot, NodeSnapshot, PoolSnapshot, Snapshot, VirtualServerSnapshot};
+use crate::control::{
+    proxy::stats::{HistogramSnapshot, NodeSnapshot, PoolSnapshot, Snapshot, VirtualServerSnapshot},
+    view::{CLASSES, CertificateView},
+};
 
 /// Upper bounds of histogram buckets: powers of two of microseconds, where counts are exact; 128 µs to 67 s.
 const BOUNDS: std::ops::RangeInclusive<u32> = 7..=26;
-/// Words for the classes of responses.
-const CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
 
 const VIRTUAL_SERVERS: [Metric<VirtualServerSnapshot>; 10] = [
     ("lb_http_requests_active", "gauge", "Requests in progress.", |s| s.requests_active),
@@ -44,7 +45,20 @@ const NODES: [Metric<NodeSnapshot>; 9] = [
     ("lb_node_reply_timeouts_total", "counter", "Replies that did not come in time.", |n| n.timeouts),
 ];
 
-/// Adds all of it.
+/// Adds when certificates end, and what of their time is left at `now` (seconds since 1970).
+pub(super) fn certificates(page: &mut Page, certificates: &[CertificateView], now: i64) {
+    for (name, help, from) in [
+        ("lb_tls_certificate_expiry_timestamp_seconds", "When a certificate ends, in seconds since 1970.", 0),
+        ("lb_certificate_expiry_seconds", "Seconds until a certificate ends; below 0: it has ended.", now),
+    ] {
+        page.family(name, "gauge", help);
+        for certificate in certificates {
+            page.sample(name, &[("certificate", &certificate.name)], certificate.not_after - from);
+        }
+    }
+}
+
+/// Adds what the worker counted.
 pub(super) fn proxy(page: &mut Page, snapshot: &Snapshot) {
     virtual_servers(page, snapshot);
     pools(page, snapshot);

@@ -49,9 +49,31 @@ impl Files {
                 errors.push(mistake(file, &error));
             }
         }
+        for file in config.proxy.virtual_servers.values().filter_map(|server| server.ticket_key.as_ref()) {
+            errors.extend(self.ticket_key(file).err());
+        }
         if errors.is_empty() { Ok(facts) } else { Err(ConfigErrors { errors }) }
     }
+
+    /// Checks that a key of tickets is long enough, and that nobody else reads it.
+    fn ticket_key(&self, file: &FileRef) -> Result<(), ConfigError> {
+        certificate::check_key_mode(self.mode(file)).map_err(|error| mistake(file, &error))?;
+        let length = self.bytes(file).len();
+        if length >= TICKET_KEY {
+            return Ok(());
+        }
+        Err(ConfigError {
+            message: format!("{}: {length} bytes are no key of tickets: {TICKET_KEY} are needed", file.path.display()),
+            place: file.place.clone(),
+            label: "this file".to_owned(),
+            help: Some(format!("head -c {TICKET_KEY} /dev/urandom > FILE, on one machine, and copy it to the others")),
+            related: Vec::new(),
+        })
+    }
 }
+
+/// Bytes that are taken of a key of tickets.
+const TICKET_KEY: usize = 32;
 
 /// Whether it is the key's file that must change.
 fn is_of_key(error: &CertificateError) -> bool {
@@ -126,5 +148,40 @@ mod tests {
                 (checked, _) => panic!("{case}: {checked:?}"),
             }
         }
+    }
+
+    #[test]
+    fn a_short_key_of_tickets_is_a_mistake() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name).display().to_string();
+        let made = generate_simple_self_signed(vec!["a.test".to_owned()]).unwrap();
+        let write = |name: &str, content: &[u8]| {
+            fs::write(path(name), content).unwrap();
+            fs::set_permissions(path(name), fs::Permissions::from_mode(0o600)).unwrap();
+        };
+        write("chain", made.cert.pem().as_bytes());
+        write("key", made.signing_key.serialize_pem().as_bytes());
+        let text = format!(
+            "version = 1\n[certificate.a]\nchain = \"{}\"\nkey = \"{}\"\n[virtual_server.web]\nlisten = [\"::\"]\nports = \
+             443\nprotocol = \"https\"\npool = \"web\"\ntls = {{ certificates = [\"a\"], ticket_key = \"{}\" }}\n[pool.web]\n\
+             forwarding = \"proxy\"\nnode.n.address = \"10.0.0.1:80\"\n",
+            path("chain"),
+            path("key"),
+            path("tickets")
+        );
+        write("lb.toml", text.as_bytes());
+        let read = || Config::load(directory.path().join("lb.toml").as_path()).and_then(Config::read_files);
+        for (length, valid) in [(0, false), (31, false), (32, true), (100, true)] {
+            write("tickets", &vec![7; length]);
+            match read() {
+                Ok(_) => assert!(valid, "{length}"),
+                Err(errors) => {
+                    assert!(!valid && errors.errors[0].message.contains("32 are needed"), "{length}: {errors}");
+                }
+            }
+        }
+        // What is checked is checked at every reading.
+        write("key", generate_simple_self_signed(vec![]).unwrap().signing_key.serialize_pem().as_bytes());
+        assert!(read().unwrap_err().errors[0].message.contains("does not belong"));
     }
 }

@@ -87,6 +87,23 @@ pub enum Scheduler {
     ConsistentHash(Key),
 }
 
+impl Scheduler {
+    /// The word of the configuration.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::RoundRobin => "round_robin",
+            Self::WeightedRoundRobin => "weighted_round_robin",
+            Self::LeastConnections => "least_connections",
+            Self::WeightedLeastConnections => "weighted_least_connections",
+            Self::FastestResponse => "fastest_response",
+            Self::Perceptive => "perceptive",
+            Self::RandomOfTwo => "random_of_two",
+            Self::ConsistentHash(_) => "consistent_hash",
+        }
+    }
+}
+
 /// What a request is told apart by.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

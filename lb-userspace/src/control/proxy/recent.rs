@@ -117,7 +117,8 @@ pub struct Filter {
     pub node: Option<String>,
     /// The rule.
     pub rule: Option<String>,
-    /// Where the client is.
+    /// Where the client is: an address, or a network such as `10.0.0.0/8`.
+    #[serde(with = "network", skip_serializing_if = "Option::is_none")]
     pub client: Option<Network>,
     /// The host.
     pub host: Option<String>,
@@ -162,5 +163,51 @@ impl Filter {
     #[must_use]
     pub fn limit(&self) -> usize {
         self.limit.unwrap_or(DEFAULT_LIMIT).min(MAX_LIMIT)
+    }
+}
+
+/// A network as one word, so that it can stand in a URL.
+mod network {
+    use std::net::IpAddr;
+
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    use super::Network;
+
+    pub(super) fn serialize<S: Serializer>(network: &Option<Network>, serializer: S) -> Result<S::Ok, S::Error> {
+        match network {
+            Some(network) => serializer.collect_str(&format_args!("{}/{}", network.address, network.prefix)),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Network>, D::Error> {
+        let Some(text) = Option::<String>::deserialize(deserializer)? else { return Ok(None) };
+        let (address, prefix) = text.split_once('/').unwrap_or((&text, ""));
+        let address: IpAddr = address.parse().map_err(D::Error::custom)?;
+        let most = if address.is_ipv4() { 32 } else { 128 };
+        let prefix = if prefix.is_empty() { most } else { prefix.parse().map_err(D::Error::custom)? };
+        if prefix > most {
+            return Err(D::Error::custom(format!("/{prefix} is more than /{most}")));
+        }
+        Ok(Some(Network { address, prefix }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_is_one_word() {
+        let of = |text: &str| serde_json::from_value::<Filter>(serde_json::json!({ "client": text }));
+        for (text, expected) in [("10.0.0.0/8", "10.0.0.0/8"), ("10.0.0.1", "10.0.0.1/32"), ("::1", "::1/128")] {
+            let json = serde_json::to_value(of(text).unwrap()).unwrap();
+            assert_eq!(json["client"], expected);
+        }
+        for wrong in ["10.0.0.0/33", "x", "10.0.0.0/y"] {
+            assert!(of(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(serde_json::from_str::<Filter>("{}").unwrap().client, None);
     }
 }

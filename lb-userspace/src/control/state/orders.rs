@@ -54,8 +54,8 @@ impl State {
                 self.overrides.set_forwarding(name, configured.forwarding, forwarding);
                 Ok(())
             }
-            Order::Reload => {
-                Err(QueryError::Invalid("a reload is not for the control state: send the new config".into()))
+            Order::Reload | Order::Upgrade => {
+                Err(QueryError::Invalid("reload and upgrade are not for the control state".into()))
             }
         }
     }

@@ -29,7 +29,7 @@ impl State {
     #[must_use]
     pub fn virtual_servers(&self, counters: &Counters) -> Vec<VirtualServerView> {
         let servers = self.config.virtual_servers.iter();
-        servers
+        let mut views: Vec<_> = servers
             .map(|(name, server)| {
                 let plan = derive::virtual_server(self, server);
                 let nodes = plan.nodes.iter().map(|planned| {
@@ -47,7 +47,10 @@ impl State {
                 let flood_limited = counters.flood_limited.get(name).copied().unwrap_or(0);
                 virtual_server_view(name, &server.pool, plan, nodes, flood_limited)
             })
-            .collect()
+            .collect();
+        views.extend(self.proxy_servers(&counters.proxy));
+        views.sort_by(|a, b| a.name.cmp(&b.name));
+        views
     }
 
     /// All pools, by name.
@@ -63,11 +66,11 @@ impl State {
         };
         let view = |(name, pool): (&String, &Pool)| PoolView {
             name: name.clone(),
-            forwarding: self.forwarding(name).unwrap_or(pool.forwarding),
+            forwarding: self.forwarding(name).unwrap_or(pool.forwarding).into(),
             forwarding_overridden: self.overrides.pools.contains_key(name),
-            scheduler: pool.scheduler,
-            on_node_failure: pool.on_node_failure,
-            refusal: pool.refusal,
+            scheduler: word(&pool.scheduler),
+            on_node_failure: Some(pool.on_node_failure),
+            refusal: Some(pool.refusal),
             failure_pool: pool.failure_pool.clone(),
             monitors: pool.monitors.clone(),
             virtual_servers: users
@@ -77,8 +80,12 @@ impl State {
                 .map(|(name, _)| (*name).to_owned())
                 .collect(),
             nodes: pool.nodes.iter().map(|(node_name, node)| node_view(name, node_name, node)).collect(),
+            proxy: None,
         };
-        self.config.pools.iter().map(view).collect()
+        let mut views: Vec<_> = self.config.pools.iter().map(view).collect();
+        views.extend(self.proxy_pools(&counters.proxy));
+        views.sort_by(|a, b| a.name.cmp(&b.name));
+        views
     }
 
     /// What virtual servers do with each node, together.
@@ -136,6 +143,7 @@ impl State {
                     .push(format!("virtual server {name:?}: failure pool {other:?} serves, no node of {own:?} can"));
             }
         }
+        warnings.extend(self.proxy_warnings());
         for (pool, node) in self.config.all_nodes() {
             if let (Health::Down, reason) = self.node_health(pool, node) {
                 warnings.push(format!("node {pool}/{node} is down: {}", reason.unwrap_or_default()));
@@ -192,6 +200,7 @@ impl State {
             evicted: 0,
             forward: Traffic::default(),
             reply: Traffic::default(),
+            proxy: None,
         };
         for counted in counters {
             add(&mut view, counted);
@@ -207,6 +216,11 @@ fn forwarding_name(forwarding: Forwarding) -> &'static str {
         Forwarding::Nat => "nat",
         Forwarding::NatSource => "nat_source",
     }
+}
+
+/// The word that the configuration has for a value.
+fn word(value: &impl serde::Serialize) -> String {
+    serde_json::to_value(value).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
 }
 
 /// Smaller is more.
@@ -255,11 +269,12 @@ fn virtual_server_view(
         reply: sum(nodes.iter().map(|node| &node.reply)),
         flood_limited,
         nodes,
+        proxy: None,
         addresses: plan.addresses,
-        protocol: plan.protocol,
+        protocol: word(&plan.protocol),
         ports: plan.ports,
         pool_in_use: plan.pool,
-        forwarding: plan.forwarding,
-        scheduler: plan.scheduler,
+        forwarding: plan.forwarding.into(),
+        scheduler: word(&plan.scheduler),
     }
 }

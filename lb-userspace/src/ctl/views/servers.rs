@@ -4,17 +4,19 @@ use std::net::IpAddr;
 
 use super::{
     super::output::{Cell, Column, Look, Tone, left, right, table},
-    admission_tone, health_tone, ports, state_tone, traffic, word,
+    admission_tone, health_tone, ports, proxied,
+    requests::duration,
+    state_tone, traffic, word,
 };
 use crate::control::{
     plan::Admission,
-    view::{NodeView, PoolView, VirtualServerView},
+    view::{NodeView, PoolView, Requests, VirtualServerView},
 };
 
 /// `lbctl vs ls`.
 pub(in crate::ctl) fn virtual_servers(list: &[VirtualServerView], look: Look) -> String {
     type Vs = VirtualServerView;
-    let columns = vec![
+    let mut columns = vec![
         left("NAME", |vs: &Vs| Cell::new(&vs.name)),
         left("ADDRESSES", |vs: &Vs| Cell::new(addresses(&vs.addresses, ","))),
         left("PROTOCOL", |vs: &Vs| Cell::new(word(&vs.protocol))),
@@ -29,11 +31,17 @@ pub(in crate::ctl) fn virtual_servers(list: &[VirtualServerView], look: Look) ->
         right("FROM NODES", |vs: &Vs| Cell::new(traffic(vs.reply))).wide(),
         right("FLOOD", |vs: &Vs| Cell::new(vs.flood_limited)).wide(),
     ];
+    if list.iter().any(|vs| vs.proxy.is_some()) {
+        columns.extend(request_columns(|vs: &Vs| vs.proxy.as_ref().map(|proxy| &proxy.requests)));
+    }
     table(columns, list, look)
 }
 
 /// `lbctl vs show`.
 pub(in crate::ctl) fn virtual_server(vs: &VirtualServerView, look: Look) -> String {
+    if let Some(proxy) = &vs.proxy {
+        return proxied::virtual_server(vs, proxy, look);
+    }
     let fields = [
         ("virtual server", vs.name.clone()),
         ("addresses", addresses(&vs.addresses, ", ")),
@@ -54,7 +62,7 @@ pub(in crate::ctl) fn virtual_server(vs: &VirtualServerView, look: Look) -> Stri
 /// `lbctl pool ls`.
 pub(in crate::ctl) fn pools(list: &[PoolView], look: Look) -> String {
     type Pool = PoolView;
-    let columns = vec![
+    let mut columns = vec![
         left("NAME", |pool: &Pool| Cell::new(&pool.name)),
         left("FORWARDING", forwarding),
         left("SCHEDULER", |pool: &Pool| Cell::new(word(&pool.scheduler))),
@@ -66,14 +74,20 @@ pub(in crate::ctl) fn pools(list: &[PoolView], look: Look) -> String {
         left("VIRTUAL SERVERS", |pool: &Pool| Cell::new(pool.virtual_servers.join(","))),
         left("FAILURE POOL", |pool: &Pool| Cell::optional(pool.failure_pool.as_ref())).wide(),
         left("MONITORS", |pool: &Pool| Cell::new(pool.monitors.join(","))).wide(),
-        left("ON NODE FAILURE", |pool: &Pool| Cell::new(word(&pool.on_node_failure))).wide(),
-        left("REFUSAL", |pool: &Pool| Cell::new(word(&pool.refusal))).wide(),
+        left("ON NODE FAILURE", |pool: &Pool| Cell::optional(pool.on_node_failure.as_ref().map(word))).wide(),
+        left("REFUSAL", |pool: &Pool| Cell::optional(pool.refusal.as_ref().map(word))).wide(),
     ];
+    if list.iter().any(|pool| pool.proxy.is_some()) {
+        columns.extend(request_columns(|pool: &Pool| pool.proxy.as_ref().map(|proxy| &proxy.requests)));
+    }
     table(columns, list, look)
 }
 
 /// `lbctl pool show`.
 pub(in crate::ctl) fn pool(pool: &PoolView, look: Look) -> String {
+    if let Some(proxy) = &pool.proxy {
+        return proxied::pool(pool, proxy, look);
+    }
     let changed = if pool.forwarding_overridden { " (set at run time)" } else { "" };
     let none_of = |words: &[String]| if words.is_empty() { "none".to_owned() } else { words.join(", ") };
     let fields = [
@@ -83,15 +97,42 @@ pub(in crate::ctl) fn pool(pool: &PoolView, look: Look) -> String {
         ("virtual servers", none_of(&pool.virtual_servers)),
         ("monitors", none_of(&pool.monitors)),
         ("failure pool", pool.failure_pool.clone().unwrap_or_else(|| "none".to_owned())),
-        ("on node failure", word(&pool.on_node_failure)),
-        ("refusal", word(&pool.refusal)),
+        ("on node failure", pool.on_node_failure.as_ref().map(word).unwrap_or_default()),
+        ("refusal", pool.refusal.as_ref().map(word).unwrap_or_default()),
     ];
     format!("{}\n{}", facts(&fields), nodes(&pool.nodes, look))
 }
 
 /// `lbctl node ls`, and the nodes of a pool or virtual server.
 pub(in crate::ctl) fn nodes(list: &[NodeView], look: Look) -> String {
-    table(node_columns(), list, look)
+    let mut columns = node_columns();
+    if list.iter().any(|node| node.proxy.is_some()) {
+        columns.extend(request_columns(|node: &NodeView| node.proxy.as_ref().map(|proxy| &proxy.requests)));
+    }
+    table(columns, list, look)
+}
+
+/// Requests so far, those in progress, and how long they take; blank for what forwards packets.
+fn request_columns<T>(of: fn(&T) -> Option<&Requests>) -> Vec<Column<T>>
+where
+    T: 'static,
+{
+    vec![
+        right("REQUESTS", move |of_row: &T| Cell::optional(of(of_row).map(|requests| requests.total))),
+        right("FAILED", move |of_row: &T| match of(of_row).map(failed) {
+            Some(0) => Cell::new(0),
+            Some(failed) => Cell::toned(failed, Tone::Attention),
+            None => Cell::new(""),
+        }),
+        right("P99", move |of_row: &T| Cell::optional(of(of_row).and_then(|requests| requests.p99_us).map(duration))),
+        right("IN PROGRESS", move |of_row: &T| Cell::optional(of(of_row).map(|requests| requests.active))).wide(),
+        right("P50", move |of_row: &T| Cell::optional(of(of_row).and_then(|r| r.p50_us).map(duration))).wide(),
+    ]
+}
+
+/// Requests without a response, or with one of the class 5xx.
+fn failed(requests: &Requests) -> u64 {
+    ["none", "5xx"].iter().filter_map(|class| requests.by_class.get(*class)).sum()
 }
 
 fn node_columns() -> Vec<Column<NodeView>> {
@@ -110,6 +151,7 @@ fn node_columns() -> Vec<Column<NodeView>> {
         right("CONNECTIONS", |n: &Node| Cell::new(n.connections)),
         left("NEXT HOP", |n: &Node| match &n.mac {
             Some(mac) => Cell::new(mac),
+            None if n.proxy.is_some() => Cell::new(""),
             None => Cell::toned("unresolved", Tone::Bad),
         })
         .wide(),
@@ -124,6 +166,9 @@ fn node_columns() -> Vec<Column<NodeView>> {
 
 /// `lbctl node show`.
 pub(in crate::ctl) fn node(node: &NodeView, _: Look) -> String {
+    if let Some(proxy) = &node.proxy {
+        return proxied::node(node, proxy);
+    }
     let set = if node.state_overridden { " (set at run time)" } else { "" };
     let reason = node.health_reason.as_ref().map_or_else(String::new, |reason| format!(": {reason}"));
     let hop = match (&node.mac, &node.interface) {
@@ -148,7 +193,7 @@ pub(in crate::ctl) fn node(node: &NodeView, _: Look) -> String {
     ])
 }
 
-fn takes(admission: Admission) -> &'static str {
+pub(super) fn takes(admission: Admission) -> &'static str {
     match admission {
         Admission::All => "new",
         Admission::Tracked => "tracked",
@@ -172,7 +217,7 @@ fn pool_in_use(vs: &VirtualServerView) -> Cell {
     Cell::toned(format!("{} (for {})", vs.pool_in_use, vs.pool), Tone::Attention)
 }
 
-fn pool_sentence(vs: &VirtualServerView) -> String {
+pub(super) fn pool_sentence(vs: &VirtualServerView) -> String {
     if vs.pool == vs.pool_in_use {
         return vs.pool.clone();
     }
@@ -184,7 +229,7 @@ fn forwarding(pool: &PoolView) -> Cell {
     Cell::new(format!("{}{mark}", word(&pool.forwarding)))
 }
 
-fn addresses(list: &[IpAddr], separator: &str) -> String {
+pub(super) fn addresses(list: &[IpAddr], separator: &str) -> String {
     list.iter().map(ToString::to_string).collect::<Vec<_>>().join(separator)
 }
 

@@ -25,6 +25,12 @@ pub(in crate::ctl) fn status(status: &Status, look: Look) -> String {
     // Writing to a String cannot fail.
     let _ = writeln!(text, "configuration  {} (accepted: {})", status.config_file, status.config_generation);
     let _ = writeln!(text, "data path      {}", status.data_path);
+    if let Some(worker) = &status.worker {
+        let pid = worker.pid.map_or_else(|| "none".to_owned(), |pid| format!("process {pid}"));
+        let serves = if worker.ready { "serves" } else { "does not serve" };
+        let connections = worker.connections;
+        let _ = writeln!(text, "L7 worker      {pid}, {serves}, {connections} connections");
+    }
     for warning in &status.warnings {
         let _ = writeln!(text, "{} {warning}", paint("warning:", Tone::Attention, look));
     }

@@ -8,14 +8,17 @@ use std::{
 
 use super::{
     super::{
-        remembered::{DOWN, OVERRIDES},
+        remembered::{DOWN, NAMES, OVERRIDES},
         resume,
     },
     *,
 };
-use crate::control::{
-    plan::{Admission, Forwarding},
-    view::NodeState,
+use crate::{
+    control::{
+        plan::{Admission, Forwarding},
+        view::{NodeState, WorkerView},
+    },
+    proxy::supervisor::Estate,
 };
 
 const CONFIG: &str = r#"
@@ -49,6 +52,7 @@ struct Fake {
     proxied: RefCell<Vec<Arc<ProxyPlan>>>,
     checks: Cell<usize>,
     raised: RefCell<Vec<RaisedVip>>,
+    brought_back: RefCell<Vec<String>>,
 }
 
 impl Subsystems for Fake {
@@ -64,6 +68,18 @@ impl Subsystems for Fake {
     async fn proxy(&self, plan: Arc<ProxyPlan>) -> Result<(), String> {
         self.proxied.borrow_mut().push(plan);
         Ok(())
+    }
+
+    fn bring_back(&self, pool: &str, node: &str) {
+        self.brought_back.borrow_mut().push(format!("{pool}/{node}"));
+    }
+
+    async fn leave(&self) -> Result<Estate, String> {
+        Err("nothing to leave".to_owned())
+    }
+
+    fn worker(&self) -> Option<WorkerView> {
+        None
     }
 
     fn resolve(&self, _names: &[&str]) {}
@@ -88,17 +104,20 @@ impl Subsystems for Fake {
 }
 
 /// lbd as started with the configuration in `dir`.
-fn start(dir: &Path) -> Running<Fake> {
+async fn start(dir: &Path) -> Running<Fake> {
     let config_path = dir.join("lb.toml");
-    let overrides = Remembered::<Overrides>::load(&dir.join("state"), OVERRIDES);
-    let down = Remembered::<Vec<Down>>::load(&dir.join("state"), DOWN);
-    let state = resume(Config::load(&config_path).unwrap(), overrides.value(), down.value());
+    let state_dir = dir.join("state");
+    let overrides = Remembered::<Overrides>::load(&state_dir, OVERRIDES);
+    let down = Remembered::<Vec<Down>>::load(&state_dir, DOWN);
+    let names = Remembered::<BTreeMap<String, Vec<IpAddr>>>::load(&state_dir, NAMES);
+    let state = resume(Config::load(&config_path).unwrap(), overrides.value(), down.value(), names.value());
     let plan = Arc::new(state.plan());
-    Running::new(
-        state,
-        plan,
-        Parts { config_path, subsystems: Fake::default(), adopted: true, overrides, down, secret: Secret::default() },
-    )
+    let subsystems = Fake::default();
+    let (secret, seat) = (Secret::default(), Seat::for_tests(dir));
+    let parts = Parts { config_path, subsystems, adopted: true, overrides, down, names, secret, seat };
+    let mut running = Running::new(state, plan, parts);
+    running.begin().await;
+    running
 }
 
 fn directory(config: &str) -> tempfile::TempDir {
@@ -129,7 +148,7 @@ impl Running<Fake> {
 #[tokio::test]
 async fn subsystems_follow_an_order_and_what_changes_nothing_is_not_sent() {
     let dir = directory(CONFIG);
-    let mut running = start(dir.path());
+    let mut running = start(dir.path()).await;
     assert_eq!((running.parts.subsystems.checks.get(), running.parts.subsystems.raised.borrow().len()), (2, 1));
     running.change(drain("n1")).await.unwrap();
     assert_eq!(admissions(&running.newest_plan()), [Admission::Tracked, Admission::All]);
@@ -140,7 +159,7 @@ async fn subsystems_follow_an_order_and_what_changes_nothing_is_not_sent() {
 #[tokio::test]
 async fn an_order_that_the_data_path_refuses_is_undone() {
     let dir = directory(CONFIG);
-    let mut running = start(dir.path());
+    let mut running = start(dir.path()).await;
     let before = running.state.clone();
     running.parts.subsystems.refusals.set(1);
     let error = running.change(drain("n1")).await.unwrap_err();
@@ -159,7 +178,7 @@ async fn an_order_that_the_data_path_refuses_is_undone() {
 async fn an_invalid_configuration_changes_nothing_until_it_is_mended() {
     let dir = directory(CONFIG);
     let file = dir.path().join("lb.toml");
-    let mut running = start(dir.path());
+    let mut running = start(dir.path()).await;
     fs::write(&file, CONFIG.replace("pool = \"web\"", "pool = \"wbe\"")).unwrap();
     let QueryError::Invalid(why) = running.reload().await.unwrap_err() else { panic!("another kind") };
     assert!(why.contains("wbe") && why.contains("lb.toml:"), "{why}");
@@ -178,7 +197,7 @@ async fn an_invalid_configuration_changes_nothing_until_it_is_mended() {
 #[tokio::test]
 async fn a_reload_that_the_data_path_refuses_keeps_the_configuration_and_says_why() {
     let dir = directory(CONFIG);
-    let mut running = start(dir.path());
+    let mut running = start(dir.path()).await;
     fs::write(dir.path().join("lb.toml"), CONFIG.replace("[80]", "[81]")).unwrap();
     running.parts.subsystems.refusals.set(1);
     assert!(matches!(running.reload().await, Err(QueryError::Failed(_))));
@@ -191,27 +210,27 @@ async fn a_reload_that_the_data_path_refuses_keeps_the_configuration_and_says_wh
 #[tokio::test]
 async fn a_dead_node_gets_nothing_even_after_a_restart() {
     let dir = directory(CONFIG);
-    let mut running = start(dir.path());
+    let mut running = start(dir.path()).await;
     running.parts.subsystems.refusals.set(1);
     running.hear(down("n2")).await;
     running.tick().await;
     assert_eq!(admissions(&running.newest_plan()), [Admission::All, Admission::Nothing], "tried again");
 
-    let mut restarted = start(dir.path());
+    let mut restarted = start(dir.path()).await;
     assert_eq!(admissions(&restarted.applied), [Admission::All, Admission::Nothing]);
     restarted.hear(Report { health: Health::Up, reason: None, ..down("n2") }).await;
     assert_eq!(admissions(&restarted.newest_plan()), [Admission::All, Admission::All]);
-    assert_eq!(admissions(&start(dir.path()).applied), [Admission::All, Admission::All]);
+    assert_eq!(admissions(&start(dir.path()).await.applied), [Admission::All, Admission::All]);
 }
 
 #[tokio::test]
 async fn what_is_set_at_run_time_survives_a_restart() {
     let dir = directory(CONFIG);
-    let mut running = start(dir.path());
+    let mut running = start(dir.path()).await;
     running.change(drain("n1")).await.unwrap();
     let order = Order::SetForwarding { pool: "web".to_owned(), forwarding: Forwarding::Dsr };
     running.change(Event::Order(order)).await.unwrap();
-    let restarted = start(dir.path());
+    let restarted = start(dir.path()).await;
     assert_eq!(restarted.applied, running.applied);
     assert_eq!(restarted.applied.virtual_servers["web"].forwarding, Forwarding::Dsr);
 }
@@ -219,7 +238,7 @@ async fn what_is_set_at_run_time_survives_a_restart() {
 #[tokio::test]
 async fn the_status_says_what_needs_a_restart_and_what_the_subsystems_say() {
     let dir = directory(CONFIG);
-    let mut running = start(dir.path());
+    let mut running = start(dir.path()).await;
     fs::write(dir.path().join("lb.toml"), format!("{CONFIG}\n[daemon]\nsocket = \"/run/lb/other.sock\"\n")).unwrap();
     running.reload().await.unwrap();
     let status = running.status(&Counters::default());

@@ -177,6 +177,11 @@ impl Pool {
         }
     }
 
+    /// Names of the nodes that may be chosen now.
+    pub(in crate::proxy) fn candidates(&self, now: Duration) -> Vec<&str> {
+        self.with_ready(now, |ready| ready.members.iter().map(|member| self.nodes[member.id.index()].name()).collect())
+    }
+
     /// What may be chosen from now.
     #[inline]
     pub(super) fn with_ready<T>(&self, now: Duration, use_it: impl FnOnce(&Ready) -> T) -> T {

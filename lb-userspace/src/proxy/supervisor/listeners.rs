@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     fs, io,
     net::{SocketAddr, TcpListener},
-    os::fd::{AsFd, BorrowedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
 use socket2::{Domain, Protocol, Socket, Type};
@@ -18,7 +18,7 @@ const BACKLOG: i32 = 4096;
 const MIGRATE: &str = "/proc/sys/net/ipv4/tcp_migrate_req";
 
 /// What a socket is for: virtual server and address.
-pub(super) type Place = (String, SocketAddr);
+pub type Place = (String, SocketAddr);
 
 /// Sockets of each address, one for each thread.
 #[derive(Debug)]
@@ -36,16 +36,18 @@ pub(super) struct ListenError {
 }
 
 impl Listeners {
-    /// None yet. When a worker of an lbd that has crashed closes its sockets, what waits in them must move to ours: the
-    /// kernel resets it unless it is told so.
-    pub(super) fn new() -> Self {
+    /// Those of the program before, as far as there is one for each thread. When a worker of an lbd that has crashed closes
+    /// its sockets, what waits in them must move to ours: the kernel resets it unless it is told so.
+    pub(super) fn inherited(sockets: Vec<(Place, Vec<OwnedFd>)>, threads: usize) -> Self {
         if let Err(error) = fs::write(MIGRATE, "1") {
             tracing::warn!(
                 %error,
                 "cannot set {MIGRATE}: after a crash of lbd some connections may be reset (sysctl -w net.ipv4.tcp_migrate_req=1)"
             );
         }
-        Self { sockets: BTreeMap::new() }
+        let fitting = sockets.into_iter().filter(|(_, sockets)| sockets.len() == threads);
+        let sockets = fitting.map(|(place, sockets)| (place, sockets.into_iter().map(TcpListener::from).collect()));
+        Self { sockets: sockets.collect() }
     }
 
     /// Makes the sockets that a plan has and this has not: which. On error nothing is changed.

@@ -41,6 +41,22 @@ impl HistogramSnapshot {
         self.sum_us += other.sum_us;
     }
 
+    /// What was counted since an earlier look; all of it, when a counter went back: another worker counts.
+    #[must_use]
+    pub fn since(&self, before: &Self) -> Self {
+        let earlier = |bucket: u16| {
+            before.buckets.binary_search_by_key(&bucket, |(own, _)| *own).map_or(0, |at| before.buckets[at].1)
+        };
+        let grown = self.buckets.iter().map(|(bucket, count)| Some((*bucket, count.checked_sub(earlier(*bucket))?)));
+        match (grown.collect::<Option<Vec<_>>>(), self.sum_us.checked_sub(before.sum_us)) {
+            (Some(mut buckets), Some(sum_us)) => {
+                buckets.retain(|(_, count)| *count > 0);
+                Self { buckets, sum_us }
+            }
+            _ => self.clone(),
+        }
+    }
+
     /// How many durations were counted.
     #[must_use]
     pub fn count(&self) -> u64 {

@@ -3,7 +3,7 @@
 use super::*;
 use crate::control::{
     query::{Counters, NodeCounters},
-    view::{InterfaceView, TableUse, Traffic},
+    view::{InterfaceView, TableUse, Traffic, Way},
 };
 
 fn counters() -> Counters {
@@ -55,7 +55,7 @@ fn a_virtual_server_shows_the_pool_in_use() {
     state.finds("web", "n2", "alive", Health::Down);
     let web = server(&state, "web");
     assert_eq!((web.pool.as_str(), web.pool_in_use.as_str()), ("web", "sorry"));
-    assert_eq!((web.nodes_available, web.nodes_total, web.forwarding), (1, 1, Forwarding::NatSource));
+    assert_eq!((web.nodes_available, web.nodes_total, web.forwarding), (1, 1, Way::NatSource));
     let n1 = &web.nodes[0];
     assert_eq!((n1.state, n1.state_overridden, n1.admission), (NodeState::Disabled, true, Admission::Nothing));
     let n2 = &web.nodes[1];
@@ -74,7 +74,7 @@ fn a_pool_shows_the_sum_over_its_virtual_servers() {
     assert_eq!(pools.iter().map(|pool| pool.name.as_str()).collect::<Vec<_>>(), ["api", "sorry", "web"]);
     let web = &pools[2];
     assert_eq!(web.virtual_servers, ["second", "web"]);
-    assert_eq!((web.forwarding, web.forwarding_overridden), (Forwarding::Nat, true));
+    assert_eq!((web.forwarding, web.forwarding_overridden), (Way::Nat, true));
     assert_eq!((web.nodes[1].active, web.nodes[1].connections, web.nodes[1].rescheduled), (10, 100, 2));
     assert_eq!(web.nodes[1].evicted, 2);
     assert_eq!((web.nodes[0].admission, web.failure_pool.as_deref()), (Admission::All, Some("sorry")));

@@ -1,0 +1,413 @@
+//! The supervisor's thread: one input after the other, and what depends on time.
+
+use std::{
+    fs, io,
+    os::fd::AsFd,
+    sync::{
+        Arc, PoisonError,
+        mpsc::{self, RecvTimeoutError},
+    },
+    time::{Duration, Instant},
+};
+
+use tokio::sync::{mpsc::Sender, oneshot};
+
+use super::{
+    Estate, FromSpawner, Input, Known, News, Settings, WorkerState,
+    listeners::{Listeners, Place},
+    pace::Pace,
+    questions::Questions,
+};
+use crate::{
+    control::proxy::{ProxyEvent, ProxyPlan, pool::NodeChange},
+    proxy::{
+        channel::Channel,
+        message::{FromWorker, ThreadBeat, ToWorker},
+        spawner::{Started, ToSpawner},
+    },
+};
+
+/// A worker that says nothing for so long is replaced.
+const SILENCE: Duration = Duration::from_secs(3);
+/// A thread that does not turn for so long has its worker replaced.
+const STANDSTILL: Duration = Duration::from_secs(5);
+/// How long a worker may take until it is ready.
+const START: Duration = Duration::from_secs(10);
+/// How long a change waits for the worker to go by it.
+const ACKNOWLEDGEMENT: Duration = Duration::from_secs(3);
+/// How often all this is looked at.
+const TICK: Duration = Duration::from_millis(100);
+/// When this thread itself did not run for so long, the worker is not blamed for what it did not hear.
+const OWN_PAUSE: Duration = Duration::from_secs(1);
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Run {
+    spawner: Channel,
+    settings: Settings,
+    inputs: mpsc::Sender<Input>,
+    known: Arc<Known>,
+    listeners: Listeners,
+    plan: Option<Arc<ProxyPlan>>,
+    worker: Option<Worker>,
+    /// Workers started so far.
+    numbers: u64,
+    pace: Pace,
+    /// The worker of an lbd that ended before this one: it serves until ours does.
+    earlier: Option<Started>,
+    waiting: Option<Waiting>,
+    questions: Questions,
+    news: Sender<News>,
+    /// When the thread last looked at the time.
+    turned: Instant,
+}
+
+/// Who waits for the worker to go by a plan.
+#[derive(Debug)]
+struct Waiting {
+    generation: u64,
+    until: Instant,
+    answer: oneshot::Sender<Result<(), String>>,
+}
+
+#[derive(Debug)]
+struct Worker {
+    number: u64,
+    channel: Channel,
+    process: Option<Started>,
+    ready: bool,
+    born: Instant,
+    heard: Instant,
+    /// Beats of each thread, and when they last changed.
+    threads: Vec<(ThreadBeat, Instant)>,
+}
+
+impl Run {
+    pub(super) fn new(
+        spawner: Channel,
+        settings: Settings,
+        inputs: mpsc::Sender<Input>,
+        known: Arc<Known>,
+        listeners: Listeners,
+        news: Sender<News>,
+        earlier: Option<Started>,
+    ) -> Self {
+        Self {
+            spawner,
+            settings,
+            inputs,
+            known,
+            listeners,
+            plan: None,
+            worker: None,
+            numbers: 0,
+            pace: Pace::default(),
+            earlier,
+            waiting: None,
+            questions: Questions::default(),
+            news,
+            turned: Instant::now(),
+        }
+    }
+
+    pub(super) fn turn(mut self, inputs: &mpsc::Receiver<Input>) {
+        loop {
+            let input = inputs.recv_timeout(TICK);
+            self.forgive();
+            match input {
+                Ok(Input::Plan(plan, answer)) => self.take(plan, answer),
+                Ok(Input::Spawner(message)) => self.hear_spawner(message),
+                Ok(Input::SpawnerGone) => self.problem("the spawner has ended: no worker can be started"),
+                Ok(Input::Worker(number, message)) => self.hear(number, message),
+                Ok(Input::WorkerGone(number)) => self.lost(number),
+                Ok(Input::Ask(question, until, answer)) => {
+                    let worker = self.worker.as_ref().filter(|worker| worker.ready);
+                    self.questions.ask(question, until, answer, worker.map(|worker| &worker.channel));
+                }
+                Ok(Input::BringBack(pool, node)) => {
+                    if let Some(worker) = &self.worker {
+                        // A worker that cannot be told is replaced, and the next one has nothing out.
+                        let _ = worker.channel.send(&ToWorker::BringBack { pool, node }, &[]);
+                    }
+                }
+                Ok(Input::Leave(answer)) => drop(answer.send(self.leave())),
+                Ok(Input::Stop(longest, answer)) => {
+                    self.stop(inputs, longest);
+                    // Who went away need not know.
+                    let _ = answer.send(());
+                    return;
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            self.look_after();
+        }
+    }
+
+    /// A worker cannot be heard by a thread that does not run: lbd may have been stopped, or the machine be busy.
+    fn forgive(&mut self) {
+        let now = Instant::now();
+        let pause = now.duration_since(self.turned);
+        self.turned = now;
+        if let Some(worker) = self.worker.as_mut().filter(|_| pause > OWN_PAUSE) {
+            worker.heard += pause;
+            worker.threads.iter_mut().for_each(|(_, changed)| *changed += pause);
+        }
+    }
+
+    fn take(&mut self, plan: Arc<ProxyPlan>, answer: oneshot::Sender<Result<(), String>>) {
+        let added = match self.listeners.add(&plan, self.settings.threads) {
+            Ok(added) => added,
+            Err(error) => return drop(answer.send(Err(error.to_string()))),
+        };
+        if let Some(worker) = &self.worker
+            && let Err(error) = tell(worker, &self.listeners, &added, &plan)
+        {
+            tracing::warn!(%error, "the worker takes no plan and is replaced");
+            self.kill();
+        }
+        self.listeners.retain(&plan);
+        self.waiting = None;
+        if plan.virtual_servers.is_empty() && self.worker.is_none() {
+            // Whoever went away wants no answer.
+            let _ = answer.send(Ok(()));
+        } else {
+            self.waiting =
+                Some(Waiting { generation: plan.generation, until: Instant::now() + ACKNOWLEDGEMENT, answer });
+        }
+        *self.known.plan.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&plan);
+        self.known.out().retain(|(pool, node), _| plan.pools.get(pool).is_some_and(|p| p.nodes.contains_key(node)));
+        self.plan = Some(plan);
+    }
+
+    /// What depends on time: starts, silence, patience.
+    fn look_after(&mut self) {
+        let now = Instant::now();
+        self.questions.forget(now);
+        if let Some(waiting) = self.waiting.take_if(|waiting| waiting.until < now) {
+            tracing::warn!("the worker does not go by the new plan yet");
+            let _ = waiting.answer.send(Ok(()));
+        }
+        let Some(worker) = &self.worker else {
+            let wanted = self.plan.as_ref().is_some_and(|plan| !plan.virtual_servers.is_empty());
+            if wanted && self.pace.may_start(now) {
+                self.start(now);
+            }
+            return;
+        };
+        let silent = now.saturating_duration_since(worker.heard) > if worker.ready { SILENCE } else { START };
+        let stands = worker.threads.iter().any(|(_, changed)| now.saturating_duration_since(*changed) > STANDSTILL);
+        if silent || stands {
+            let why = if silent { "the worker said nothing for too long" } else { "a thread of the worker hangs" };
+            self.problem(why);
+            self.kill();
+        }
+    }
+
+    fn start(&mut self, now: Instant) {
+        self.pace.started();
+        self.numbers += 1;
+        if let Err(error) = self.spawn(now) {
+            self.problem(&format!("no worker can be started: {error}"));
+            self.worker = None;
+            self.pace.failed(now);
+        }
+    }
+
+    fn spawn(&mut self, now: Instant) -> io::Result<()> {
+        let (channel, other) = Channel::pair()?;
+        let Settings { uid, gid, threads, ref arguments, .. } = self.settings;
+        let spawn = ToSpawner::Spawn { uid, gid, arguments: arguments.clone() };
+        self.spawner.send(&spawn, &[other.as_fd()])?;
+        drop(other);
+        let (reader, inputs, number) = (channel.try_clone()?, self.inputs.clone(), self.numbers);
+        std::thread::Builder::new().name(format!("lb-worker-{number}")).spawn(move || {
+            while let Ok(Some((message, _))) = reader.receive() {
+                if inputs.send(Input::Worker(number, message)).is_err() {
+                    return;
+                }
+            }
+            let _ = inputs.send(Input::WorkerGone(number));
+        })?;
+        channel.send(&ToWorker::Start { threads }, &[])?;
+        let worker =
+            Worker { number, channel, process: None, ready: false, born: now, heard: now, threads: Vec::new() };
+        if let Some(plan) = &self.plan {
+            let all: Vec<_> = self.listeners.all().map(|(place, _)| place.clone()).collect();
+            tell(&worker, &self.listeners, &all, plan)?;
+        }
+        self.worker = Some(worker);
+        Ok(())
+    }
+
+    fn hear(&mut self, number: u64, message: FromWorker) {
+        let now = Instant::now();
+        let Some(worker) = self.worker.as_mut().filter(|worker| worker.number == number) else { return };
+        worker.heard = now;
+        match message {
+            FromWorker::Ready => {
+                worker.ready = true;
+                tracing::info!(after = ?now.duration_since(worker.born), "the worker serves");
+                self.note(|state| (state.ready, state.problem) = (true, None));
+                self.known.out().clear();
+                self.tell(News::Fresh);
+            }
+            FromWorker::Heartbeat(beats) => {
+                let before = std::mem::take(&mut worker.threads);
+                let changed = |index: usize, beat: ThreadBeat| match before.get(index) {
+                    Some((last, since)) if last.beats == beat.beats => *since,
+                    _ => now,
+                };
+                worker.threads = beats.iter().enumerate().map(|(i, beat)| (*beat, changed(i, *beat))).collect();
+                let (connections, goes_by) = (
+                    beats.iter().map(|beat| beat.connections).sum(),
+                    beats.iter().map(|beat| beat.generation).min().unwrap_or(0),
+                );
+                self.note(|state| state.connections = connections);
+                self.acknowledged(goes_by);
+            }
+            FromWorker::Events(events, lost) => self.happened(events, lost),
+            FromWorker::Answer { id, answer } => self.questions.answered(id, answer),
+        }
+    }
+
+    fn happened(&self, events: Vec<ProxyEvent>, lost: u64) {
+        if lost > 0 {
+            tracing::warn!(lost, "more happened in the worker than lbd could be told");
+        }
+        for event in events {
+            if let ProxyEvent::Node(node) = &event {
+                let key = (node.pool.clone(), node.node.clone());
+                match node.change {
+                    NodeChange::Out { .. } => drop(self.known.out().insert(key, node.change)),
+                    NodeChange::Back => drop(self.known.out().remove(&key)),
+                }
+            }
+            self.tell(News::Happened(event));
+        }
+    }
+
+    fn tell(&self, news: News) {
+        if self.news.try_send(news).is_err() {
+            tracing::warn!("news of the worker is lost: the control task is behind");
+        }
+    }
+
+    /// What another lbd goes on with.
+    fn leave(&self) -> io::Result<Estate> {
+        let spawner = self.spawner.try_clone()?.into();
+        let listeners = self.listeners.all().map(|(place, sockets)| {
+            let sockets = sockets.iter().map(|socket| socket.try_clone_to_owned()).collect::<io::Result<Vec<_>>>()?;
+            Ok((place.clone(), sockets))
+        });
+        let listeners = listeners.collect::<io::Result<Vec<_>>>()?;
+        if let Some(worker) = &self.worker {
+            // One that is not told warns that lbd is gone, and serves on as well.
+            let _ = worker.channel.send(&ToWorker::Farewell, &[]);
+        }
+        Ok(Estate { spawner, listeners })
+    }
+
+    /// All threads go by the plan of this generation.
+    fn acknowledged(&mut self, generation: u64) {
+        if let Some(waiting) = self.waiting.take_if(|waiting| waiting.generation <= generation) {
+            let _ = waiting.answer.send(Ok(()));
+        }
+        if self.plan.as_ref().is_some_and(|plan| plan.generation <= generation)
+            && let Some(earlier) = self.earlier.take()
+            && let Err(error) = self.spawner.send(&ToSpawner::Retire(earlier), &[])
+        {
+            tracing::warn!(%error, pid = earlier.pid, "the worker of the lbd before cannot be told to drain");
+        }
+    }
+
+    fn hear_spawner(&mut self, message: FromSpawner) {
+        match message {
+            FromSpawner::Started(process) => {
+                if let Some(worker) = &mut self.worker {
+                    worker.process = Some(process);
+                }
+                self.note(|state| state.pid = Some(process.pid));
+                if let Err(error) = serde_json::to_vec(&process)
+                    .map_err(io::Error::from)
+                    .and_then(|n| fs::write(&self.settings.note, n))
+                {
+                    tracing::warn!(%error, path = %self.settings.note.display(), "the worker's process cannot be noted");
+                }
+            }
+            FromSpawner::Failed(why) => {
+                self.problem(&format!("no worker can be started: {why}"));
+                self.worker = None;
+                self.pace.failed(Instant::now());
+            }
+            FromSpawner::Ended { pid, success, how } => {
+                if success {
+                    return tracing::info!(pid, "a worker has ended");
+                }
+                tracing::warn!(pid, how, "a worker has ended");
+                if self.worker.as_ref().is_none_or(|worker| !worker.ready) {
+                    let problem = format!("the last worker ended: {how}");
+                    self.note(|state| state.problem = state.problem.take().or(Some(problem)));
+                }
+            }
+        }
+    }
+
+    /// The worker's end of the channel is closed: it has ended, or does so now.
+    fn lost(&mut self, number: u64) {
+        let Some(worker) = self.worker.take_if(|worker| worker.number == number) else { return };
+        let now = Instant::now();
+        self.questions.clear();
+        self.pace.ended(now, now.duration_since(worker.born));
+        self.note(|state| {
+            (state.pid, state.ready, state.connections) = (None, false, 0);
+            state.failures += 1;
+        });
+        tracing::error!("the worker is gone and is replaced");
+        if let Some(process) = worker.process {
+            // A worker that closed its channel and lives on would serve by an old plan.
+            let _ = self.spawner.send(&ToSpawner::Kill(process.pid), &[]);
+        }
+    }
+
+    fn kill(&mut self) {
+        let Some(worker) = &self.worker else { return };
+        let number = worker.number;
+        self.lost(number);
+    }
+
+    fn stop(&mut self, inputs: &mpsc::Receiver<Input>, longest: Duration) {
+        let Some(worker) = self.worker.take() else { return };
+        let until = Instant::now() + longest;
+        if worker.channel.send(&ToWorker::Drain(longest), &[]).is_ok() {
+            while let Some(left) = until.checked_duration_since(Instant::now()) {
+                match inputs.recv_timeout(left) {
+                    Ok(Input::WorkerGone(number)) if number == worker.number => return,
+                    Ok(_) => {}
+                    Err(_) => break,
+                }
+            }
+        }
+        if let Some(process) = worker.process {
+            let _ = self.spawner.send(&ToSpawner::Kill(process.pid), &[]);
+        }
+    }
+
+    fn note(&self, change: impl FnOnce(&mut WorkerState)) {
+        change(&mut self.known.state());
+    }
+
+    fn problem(&self, what: &str) {
+        tracing::error!("{what}");
+        self.note(|state| state.problem = Some(what.to_owned()));
+    }
+}
+
+/// Gives the worker a plan, and the sockets of some addresses before.
+fn tell(worker: &Worker, listeners: &Listeners, places: &[Place], plan: &ProxyPlan) -> io::Result<()> {
+    for (place, sockets) in listeners.all().filter(|(place, _)| places.contains(place)) {
+        let message = ToWorker::Listen { virtual_server: place.0.clone(), address: place.1 };
+        worker.channel.send(&message, &sockets)?;
+    }
+    worker.channel.send(&ToWorker::Plan(Box::new(plan.clone())), &[])
+}

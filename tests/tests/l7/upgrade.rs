@@ -1,0 +1,93 @@
+//! lbd is replaced by another program while requests run; a program that cannot take over changes nothing.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use lb_tests::harness::{Lb, Nginx, Requests, Topology, eventually};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+use super::{PATIENCE, SOON, config, is_alive, kept::Kept, replaced, serves, web, worker};
+
+const GET: &str = "GET / HTTP/1.1\r\nHost: lb.test\r\n\r\n";
+
+#[test]
+fn three_upgrades_under_load_fail_no_request() -> Result<()> {
+    let net = Topology::new("l7up").nodes(2).build()?;
+    let _nginx = net.nodes.iter().map(|node| Nginx::start(node, &[80])).collect::<Result<Vec<_>>>()?;
+    let mut lb = Lb::prepare(&net, &config(&net, ""))?.with_own_program()?;
+    lb.launch()?;
+    serves(&net)?;
+    let load = Requests::start(net.client(), web(), 4, 0, PATIENCE)?;
+    let kept = Kept::start(net.client(), web(), 4, GET, Duration::ZERO)?;
+    // These are idle nearly all the time: nobody may close them without having said so.
+    let idle = Kept::start(net.client(), web(), 4, GET, Duration::from_millis(700))?;
+    let pid = lb.pid()?;
+    for round in 1..=3 {
+        load.wait_for_more(50, SOON)?;
+        kept.wait_for_more(50, SOON)?;
+        let before = worker(&lb)?;
+        lb.install()?;
+        if round == 2 {
+            kill(Pid::from_raw(pid.cast_signed()), Signal::SIGUSR2)?;
+        } else {
+            lb.ctl(&["upgrade"])?;
+        }
+        eventually("the new program answers", SOON, || lb.status().is_ok_and(|status| status.upgrades == round))?;
+        ensure!(lb.status()?.pid == pid, "another process");
+        replaced(&lb, before)?;
+        eventually("the worker of the program before has drained", SOON, || !is_alive(before))?;
+    }
+    load.wait_for_more(50, SOON)?;
+    kept.wait_for_more(50, SOON)?;
+    let (tally, kept, idle) = (load.stop()?, kept.stop()?, idle.stop()?);
+    ensure!(tally.failures.is_empty() && tally.answered() > 200, "{tally:?}");
+    ensure!(kept.failures.is_empty() && kept.answered > 200, "{kept:?}");
+    ensure!(idle.failures.is_empty() && idle.connections <= 4 * 4, "{idle:?}");
+    let log = lb.log();
+    ensure!(!log.contains("ERROR"), "{log}");
+    Ok(())
+}
+
+#[test]
+fn a_program_that_cannot_take_over_changes_nothing() -> Result<()> {
+    let net = Topology::new("l7noup").nodes(1).build()?;
+    let _nginx = net.nodes.iter().map(|node| Nginx::start(node, &[80])).collect::<Result<Vec<_>>>()?;
+    let mut lb = Lb::prepare(&net, &config(&net, ""))?.with_own_program()?;
+    lb.launch()?;
+    serves(&net)?;
+    let load = Requests::start(net.client(), web(), 2, 0, PATIENCE)?;
+    let (pid, before) = (lb.pid()?, worker(&lb)?);
+
+    // It says itself that it would not start.
+    lb.install_script("echo 'the maps have another layout' >&2; exit 1")?;
+    let refused = lb.lbctl(&["upgrade"])?;
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    ensure!(refused.status.code() == Some(5) && said.contains("the maps have another layout"), "{refused:?}");
+    ensure!(worker(&lb)? == before && lb.status()?.upgrades == 0, "{:?}", lb.status()?);
+
+    // It would, and does not: the program before is put back in its place, and says why.
+    let built = Lb::built_program()?;
+    lb.install_script(&format!(
+        "[ \"$1\" = rehearse ] && exit 0\nfor last; do :; done\nexec {} --config /nowhere.toml --handover \"$last\"",
+        built.display()
+    ))?;
+    let failed = lb.lbctl(&["upgrade"])?;
+    let said = String::from_utf8_lossy(&failed.stderr).into_owned();
+    ensure!(failed.status.code() == Some(1) && said.contains("/nowhere.toml"), "{failed:?}\n{}", lb.log());
+    let status = lb.status()?;
+    ensure!(status.pid == pid && status.upgrades == 0, "{status:?}");
+    ensure!(status.upgrade_error.is_some_and(|why| why.contains("/nowhere.toml")), "not told");
+    load.wait_for_more(50, SOON)?;
+
+    // The next one is as good as ever.
+    lb.install()?;
+    lb.ctl(&["upgrade"])?;
+    ensure!(lb.status()?.upgrades == 1 && lb.status()?.upgrade_error.is_none(), "{:?}", lb.status()?);
+    load.wait_for_more(50, SOON)?;
+    let tally = load.stop()?;
+    ensure!(tally.failures.is_empty(), "{tally:?}");
+    Ok(())
+}
