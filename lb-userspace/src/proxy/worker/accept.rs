@@ -21,7 +21,7 @@ const BACK_OFF_MS: u64 = 100;
 pub(super) async fn run(
     worker: Rc<Worker>,
     virtual_server: usize,
-    listener: Listener,
+    listener: Rc<Listener>,
     address: SocketAddr,
     mut stop: watch::Receiver<bool>,
 ) {

@@ -176,3 +176,31 @@ fn idle_connections_to_nodes_that_are_gone_are_closed_at_once() {
     let at = waits.recv_timeout(Duration::from_secs(5)).unwrap();
     assert!(at.saturating_duration_since(begin) < Duration::from_secs(2));
 }
+
+#[test]
+fn connections_come_with_their_first_bytes_where_clients_speak_first() {
+    let node = Server::start(|mut peer| {
+        while testing::read_request(&mut peer).is_some() {
+            peer.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").unwrap();
+        }
+        let _ = peer.write_all(b"server first");
+    });
+    let proxy = testing::Proxy::start(testing::http_plan(&[node.address()]));
+    testing::wait(|| proxy.handle().states()[0].generation == 1);
+    let mut silent = proxy.connect();
+    std::thread::sleep(Duration::from_millis(200));
+    assert_eq!(proxy.handle().states()[0].connections, 0, "the kernel keeps it");
+    silent.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    let mut answer = [0; 12];
+    silent.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 200");
+    // One that stays silent is ours after a second: time-outs hold for it.
+    let _mute = proxy.connect();
+    testing::wait(|| proxy.handle().states()[0].connections == 2);
+    // The same listener for servers that speak first.
+    proxy.swap(testing::stream_plan(&[node.address()]));
+    let begin = Instant::now();
+    let _waits = proxy.connect();
+    testing::wait(|| proxy.handle().states()[0].connections == 3);
+    assert!(begin.elapsed() < Duration::from_millis(900), "took {:?}", begin.elapsed());
+}

@@ -13,6 +13,7 @@ use std::{
 use tokio::sync::{mpsc, watch};
 
 use super::{Shared, accept, open::Open, plan::Compiled, prepared::Prepared, records::Records};
+use crate::control::proxy::{Service, VirtualServer};
 use crate::proxy::{
     access_log::ThreadLog,
     pool,
@@ -66,6 +67,7 @@ pub(crate) struct Worker {
 struct Accepting {
     virtual_server: String,
     address: SocketAddr,
+    listener: Rc<Listener>,
     _stop: watch::Sender<bool>,
 }
 
@@ -240,16 +242,27 @@ fn swap(worker: &Rc<Worker>, prepared: &Prepared, shares: Vec<Share>, accepting:
     for share in shares {
         let Some(id) = compiled.id(&share.virtual_server) else { continue };
         let listener = match Listener::new(share.socket) {
-            Ok(listener) => listener,
+            Ok(listener) => Rc::new(listener),
             Err(error) => {
                 tracing::error!(virtual_server = share.virtual_server, address = %share.address, %error, "cannot listen");
                 continue;
             }
         };
         let (stop, stopped) = watch::channel(false);
-        reactor::spawn(accept::run(Rc::clone(worker), id, listener, share.address, stopped));
-        accepting.push(Accepting { virtual_server: share.virtual_server, address: share.address, _stop: stop });
+        reactor::spawn(accept::run(Rc::clone(worker), id, Rc::clone(&listener), share.address, stopped));
+        let (virtual_server, address) = (share.virtual_server, share.address);
+        accepting.push(Accepting { virtual_server, address, listener, _stop: stop });
     }
+    for listening in &*accepting {
+        let server = plan.virtual_servers.get(&listening.virtual_server);
+        listening.listener.defer(server.is_some_and(client_speaks_first));
+    }
+}
+
+/// Whether nothing is to be said to a client before it spoke. What stands in front of us with the PROXY protocol may open
+/// connections ahead of their use.
+fn client_speaks_first(server: &VirtualServer) -> bool {
+    server.proxy_protocol.is_none() && (server.tls.is_some() || matches!(server.service, Service::Http(_)))
 }
 
 /// The time of this round of the loop, on the clock that all threads share.
