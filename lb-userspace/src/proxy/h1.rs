@@ -21,6 +21,7 @@ pub mod write;
 
 pub use field::Field;
 pub use known::{Known, KnownSet};
+pub(crate) use scan::is_token;
 pub use slots::Slots;
 
 /// A version of HTTP/1.

@@ -115,7 +115,7 @@ pub(super) const NAME_BYTES: [NameByte; 256] = {
 };
 
 /// Whether `text` is a token of RFC 9110 §5.6.2.
-pub(super) fn is_token(text: &[u8]) -> bool {
+pub(crate) fn is_token(text: &[u8]) -> bool {
     !text.is_empty()
         && text.iter().all(|byte| matches!(NAME_BYTES[usize::from(*byte)], NameByte::Token | NameByte::Underscore))
 }

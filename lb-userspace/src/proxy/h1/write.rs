@@ -145,18 +145,21 @@ pub fn framing(out: &mut Vec<u8>, framing: Framing) {
 }
 
 /// Appends `value` in decimal digits.
-pub fn number(out: &mut Vec<u8>, mut value: u64) {
-    let mut digits = [0; 20];
+pub fn number(out: &mut Vec<u8>, value: u64) {
+    out.extend_from_slice(decimal(&mut [0; 20], value));
+}
+
+/// `value` in decimal digits.
+pub(crate) fn decimal(digits: &mut [u8; 20], mut value: u64) -> &[u8] {
     let mut at = digits.len();
     loop {
         at -= 1;
         digits[at] = b'0' + (value % 10) as u8;
         value /= 10;
         if value == 0 {
-            break;
+            return &digits[at..];
         }
     }
-    out.extend_from_slice(&digits[at..]);
 }
 
 /// Copies the fields that go on.
@@ -172,7 +175,8 @@ fn fields<'a>(out: &mut Vec<u8>, fields: impl Iterator<Item = Field<'a>>, drop: 
     }
 }
 
-fn line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+/// Appends a field line that needs no check.
+pub(crate) fn line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     out.extend_from_slice(name);
     out.extend_from_slice(b": ");
     out.extend_from_slice(value);

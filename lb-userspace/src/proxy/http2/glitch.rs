@@ -92,6 +92,16 @@ impl Score {
         let [a, b, c, kind, flags, ..] = self.header;
         let length = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
         self.skip = length;
+        self.count(kind, flags, length);
+    }
+
+    /// A frame came: for who reads frames itself, instead of [`Score::read`].
+    pub(crate) fn saw(&mut self, kind: u8, flags: u8, length: usize, now_ms: u64) {
+        self.pay_for_time(now_ms);
+        self.count(kind, flags, length);
+    }
+
+    fn count(&mut self, kind: u8, flags: u8, length: usize) {
         let points = match kind {
             // DATA: empty and not the last.
             0 if length == 0 && flags & 1 == 0 => 10,

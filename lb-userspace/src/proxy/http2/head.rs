@@ -1,95 +1,24 @@
-//! Heads between HTTP/2 and HTTP/1.1, RFC 9113 §8.2 and §8.3: fields of one become lines of the other, checked.
+//! Heads between HTTP/2 and HTTP/1.1, RFC 9113 §8.2 and §8.3: fields of one become lines of the other, checked; requests of
+//! clients are `request`'s.
 //!
-//! `h2` has refused by then (as stream errors) names with capitals, `Connection` and its like, `TE` other than `trailers`,
+//! Of nodes' messages `h2` has refused by then (as stream errors) names with capitals, `Connection` and its like, `TE` other than `trailers`,
 //! pseudo-header fields that are missing, unknown, doubled or late, and lengths that the DATA does not keep to.
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header, request::Parts};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, header};
 
+use super::hpack::{Encoder, Keep};
 use crate::proxy::h1::{
     Field, Framing, Known, KnownSet,
     body::may_be_trailer,
-    request::{Refusal, RequestHead},
+    request::RequestHead,
     response::ResponseHead,
     write::{self, ResponseEdit},
 };
-
-/// Fields that only HTTP/1.1 has, RFC 9113 §8.2.2.
-const OF_HTTP1: KnownSet = KnownSet::of(&[
-    Known::Connection,
-    Known::TransferEncoding,
-    Known::Upgrade,
-    Known::KeepAlive,
-    Known::ProxyConnection,
-]);
 
 /// Why a message cannot be said in HTTP/2: a byte that HTTP/1.1 allows and it does not.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("cannot be told over HTTP/2")]
 pub(crate) struct Unsayable;
-
-/// Appends the head of a client's request as HTTP/1.1 has it; `has_body`: its stream goes on after it.
-///
-/// # Errors
-/// What HTTP/1.1's form cannot show its parser: a host that is told twice or not at all, a target of another form.
-pub(crate) fn write_request(out: &mut Vec<u8>, parts: &Parts, has_body: bool) -> Result<(), Refusal> {
-    if parts.method == Method::CONNECT {
-        return Err(Refusal::MethodNotAllowed);
-    }
-    let target = parts.uri.path_and_query().map_or("", |target| target.as_str());
-    if !target.starts_with('/') && target != "*" {
-        return Err(Refusal::BadTarget);
-    }
-    for part in [parts.method.as_str(), " ", target, " HTTP/1.1\r\nHost: "] {
-        out.extend_from_slice(part.as_bytes());
-    }
-    out.extend_from_slice(authority(parts)?);
-    out.extend_from_slice(b"\r\n");
-    for (name, value) in &parts.headers {
-        let known = Known::of(name.as_str().as_bytes());
-        if known != Known::Other && OF_HTTP1.contains(known) {
-            return Err(Refusal::BadFieldName);
-        }
-        if !matches!(known, Known::Host | Known::Cookie) {
-            line(out, name.as_str(), value.as_bytes());
-        }
-    }
-    // RFC 9113 §8.2.3: one field again, for whoever knows no other form.
-    let mut cookies = parts.headers.get_all(header::COOKIE).iter();
-    if let Some(first) = cookies.next() {
-        out.extend_from_slice(b"Cookie: ");
-        out.extend_from_slice(first.as_bytes());
-        for cookie in cookies {
-            out.extend_from_slice(b"; ");
-            out.extend_from_slice(cookie.as_bytes());
-        }
-        out.extend_from_slice(b"\r\n");
-    }
-    if !parts.headers.contains_key(header::CONTENT_LENGTH) {
-        if has_body {
-            write::framing(out, Framing::Chunked);
-        } else if matches!(parts.method, Method::POST | Method::PUT | Method::PATCH) {
-            // RFC 9110 §8.6: nodes over HTTP/1.1 may answer 411 without.
-            write::framing(out, Framing::Length(0));
-        }
-    }
-    out.extend_from_slice(b"\r\n");
-    Ok(())
-}
-
-/// The one host and port, from `:authority`, `host` or both: RFC 9113 §8.3.1.
-fn authority(parts: &Parts) -> Result<&[u8], Refusal> {
-    let mut hosts = parts.headers.get_all(header::HOST).iter();
-    let host = hosts.next().map(HeaderValue::as_bytes);
-    if hosts.next().is_some() {
-        return Err(Refusal::DuplicateHost);
-    }
-    match (parts.uri.authority().map(|authority| authority.as_str().as_bytes()), host) {
-        (Some(authority), Some(host)) if !authority.eq_ignore_ascii_case(host) => Err(Refusal::HostMismatch),
-        (Some(authority), _) => Ok(authority),
-        (None, Some(host)) => Ok(host),
-        (None, None) => Err(Refusal::NoHost),
-    }
-}
 
 /// The request of a head that is written for a node, over HTTP/2.
 ///
@@ -125,15 +54,12 @@ pub(crate) fn request(head: &RequestHead<'_>, is_tls: bool, trailers: bool) -> R
     Ok(request)
 }
 
-/// The response of `head`, changed by `edit`, for a client over HTTP/2.
-///
-/// # Errors
-/// [`Unsayable`].
-pub(crate) fn response(head: &ResponseHead<'_>, edit: &ResponseEdit<'_>) -> Result<Response<()>, Unsayable> {
+/// Appends the fields of `head`, changed by `edit`, for a client over HTTP/2.
+pub(crate) fn encode(encoder: &mut Encoder, out: &mut Vec<u8>, head: &ResponseHead<'_>, edit: &ResponseEdit<'_>) {
+    encoder.status(out, head.status());
     let never = KnownSet::NEVER_COPIED.union(edit.drop);
-    let mut headers = HeaderMap::with_capacity(16);
     for field in head.fields().filter(|field| goes_on(field, never, edit.remove)) {
-        headers.append(name(field.name)?, value(field.value)?);
+        encode_field(encoder, out, field.known, field.name, field.value);
     }
     let told = match (edit.framing, head.content_length()) {
         (Framing::Length(length), _) => Some(length),
@@ -143,17 +69,47 @@ pub(crate) fn response(head: &ResponseHead<'_>, edit: &ResponseEdit<'_>) -> Resu
         (Framing::None | Framing::Chunked | Framing::UntilClose, _) => None,
     };
     if let Some(length) = told {
-        headers.insert(header::CONTENT_LENGTH, length.into());
+        let mut text = [0; 20];
+        encode_field(encoder, out, Known::ContentLength, b"content-length", write::decimal(&mut text, length));
     }
-    for line in edit.extra.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-        let line = line.strip_suffix(b"\r").unwrap_or(line);
-        let colon = line.iter().position(|byte| *byte == b':').ok_or(Unsayable)?;
-        headers.append(name(&line[..colon])?, value(line[colon + 1..].trim_ascii())?);
+    // Made by `write::field`: a name, a colon and a value each.
+    for line in edit.extra.split(|byte| *byte == b'\n') {
+        if let Some(colon) = line.iter().position(|byte| *byte == b':') {
+            let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
+            encode_field(encoder, out, Known::of(name), name, value);
+        }
     }
-    let mut response = Response::new(());
-    *response.status_mut() = StatusCode::from_u16(head.status()).map_err(|_| Unsayable)?;
-    *response.headers_mut() = headers;
-    Ok(response)
+}
+
+/// Appends trailers.
+pub(crate) fn encode_trailers(encoder: &mut Encoder, out: &mut Vec<u8>, trailers: &HeaderMap) {
+    for (name, value) in trailers {
+        let name = name.as_str().as_bytes();
+        encode_field(encoder, out, Known::of(name), name, value.as_bytes());
+    }
+}
+
+fn encode_field(encoder: &mut Encoder, out: &mut Vec<u8>, known: Known, name: &[u8], value: &[u8]) {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "others have no place in the static table, or are rare")]
+    let (place, keep) = match known {
+        Known::CacheControl => (24, Keep::Yes),
+        Known::ContentEncoding => (26, Keep::Yes),
+        Known::ContentLength => (28, Keep::No),
+        Known::ContentLocation => (29, Keep::No),
+        Known::ContentRange => (30, Keep::No),
+        Known::ContentType => (31, Keep::Yes),
+        Known::Date => (33, Keep::Yes),
+        Known::Etag => (34, Keep::No),
+        Known::LastModified => (44, Keep::No),
+        Known::Location => (46, Keep::No),
+        Known::Server => (54, Keep::Yes),
+        Known::SetCookie => (55, Keep::Never),
+        Known::StrictTransportSecurity => (56, Keep::Yes),
+        Known::Vary => (59, Keep::Yes),
+        Known::Via => (60, Keep::Yes),
+        _ => (0, Keep::Yes),
+    };
+    encoder.field(out, place, name, value, keep);
 }
 
 /// Appends the head of a node's response as HTTP/1.1 has it; `is_all`: nothing follows it, `may_have_body`: by method and
@@ -211,46 +167,35 @@ fn line(out: &mut Vec<u8>, name: &str, value: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn parts(uri: &str, fields: &[(&str, &str)]) -> Parts {
-        let mut request = Request::builder().method("GET").uri(uri);
-        for (name, value) in fields {
-            request = request.header(*name, *value);
-        }
-        request.body(()).unwrap().into_parts().0
-    }
-
-    fn written(uri: &str, fields: &[(&str, &str)], has_body: bool) -> Result<String, Refusal> {
-        let mut out = Vec::new();
-        write_request(&mut out, &parts(uri, fields), has_body)?;
-        Ok(String::from_utf8(out).unwrap())
-    }
+    use crate::proxy::http2::hpack::{Decoder, static_index};
 
     #[test]
-    fn requests_become_lines_with_one_host_and_one_cookie() {
-        type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], bool, Result<&'a str, Refusal>);
-        let cases: [Case<'_>; 9] = [
-            ("http://a.b:1/x?y", &[], false, Ok("GET /x?y HTTP/1.1\r\nHost: a.b:1\r\n\r\n")),
-            ("http://a/", &[("host", "A")], false, Ok("GET / HTTP/1.1\r\nHost: a\r\n\r\n")),
-            ("/", &[("host", "a")], false, Ok("GET / HTTP/1.1\r\nHost: a\r\n\r\n")),
-            ("http://a/", &[("host", "b")], false, Err(Refusal::HostMismatch)),
-            ("http://a/", &[("host", "a"), ("host", "a")], false, Err(Refusal::DuplicateHost)),
-            ("/", &[], false, Err(Refusal::NoHost)),
-            (
-                "http://a/",
-                &[("cookie", "a=1"), ("x", "y"), ("cookie", "b=2")],
-                false,
-                Ok("GET / HTTP/1.1\r\nHost: a\r\nx: y\r\nCookie: a=1; b=2\r\n\r\n"),
-            ),
-            ("http://a/", &[], true, Ok("GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")),
-            ("http://a/", &[("connection", "x")], false, Err(Refusal::BadFieldName)),
-        ];
-        for (uri, fields, has_body, expected) in cases {
-            assert_eq!(
-                written(uri, fields, has_body).as_deref(),
-                expected.as_ref().map(|text| *text),
-                "{uri} {fields:?}"
-            );
+    fn places_are_those_of_the_static_table() {
+        for (known, name) in [
+            (Known::CacheControl, "cache-control"),
+            (Known::ContentEncoding, "content-encoding"),
+            (Known::ContentLength, "content-length"),
+            (Known::ContentLocation, "content-location"),
+            (Known::ContentRange, "content-range"),
+            (Known::ContentType, "content-type"),
+            (Known::Date, "date"),
+            (Known::Etag, "etag"),
+            (Known::LastModified, "last-modified"),
+            (Known::Location, "location"),
+            (Known::Server, "server"),
+            (Known::SetCookie, "set-cookie"),
+            (Known::StrictTransportSecurity, "strict-transport-security"),
+            (Known::Vary, "vary"),
+            (Known::Via, "via"),
+            (Known::Other, "x-other"),
+        ] {
+            let mut out = Vec::new();
+            encode_field(&mut Encoder::default(), &mut out, known, name.as_bytes(), b"v");
+            let mut seen = None;
+            let taken =
+                Decoder::default().decode(&out, |name, _| seen = Some(String::from_utf8_lossy(name).into_owned()));
+            assert_eq!((taken, seen.as_deref()), (Ok(()), Some(name)));
+            assert_eq!(static_index(name) > 0, out[0] & 0x0f > 0, "{name}");
         }
     }
 

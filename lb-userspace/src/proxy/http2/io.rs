@@ -22,7 +22,6 @@ pub(crate) struct Watch {
     score: RefCell<Score>,
     /// Bytes that may still be read in this round.
     left: Cell<usize>,
-    read: Cell<u64>,
 }
 
 impl Watch {
@@ -34,16 +33,6 @@ impl Watch {
     /// What is to be done about the peer.
     pub(crate) fn level(&self) -> Level {
         self.score.borrow().level()
-    }
-
-    /// A request of the peer was refused.
-    pub(crate) fn refused(&self) {
-        self.score.borrow_mut().refused();
-    }
-
-    /// Bytes that came so far.
-    pub(crate) fn received(&self) -> u64 {
-        self.read.get()
     }
 }
 
@@ -60,7 +49,7 @@ impl Io {
     /// Of `stream`, which `early` came from already; the peer's first `skip` bytes are no frames.
     pub(crate) fn new(stream: Stream, early: Option<Buffer>, skip: usize) -> (Self, Rc<Watch>) {
         let score = RefCell::new(Score::new(reactor::now_ms(), skip));
-        let watch = Rc::new(Watch { score, left: Cell::new(ROUND), read: Cell::new(0) });
+        let watch = Rc::new(Watch { score, left: Cell::new(ROUND) });
         (Self { stream, early, watch: Rc::clone(&watch) }, watch)
     }
 
@@ -92,7 +81,6 @@ impl AsyncRead for Io {
         let count = ready!(io.poll_bytes(context, room))?;
         io.watch.score.borrow_mut().read(&room[..count], reactor::now_ms());
         io.watch.left.set(io.watch.left.get().saturating_sub(count));
-        io.watch.read.set(io.watch.read.get() + count as u64);
         buffer.advance(count);
         Poll::Ready(Ok(()))
     }

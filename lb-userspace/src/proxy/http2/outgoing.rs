@@ -75,17 +75,6 @@ impl Outgoing {
         }
         .map_err(to_io)
     }
-
-    /// Ready when the peer reset the stream, or its connection failed.
-    pub(crate) fn poll_reset(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        self.stream.poll_reset(context).map(drop)
-    }
-
-    /// Resets the stream.
-    pub(crate) fn reset(&mut self, reason: h2::Reason) {
-        self.ended = true;
-        self.stream.send_reset(reason);
-    }
 }
 
 /// An error of `h2` as one of the connection's.

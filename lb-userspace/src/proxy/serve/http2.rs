@@ -5,20 +5,15 @@
 
 use std::{cell::Cell, future::poll_fn, rc::Rc, task::Poll, time::Duration};
 
-use bytes::Bytes;
-use h2::{
-    Reason, RecvStream,
-    server::{self, SendResponse},
-};
-
 use super::Ends;
 use crate::{
     control::proxy::Service,
     proxy::{
         buffer::Buffer,
         http2::{
+            Head,
             glitch::Level,
-            io::{Io, Watch},
+            server::{self, End, Event, Exchange},
         },
         reactor::{self, Deadline},
         stream::Stream,
@@ -32,21 +27,8 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
-/// Bytes of the preface, RFC 9113 §3.4.
-const PREFACE: usize = 24;
-
-/// Requests at a time.
-const MAX_STREAMS: u32 = 128;
-
 /// Requests after which a connection is replaced by another: what is kept of it must not grow for ever.
 const MAX_REQUESTS: u64 = 1_000_000;
-
-/// Windows of a stream and of the connection at first, and at most: they grow with what is really received.
-const FIRST_WINDOW: u32 = 64 * 1024;
-const MOST_WINDOW: u32 = 1024 * 1024;
-
-/// Bytes of a response that wait within the connection, for each stream.
-const SEND_BUFFER: usize = 64 * 1024;
 
 /// How often a connection is looked after.
 const TICK_MS: u64 = 500;
@@ -54,40 +36,26 @@ const TICK_MS: u64 = 500;
 /// How long a connection that was told to end, and has no request, stays until the client ends it.
 const LAST_MS: u64 = 5000;
 
+/// How long the last frames of a connection may take.
+const CLOSING: Duration = Duration::from_secs(1);
+
 /// What the streams of a connection share.
 #[derive(Debug)]
 struct Connection {
     worker: Rc<Worker>,
     id: usize,
     ends: Ends,
-    watch: Rc<Watch>,
-    open: Cell<u32>,
     /// When the last request ended, or the connection began.
     idle_ms: Cell<u64>,
-}
-
-/// Counts a stream as long as it is served.
-struct Open(Rc<Connection>);
-
-impl Open {
-    fn new(connection: &Rc<Connection>) -> Self {
-        connection.open.set(connection.open.get() + 1);
-        Self(Rc::clone(connection))
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.0.open.set(self.0.open.get() - 1);
-        self.0.idle_ms.set(reactor::now_ms());
-    }
+    /// Requests that were refused and not counted against the client yet.
+    refused: Cell<u32>,
 }
 
 /// What the connection's task is woken for.
 enum Step {
-    Request(Box<(http::Request<RecvStream>, SendResponse<Bytes>)>),
+    Request(Head, Exchange),
     /// It is over.
-    End,
+    End(End),
     /// The peer's score reached this level.
     Glitches(Level),
     Tick,
@@ -97,40 +65,40 @@ enum Step {
 pub(super) async fn serve(worker: &Rc<Worker>, id: usize, stream: Stream, ends: Ends, early: Option<Buffer>) {
     let Some(server) = worker.plan().server(id).cloned() else { return };
     let Service::Http(http) = &server.settings.service else { return };
-    let (io, watch) = Io::new(stream, early, PREFACE);
-    let deadline = Deadline::new();
-    let handshake = builder(http.strictness.max_head_bytes).handshake::<_, Bytes>(io);
-    let Ok(Ok(h2)) = deadline.within(after(server.settings.timeouts.request_head), handshake).await else { return };
+    let h2 = server::Connection::new(stream, early, http.strictness.max_head_bytes);
+    let begun_by = after(server.settings.timeouts.request_head);
     drop(server);
-    let (open, idle_ms) = (Cell::new(0), Cell::new(reactor::now_ms()));
-    let shared = Rc::new(Connection { worker: Rc::clone(worker), id, ends, watch, open, idle_ms });
-    let mut driver =
-        Driver { h2, shared, deadline, requests: 0, window: FIRST_WINDOW, received: 0, warned: false, ends_ms: None };
+    let now_ms = reactor::now_ms();
+    let (idle_ms, refused) = (Cell::new(now_ms), Cell::new(0));
+    let shared = Rc::new(Connection { worker: Rc::clone(worker), id, ends, idle_ms, refused });
+    let mut driver = Driver {
+        h2,
+        shared,
+        deadline: Deadline::new(),
+        begun_by,
+        requests: 0,
+        received: 0,
+        sent: 0,
+        sent_ms: now_ms,
+        warned: false,
+        ends_ms: None,
+    };
     driver.run().await;
-}
-
-fn builder(max_head_bytes: u32) -> server::Builder {
-    let mut builder = server::Builder::new();
-    builder
-        .max_concurrent_streams(MAX_STREAMS)
-        .max_header_list_size(max_head_bytes)
-        .initial_window_size(FIRST_WINDOW)
-        .initial_connection_window_size(FIRST_WINDOW * 2)
-        .max_send_buffer_size(SEND_BUFFER)
-        .max_concurrent_reset_streams(MAX_STREAMS as usize)
-        .max_local_error_reset_streams(Some(256));
-    builder
 }
 
 /// The connection's task.
 struct Driver {
-    h2: server::Connection<Io, Bytes>,
+    h2: server::Connection,
     shared: Rc<Connection>,
     deadline: Deadline,
+    /// When preface and settings must be there.
+    begun_by: u64,
     requests: u64,
-    window: u32,
     /// What had been received at the last tick.
     received: u64,
+    /// What had been sent when something was last, and when that was.
+    sent: u64,
+    sent_ms: u64,
     warned: bool,
     /// Once the client was told that the connection ends: when it is ended for it.
     ends_ms: Option<u64>,
@@ -141,16 +109,20 @@ impl Driver {
         self.deadline.set(reactor::now_ms() + TICK_MS);
         loop {
             match self.step().await {
-                Step::End => return,
-                Step::Request(request) => {
+                Step::End(End::Gone) => return,
+                Step::End(end) => return self.close(end).await,
+                Step::Request(head, exchange) => {
                     self.requests += 1;
                     if self.requests == MAX_REQUESTS {
                         self.end_softly();
                     }
-                    let open = Open::new(&self.shared);
-                    reactor::spawn(async move { stream::serve(&open.0, *request).await });
+                    let shared = Rc::clone(&self.shared);
+                    reactor::spawn(async move {
+                        stream::serve(&shared, head, exchange).await;
+                        shared.idle_ms.set(reactor::now_ms());
+                    });
                 }
-                Step::Glitches(Level::Close) => return self.calm().await,
+                Step::Glitches(Level::Close) => self.h2.calm(),
                 Step::Glitches(_) => {
                     self.warned = true;
                     tracing::info!(client = %self.shared.ends.client, "frames that only cost: no more requests are taken");
@@ -166,21 +138,21 @@ impl Driver {
     }
 
     async fn step(&mut self) -> Step {
+        self.h2.begin_round();
         poll_fn(|context| {
-            self.shared.watch.begin_round();
-            match self.h2.poll_accept(context) {
-                Poll::Ready(Some(Ok(request))) => return Poll::Ready(Step::Request(Box::new(request))),
-                Poll::Ready(Some(Err(error))) => {
-                    tracing::debug!(client = %self.shared.ends.client, %error, "a connection over HTTP/2 failed");
-                    return Poll::Ready(Step::End);
-                }
-                Poll::Ready(None) => return Poll::Ready(Step::End),
+            for _ in 0..self.shared.refused.take() {
+                self.h2.refused();
+            }
+            match self.h2.poll(context) {
+                Poll::Ready(Event::Request(head, exchange)) => return Poll::Ready(Step::Request(head, exchange)),
+                Poll::Ready(Event::End(end)) => return Poll::Ready(Step::End(end)),
                 Poll::Pending => {}
             }
-            let level = self.shared.watch.level();
+            let level = self.h2.level();
             if level == Level::Close || level == Level::GoAway && !self.warned {
                 return Poll::Ready(Step::Glitches(level));
             }
+            self.h2.begin_round();
             self.deadline.poll(context).map(|_| Step::Tick)
         })
         .await
@@ -191,54 +163,63 @@ impl Driver {
         let now_ms = reactor::now_ms();
         self.deadline.set(now_ms + TICK_MS);
         self.size_windows();
+        if !self.h2.has_begun() && self.begun_by <= now_ms {
+            return true;
+        }
         let plan = self.shared.worker.plan();
-        let server = plan.server(self.shared.id);
-        let is_idle = self.shared.open.get() == 0;
+        let is_idle = self.h2.exchanges() == 0;
         if is_idle && self.ends_ms.is_some_and(|ends_ms| ends_ms <= now_ms) {
             return true;
         }
-        let is_over = match server {
-            None => true,
-            Some(server) => {
-                let longest = millis(server.settings.timeouts.keep_alive);
-                self.shared.worker.is_draining() || is_idle && now_ms - self.shared.idle_ms.get() >= longest
-            }
+        // The client had a tick's time to answer.
+        if self.ends_ms.is_some() {
+            self.h2.tell_last();
+        }
+        let Some(server) = plan.server(self.shared.id) else {
+            self.end_softly();
+            return false;
         };
-        if is_over {
+        if self.is_stalled(now_ms, millis(server.settings.timeouts.write_stall)) {
+            return true;
+        }
+        let longest = millis(server.settings.timeouts.keep_alive);
+        if self.shared.worker.is_draining() || is_idle && now_ms - self.shared.idle_ms.get() >= longest {
             self.end_softly();
         }
         false
+    }
+
+    /// Whether the client takes nothing of what waits for it: answers that are complete have nobody else who looks.
+    fn is_stalled(&mut self, now_ms: u64, longest: u64) -> bool {
+        let sent = self.h2.sent();
+        if sent != self.sent || !self.h2.waits_to_send() {
+            (self.sent, self.sent_ms) = (sent, now_ms);
+        }
+        longest > 0 && now_ms - self.sent_ms >= longest
     }
 
     /// Tells the client to come again on another connection, RFC 9113 §6.8; what runs ends as it began.
     fn end_softly(&mut self) {
         if self.ends_ms.is_none() {
             self.ends_ms = Some(reactor::now_ms() + LAST_MS);
-            self.h2.graceful_shutdown();
+            self.h2.end_softly();
         }
     }
 
-    /// Closes the connection of a client that only costs.
-    async fn calm(&mut self) {
-        tracing::info!(client = %self.shared.ends.client, "too many frames that only cost: the connection is closed");
-        self.h2.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
-        let closing = poll_fn(|context| self.h2.poll_closed(context).map(drop));
-        // One that takes nothing is closed without a word.
-        let _ = self.deadline.within(after(Duration::from_secs(1)), closing).await;
+    /// Sends what is left, and the end of our direction; one that takes nothing is closed without a word.
+    async fn close(&mut self, end: End) {
+        tracing::debug!(client = %self.shared.ends.client, ?end, "a connection over HTTP/2 ends");
+        let closing = poll_fn(|context| self.h2.poll_close(context));
+        let _ = self.deadline.within(after(CLOSING), closing).await;
     }
 
     /// Opens the windows wider where uploads fill them: two of them within a tick are a round trip of 250 ms at most.
     fn size_windows(&mut self) {
-        let received = self.shared.watch.received();
+        let received = self.h2.received();
         let fresh = received - self.received;
         self.received = received;
-        if fresh < u64::from(self.window) * 2 || self.window >= MOST_WINDOW {
-            return;
-        }
-        // Another change that the client did not acknowledge yet: at the next tick.
-        if self.h2.set_initial_window_size(self.window * 2).is_ok() {
-            self.window *= 2;
-            self.h2.set_target_window_size(self.window * 2);
+        if fresh >= u64::from(self.h2.window()) * 2 {
+            self.h2.widen();
         }
     }
 }

@@ -7,8 +7,7 @@ use std::{
 };
 
 use bytes::{Buf, Bytes};
-use h2::{Reason, RecvStream, server::SendResponse};
-use http::{HeaderMap, Response, StatusCode};
+use http::HeaderMap;
 
 use crate::proxy::{
     h1::{
@@ -18,10 +17,7 @@ use crate::proxy::{
         response::{Asked, ResponseHead},
         write::{self, RequestEdit, ResponseEdit},
     },
-    http2::{
-        head,
-        outgoing::{Outgoing, to_io},
-    },
+    http2::{frame::Code, head, server::Exchange},
     reactor::Socket,
     transfer::{BodyError, BodyReader},
     upstream::client::Client,
@@ -36,24 +32,19 @@ pub(in crate::proxy::serve) struct Http2<'a> {
     head: RequestHead<'a>,
     max_body: u64,
     takes_trailers: bool,
+    exchange: Exchange,
     incoming: Incoming,
-    respond: SendResponse<Bytes>,
-    /// The response's head, until it goes out.
-    pending: Option<Response<()>>,
-    outgoing: Option<Outgoing>,
     /// See [`Client::end_with`].
     trailers: Option<HeaderMap>,
     waits: bool,
     received: u64,
     sent: u64,
     begun: bool,
-    gone: bool,
 }
 
 /// The request's body.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Incoming {
-    stream: RecvStream,
     /// What is there of it.
     chunk: Bytes,
     /// What was there before, for another attempt; given up when it is more than [`KEPT`].
@@ -70,63 +61,32 @@ struct Incoming {
 }
 
 impl<'a> Http2<'a> {
-    /// For the request of `head` on the stream of `body` and `respond`.
-    pub(super) fn new(
-        head: RequestHead<'a>,
-        body: RecvStream,
-        respond: SendResponse<Bytes>,
-        takes_trailers: bool,
-        max_body: u64,
-    ) -> Self {
-        let ended = body.is_end_stream();
-        let incoming = Incoming {
-            stream: body,
-            chunk: Bytes::new(),
-            kept: Some(Vec::new()),
-            kept_bytes: 0,
-            replay: VecDeque::new(),
-            owed: 0,
-            total: 0,
-            ended,
-            trailers: None,
-        };
+    /// For the request of `head` on the stream of `exchange`.
+    pub(super) fn new(head: RequestHead<'a>, exchange: Exchange, takes_trailers: bool, max_body: u64) -> Self {
+        let ended = exchange.is_read();
+        let incoming = Incoming { kept: Some(Vec::new()), ended, ..Incoming::default() };
         Self {
             head,
             max_body,
             takes_trailers,
+            exchange,
             incoming,
-            respond,
-            pending: None,
-            outgoing: None,
             trailers: None,
             waits: head.expects_continue(),
             received: 0,
             sent: 0,
             begun: false,
-            gone: false,
         }
     }
 
     /// Ends the stream where its response is not complete.
-    pub(super) fn reset(&mut self, reason: Reason) {
-        match &mut self.outgoing {
-            Some(outgoing) if outgoing.is_ended() => {}
-            Some(outgoing) => outgoing.reset(reason),
-            None => self.respond.send_reset(reason),
-        }
-    }
-
-    /// Sends the response's head; `is_all`: nothing follows it.
-    fn begin(&mut self, is_all: bool) -> io::Result<()> {
-        let Some(response) = self.pending.take() else { return Ok(()) };
-        let stream = self.respond.send_response(response, is_all).map_err(to_io)?;
-        self.outgoing = Some(Outgoing::new(stream, is_all));
-        Ok(())
+    pub(super) fn reset(&mut self, code: Code) {
+        self.exchange.reset(code);
     }
 }
 
 impl Incoming {
-    fn poll(&mut self, context: &mut Context<'_>, max_body: u64) -> Poll<Result<(), BodyError>> {
+    fn poll(&mut self, context: &Context<'_>, exchange: &Exchange, max_body: u64) -> Poll<Result<(), BodyError>> {
         while self.chunk.is_empty() {
             if let Some(chunk) = self.replay.pop_front() {
                 self.chunk = chunk;
@@ -135,12 +95,11 @@ impl Incoming {
             if self.ended {
                 return Poll::Ready(Ok(()));
             }
-            match ready!(self.stream.poll_data(context)) {
-                Some(Ok(chunk)) => self.take(chunk, max_body)?,
-                Some(Err(error)) => return Poll::Ready(Err(BodyError::Broken(to_io(error)))),
+            match ready!(exchange.poll_data(context)) {
+                Some(Ok(chunk)) => self.take(chunk, exchange, max_body)?,
+                Some(Err(error)) => return Poll::Ready(Err(BodyError::Broken(error))),
                 None => {
-                    let trailers = ready!(self.stream.poll_trailers(context)).map_err(to_io)?;
-                    self.trailers = trailers.and_then(head::trailers);
+                    self.trailers = exchange.take_trailers().and_then(head::trailers);
                     self.ended = true;
                 }
             }
@@ -148,7 +107,7 @@ impl Incoming {
         Poll::Ready(Ok(()))
     }
 
-    fn take(&mut self, chunk: Bytes, max_body: u64) -> Result<(), BodyError> {
+    fn take(&mut self, chunk: Bytes, exchange: &Exchange, max_body: u64) -> Result<(), BodyError> {
         self.total += chunk.len() as u64;
         if max_body > 0 && self.total > max_body {
             return Err(BodyError::Bad(BadBody::TooLarge));
@@ -161,17 +120,16 @@ impl Incoming {
         if let Some(kept) = &mut self.kept {
             kept.push(chunk.clone());
         }
-        self.ended = self.stream.is_end_stream();
+        self.ended = exchange.is_read();
         self.chunk = chunk;
         Ok(())
     }
 
-    fn consume(&mut self, count: usize) {
+    fn consume(&mut self, exchange: &Exchange, count: usize) {
         self.chunk.advance(count);
         let released = count.min(self.owed);
         self.owed -= released;
-        // A window that cannot be opened is one of a stream that ended: whoever reads next is told.
-        let _ = self.stream.flow_control().release_capacity(released);
+        exchange.consume(released);
     }
 }
 
@@ -193,13 +151,10 @@ impl Client for Http2<'_> {
     }
 
     fn poll_body(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BodyError>> {
-        let polled = self.incoming.poll(context, self.max_body);
+        let polled = self.incoming.poll(context, &self.exchange, self.max_body);
         if polled.is_pending() && self.waits && !self.begun {
             self.waits = false;
-            let mut go_on = Response::new(());
-            *go_on.status_mut() = StatusCode::CONTINUE;
-            // A stream that is gone is told by `is_gone`.
-            let _ = self.respond.send_informational(go_on);
+            self.exchange.go_on();
         }
         polled
     }
@@ -214,7 +169,7 @@ impl Client for Http2<'_> {
 
     fn consume(&mut self, count: usize) {
         self.received += count as u64;
-        self.incoming.consume(count);
+        self.incoming.consume(&self.exchange, count);
     }
 
     fn took(&mut self, count: u64) {
@@ -246,31 +201,23 @@ impl Client for Http2<'_> {
     }
 
     fn interim(&mut self, head: &ResponseHead<'_>) {
-        if let Ok(response) = head::response(head, &ResponseEdit::default()) {
-            // As for 100.
-            let _ = self.respond.send_informational(response);
-        }
+        self.exchange.respond(head, &ResponseEdit::default(), false);
     }
 
     fn respond(&mut self, head: &ResponseHead<'_>, edit: &ResponseEdit<'_>) {
         self.begun = true;
         self.waits = false;
-        self.pending = head::response(head, edit).ok();
-        // What cannot be told cannot be ended either: `poll_send` fails.
-        self.gone |= self.pending.is_none();
+        // Told at once where nothing follows: a call over gRPC that failed has its trailers here.
+        let is_all = matches!(edit.framing, Framing::None | Framing::Length(0));
+        self.exchange.respond(head, edit, is_all);
     }
 
     fn poll_send(&mut self, context: &mut Context<'_>, data: &[u8], last: bool) -> Poll<io::Result<usize>> {
-        let is_all = last && data.is_empty() && self.trailers.is_none();
-        self.begin(is_all)?;
-        let Some(outgoing) = &mut self.outgoing else {
-            // Nothing was begun, so nothing waits.
+        if !self.begun {
+            // Nothing waits.
             return Poll::Ready(if data.is_empty() { Ok(0) } else { Err(io::ErrorKind::BrokenPipe.into()) });
-        };
-        if let Some(trailers) = self.trailers.take() {
-            outgoing.set_trailers(trailers);
         }
-        let count = ready!(outgoing.poll_send(context, data, last))?;
+        let count = ready!(self.exchange.poll_send(context, data, last, &mut self.trailers))?;
         self.sent += count as u64;
         Poll::Ready(Ok(count))
     }
@@ -284,12 +231,7 @@ impl Client for Http2<'_> {
     }
 
     fn is_gone(&mut self, context: &mut Context<'_>) -> bool {
-        self.gone = self.gone
-            || match &mut self.outgoing {
-                Some(outgoing) => outgoing.poll_reset(context).is_ready(),
-                None => self.respond.poll_reset(context).is_ready(),
-            };
-        self.gone
+        self.exchange.is_gone(context)
     }
 
     fn takes_trailers(&self) -> bool {

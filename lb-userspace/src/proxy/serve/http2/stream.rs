@@ -6,10 +6,6 @@ use std::{
     task::{Poll, ready},
 };
 
-use bytes::Bytes;
-use h2::{Reason, RecvStream, server::SendResponse};
-use http::header;
-
 use super::{Connection, client::Http2};
 use crate::{
     control::proxy::{
@@ -23,7 +19,7 @@ use crate::{
             response::{self, Asked},
             write::ResponseEdit,
         },
-        http2::head,
+        http2::{Head, frame::Code, server::Exchange},
         reactor::Deadline,
         serve::{
             answer::{self, Answer},
@@ -37,10 +33,7 @@ use crate::{
 };
 
 /// Serves the request of a stream to its end.
-pub(super) async fn serve(
-    connection: &Connection,
-    (message, respond): (http::Request<RecvStream>, SendResponse<Bytes>),
-) {
+pub(super) async fn serve(connection: &Connection, message: Head, exchange: Exchange) {
     // The plan as it is now, for all of this request.
     let plan = connection.worker.plan();
     let Some(server) = plan.server(connection.id) else { return };
@@ -55,56 +48,42 @@ pub(super) async fn serve(
         deadline: &deadline,
     };
     let Memory { request: slots, response, to_node, to_client, answered, extra, edits } = &mut *scratch;
-    let (parts, body) = message.into_parts();
-    let takes_trailers = parts.headers.get(header::TE).is_some_and(|value| value == "trailers");
-    let mut text = Vec::with_capacity(512);
-    let head = match judge(http, &mut text, &parts, &body, slots) {
+    let head = match judge(http, &message, slots) {
         Ok(head) => head,
         Err(refusal) => {
-            connection.watch.refused();
+            connection.refused.set(connection.refused.get() + 1);
             let course = Course::refused(refusal.status(), request::refused(refusal), 0);
             finish::refused(&connection.worker, server, &connection.ends, course);
-            return refuse(&context, refusal, parts.method == http::Method::HEAD, body, respond).await;
+            return refuse(&context, refusal, message.is_head, exchange).await;
         }
     };
-    drop(parts);
-    let mut client = Http2::new(head, body, respond, takes_trailers, http.strictness.max_body_bytes);
+    let mut client = Http2::new(head, exchange, message.takes_trailers, http.strictness.max_body_bytes);
     let forward = forward::Memory { response, to_node };
     let work = Work { forward, extra, edits, answered, answer: &mut *to_client, unfinished: &mut None };
     match pass::pass_on(&context, http, head, "2", &mut client, work).await {
         // No upgrade is ever asked for over HTTP/2.
         Concluded::Complete(_) | Concluded::Upgraded(_) => {}
-        Concluded::Cut(Cut::Client) | Concluded::Silent { .. } => client.reset(Reason::CANCEL),
-        Concluded::Cut(Cut::Node | Cut::Transaction) => client.reset(Reason::INTERNAL_ERROR),
+        Concluded::Cut(Cut::Client) | Concluded::Silent { .. } => client.reset(Code::Cancel),
+        Concluded::Cut(Cut::Node | Cut::Transaction) => client.reset(Code::Internal),
         Concluded::Answer { .. } => {
             if send(&context, &mut client, to_client).await.is_err() {
-                client.reset(Reason::INTERNAL_ERROR);
+                client.reset(Code::Internal);
             }
         }
     }
 }
 
 /// Reads the head as HTTP/1.1's parser does.
-fn judge<'a>(
-    http: &Http,
-    text: &'a mut Vec<u8>,
-    parts: &http::request::Parts,
-    body: &RecvStream,
-    slots: &'a mut Slots,
-) -> Result<RequestHead<'a>, Refusal> {
-    head::write_request(text, parts, !body.is_end_stream())?;
+fn judge<'a>(http: &Http, message: &'a Head, slots: &'a mut Slots) -> Result<RequestHead<'a>, Refusal> {
+    if let Some(refusal) = message.refusal {
+        return Err(refusal);
+    }
     // What we wrote ends: a head without end is one that is too large.
-    h1::parse(text, &http.strictness, slots)?.ok_or(Refusal::HeadTooLarge)
+    h1::parse(&message.text, &http.strictness, slots)?.ok_or(Refusal::HeadTooLarge)
 }
 
 /// Answers a request whose head was refused.
-async fn refuse(
-    context: &request::Connection<'_>,
-    refusal: Refusal,
-    is_head: bool,
-    body: RecvStream,
-    respond: SendResponse<Bytes>,
-) {
+async fn refuse(context: &request::Connection<'_>, refusal: Refusal, is_head: bool, exchange: Exchange) {
     let mut out = Vec::with_capacity(512);
     let answer = Answer { close: false, is_head, ..Answer::to_refused(refusal) };
     answer::write_builtin(&mut out, &answer);
@@ -113,9 +92,9 @@ async fn refuse(
     let asked: &[u8] =
         if is_head { b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n" } else { b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" };
     let Ok(Some(head)) = h1::parse(asked, &Strictness::default(), &mut slots) else { return };
-    let mut client = Http2::new(head, body, respond, false, 0);
+    let mut client = Http2::new(head, exchange, false, 0);
     if send(context, &mut client, &out).await.is_err() {
-        client.reset(Reason::INTERNAL_ERROR);
+        client.reset(Code::Internal);
     }
 }
 

@@ -22,7 +22,7 @@ enum Is {
     Stream(u32),
     /// A connection error: GOAWAY, or just closed.
     Connection(u32),
-    /// One or the other, with either code: `h2` says PROTOCOL_ERROR of many a frame with another length or state.
+    /// One or the other, with either code.
     Either(u32, u32),
     /// Nothing: the connection works on.
     Alive,
@@ -109,6 +109,32 @@ fn settings(id: u16, value: u32) -> Vec<u8> {
 
 fn window(stream: u32, by: u32) -> Vec<u8> {
     frame(WINDOW_UPDATE, 0, stream, &by.to_be_bytes())
+}
+
+#[test]
+fn section_3_4_the_preface() {
+    let node = Recorder::start("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    let proxy = Proxy::start(http_plan(&[node.address()]));
+    // Over TLS it is agreed before a byte comes: here what begins as HTTP/2 is told by its first line.
+    let begun = &PREFACE[..18];
+    for (name, bytes) in [
+        ("another end of it", sent(&[begun.to_vec(), b"XX\r\n\r\n".to_vec(), settings(3, 1)])),
+        ("no settings after it", sent(&[PREFACE.to_vec(), get(1)])),
+        ("an acknowledgement instead of settings", sent(&[PREFACE.to_vec(), frame(SETTINGS, ACK, 0, &[]), get(1)])),
+    ] {
+        let mut wire = Wire::bare(&proxy);
+        wire.send(&bytes);
+        while let Some(frame) = wire.read() {
+            assert!(frame.kind != HEADERS, "{name}");
+        }
+        assert!(!wire.is_silent, "{name}: the connection stays");
+    }
+    assert!(node.requests().is_empty());
+    let mut wire = Wire::bare(&proxy);
+    for byte in [PREFACE, &settings(3, 1), &get(1)].concat() {
+        wire.send(&[byte]);
+    }
+    assert_eq!(wire.read_kind(HEADERS).unwrap().status(), 200, "byte by byte");
 }
 
 #[test]

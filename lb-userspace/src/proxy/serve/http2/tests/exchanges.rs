@@ -397,3 +397,53 @@ fn requests_that_may_have_been_executed_are_not_sent_again() {
     });
     assert_eq!(asked.load(Ordering::SeqCst), 1);
 }
+
+#[test]
+fn windows_hold_and_bytes_that_nobody_took_count() {
+    let node = Server::start(|mut peer| {
+        read_request(&mut peer);
+        std::thread::sleep(Duration::from_secs(5));
+    });
+    let mut plan = http_plan(&[node.address()]);
+    let pool = plan.pools.get_mut("nodes").unwrap();
+    pool.nodes.values_mut().for_each(|node| node.max_connections = 1);
+    (pool.queue, pool.queue_timeout) = (8, Duration::from_secs(10));
+    let proxy = Proxy::start(plan);
+    let mut wire = Wire::open(&proxy);
+    // The first one has the only connection: the others wait, and take nothing.
+    wire.send(&wire::get(1));
+    let part = |stream| wire::frame(wire::DATA, 0, stream, &[7; 16_384]);
+    wire.send(&[wire::post(3), part(3).repeat(4)].concat());
+    wire.send(&wire::frame(wire::PING, 0, 0, &[1; 8]));
+    assert!(wire.read_kind(wire::PING).is_some(), "as much as the window: 64 KiB");
+    wire.send(&wire::frame(wire::DATA, 0, 3, b"x"));
+    let reset = wire.read_kind(wire::RST_STREAM).unwrap();
+    assert_eq!((reset.stream, reset.code()), (3, 3), "FLOW_CONTROL_ERROR");
+    // What the reset stream held is given back, but for a byte that is not worth a frame: two streams fill the connection's
+    // window, a byte more breaks it.
+    let last = wire::frame(wire::DATA, 0, 7, &[7; 16_383]);
+    wire.send(&[wire::post(5), part(5).repeat(4), wire::post(7), part(7).repeat(3), last].concat());
+    wire.send(&wire::frame(wire::PING, 0, 0, &[2; 8]));
+    assert!(wire.read_kind(wire::PING).is_some());
+    wire.send(&[wire::post(9), wire::frame(wire::DATA, 0, 9, b"x")].concat());
+    assert_eq!(wire.read_kind(GOAWAY).unwrap().code(), 3);
+}
+
+#[test]
+fn an_answer_before_the_body_came_ends_the_stream_alone() {
+    let node = Server::start(|mut peer| {
+        use std::io::{Read, Write};
+        let _ = peer.read(&mut [0; 4096]);
+        let _ = peer.write_all(b"HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno");
+        std::thread::sleep(Duration::from_secs(2));
+    });
+    let proxy = Proxy::start(http_plan(&[node.address()]));
+    let mut wire = Wire::open(&proxy);
+    wire.send(&[wire::post(1), wire::frame(wire::DATA, 0, 1, b"begun")].concat());
+    assert_eq!(wire.read_kind(HEADERS).unwrap().status(), 413);
+    let reset = wire.read_kind(wire::RST_STREAM).unwrap();
+    assert_eq!((reset.stream, reset.code()), (1, 0), "NO_ERROR: RFC 9113 §8.1");
+    // What was on its way is no mistake.
+    wire.send(&[wire::frame(wire::DATA, 0, 1, b"more"), wire::frame(wire::PING, 0, 0, &[1; 8])].concat());
+    assert!(wire.read_kind(wire::PING).is_some());
+}
