@@ -3,9 +3,10 @@
 //! A connection is a task. It holds no buffer while it waits; a request's state is boxed and lives no longer than the request.
 //! Called by `worker`; hands requests to `upstream`.
 
-use std::{net::SocketAddr, rc::Rc, sync::Arc};
+use std::{net::SocketAddr, pin::Pin, rc::Rc, sync::Arc};
 
 use super::{
+    buffer::Buffer,
     facts::TlsFacts,
     limit::{ConnectionLease, ConnectionLimit},
     reactor::Socket,
@@ -42,30 +43,62 @@ pub(crate) struct Ends {
     pub(crate) tls: Option<Box<TlsFacts>>,
 }
 
+/// What serves a connection from its first own byte on.
+type Serving = Pin<Box<dyn Future<Output = ()>>>;
+
 /// Serves a connection of the virtual server at place `id`, to its end.
-pub(crate) async fn connection(worker: Rc<Worker>, id: usize, socket: Socket, client: SocketAddr, local: SocketAddr) {
-    let _connected = worker.connected(id);
-    let Some(server) = worker.plan().server(id).cloned() else { return };
-    let _counted = Counted::new(&server);
-    let Some(_lease) = admit(&server, client) else { return };
-    let ends = Ends { client, local, tls: None };
-    let is_simple = server.settings.proxy_protocol.is_none() && server.settings.tls.is_none();
-    let begun = if is_simple {
-        Some((Stream::Plain(socket), ends, None))
-    } else {
-        // Boxed: what greeting takes is not kept for the connection's life.
-        Box::pin(greeting::begin(&worker, &server, socket, ends)).await
-    };
-    let Some((stream, ends, early)) = begun else { return };
-    match &server.settings.service {
-        Service::Stream(_) => Box::pin(tcp::serve(&worker, &server, stream, ends, early)).await,
-        Service::Http(_) => {
-            drop(server);
-            if is_http2(&stream) {
-                return Box::pin(http2::serve(&worker, id, stream, ends, early)).await;
-            }
-            http1::serve(&worker, id, stream, ends, early).await;
+#[expect(clippy::manual_async_fn, reason = "an `async fn` keeps its arguments twice, for every idle connection")]
+pub(crate) fn connection(
+    worker: Rc<Worker>,
+    id: usize,
+    socket: Socket,
+    client: SocketAddr,
+    local: SocketAddr,
+) -> impl Future<Output = ()> {
+    async move {
+        let _connected = worker.connected(id);
+        let Some(server) = worker.plan().server(id).cloned() else { return };
+        let _counted = Counted::new(&server);
+        let Some(_lease) = admit(&server, client) else { return };
+        let ends = Ends { client, local, tls: None };
+        // Boxed, one after the other: what greeting takes is not kept for the connection's life.
+        let greeted = if server.settings.proxy_protocol.is_none() && server.settings.tls.is_none() {
+            Some(serving(worker, server, id, Stream::Plain(socket), ends, None))
+        } else {
+            Box::pin(greet(worker, server, id, socket, ends)).await
+        };
+        if let Some(serving) = greeted {
+            serving.await;
         }
+    }
+}
+
+/// What serves a connection after its greeting; `None`: it was refused.
+async fn greet(
+    worker: Rc<Worker>,
+    server: Rc<VirtualServer>,
+    id: usize,
+    socket: Socket,
+    ends: Ends,
+) -> Option<Serving> {
+    let (stream, ends, early) = greeting::begin(&worker, &server, socket, ends).await?;
+    Some(serving(worker, server, id, stream, ends, early))
+}
+
+fn serving(
+    worker: Rc<Worker>,
+    server: Rc<VirtualServer>,
+    id: usize,
+    stream: Stream,
+    ends: Ends,
+    early: Option<Buffer>,
+) -> Serving {
+    match &server.settings.service {
+        Service::Stream(_) => Box::pin(async move { tcp::serve(&worker, &server, stream, ends, early).await }),
+        Service::Http(_) if is_http2(&stream) => {
+            Box::pin(async move { http2::serve(&worker, id, stream, ends, early).await })
+        }
+        Service::Http(_) => Box::pin(http1::serve(worker, id, stream, ends, early)),
     }
 }
 

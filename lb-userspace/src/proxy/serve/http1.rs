@@ -22,45 +22,57 @@ const LINGER_BYTES: usize = 64 * 1024;
 const LINGER_MS: u64 = 5000;
 
 /// Serves a connection to its end.
-pub(super) async fn serve(worker: &Rc<Worker>, id: usize, mut stream: Stream, ends: Ends, early: Option<Buffer>) {
-    let deadline = Deadline::new();
-    let mut rest = early;
-    let mut is_first = true;
-    loop {
-        let buffer = match rest.take() {
-            Some(buffer) => buffer,
-            None => match next_bytes(worker, id, &mut stream, &deadline, is_first).await {
+#[expect(clippy::manual_async_fn, reason = "an `async fn` keeps its arguments twice, for every idle connection")]
+pub(super) fn serve(
+    worker: Rc<Worker>,
+    id: usize,
+    mut stream: Stream,
+    ends: Ends,
+    early: Option<Buffer>,
+) -> impl Future<Output = ()> {
+    async move {
+        let worker = &worker;
+        let mut rest = early;
+        let deadline = Deadline::new();
+        let mut is_first = true;
+        loop {
+            let buffer = match rest.take() {
                 Some(buffer) => buffer,
-                None => return,
-            },
-        };
-        // The plan as it is now, for all of this request.
-        let plan = worker.plan();
-        let Some(server) = plan.server(id) else { return };
-        let buffer = if is_first && ends.tls.is_none() && speaks_http2(server) {
-            match tell_apart(&mut stream, buffer, &deadline, after(server.settings.timeouts.request_head)).await {
-                Some((buffer, false)) => buffer,
-                Some((buffer, true)) => return Box::pin(http2::serve(worker, id, stream, ends, Some(buffer))).await,
-                None => return,
+                None => match next_bytes(worker, id, &mut stream, &deadline, is_first).await {
+                    Some(buffer) => buffer,
+                    None => return,
+                },
+            };
+            // The plan as it is now, for all of this request.
+            let plan = worker.plan();
+            let Some(server) = plan.server(id) else { return };
+            let buffer = if is_first && ends.tls.is_none() && speaks_http2(server) {
+                match tell_apart(&mut stream, buffer, &deadline, after(server.settings.timeouts.request_head)).await {
+                    Some((buffer, false)) => buffer,
+                    Some((buffer, true)) => {
+                        return Box::pin(http2::serve(worker, id, stream, ends, Some(buffer))).await;
+                    }
+                    None => return,
+                }
+            } else {
+                buffer
+            };
+            let connection = request::Connection { worker, plan: &plan, server, ends: &ends, deadline: &deadline };
+            match Box::pin(request::serve(&connection, &mut stream, buffer)).await {
+                Next::Again(buffer) => rest = buffer,
+                Next::Close => return,
+                Next::Reset => return stream.socket().reset_on_close(),
+                // What comes once, and last, is boxed: it is not to make every waiting connection larger.
+                Next::Linger => return Box::pin(linger(&mut stream, &deadline)).await,
+                Next::Tunnel(tunnelled) => {
+                    let server = Rc::clone(server);
+                    // Connections to nodes that are gone by then must not be kept for it.
+                    drop(plan);
+                    return Box::pin(tunnel(worker, &server, stream, &ends, *tunnelled, &deadline)).await;
+                }
             }
-        } else {
-            buffer
-        };
-        let connection = request::Connection { worker, plan: &plan, server, ends: &ends, deadline: &deadline };
-        match Box::pin(request::serve(&connection, &mut stream, buffer)).await {
-            Next::Again(buffer) => rest = buffer,
-            Next::Close => return,
-            Next::Reset => return stream.socket().reset_on_close(),
-            // What comes once, and last, is boxed: it is not to make every waiting connection larger.
-            Next::Linger => return Box::pin(linger(&mut stream, &deadline)).await,
-            Next::Tunnel(tunnelled) => {
-                let server = Rc::clone(server);
-                // Connections to nodes that are gone by then must not be kept for it.
-                drop(plan);
-                return Box::pin(tunnel(worker, &server, stream, &ends, *tunnelled, &deadline)).await;
-            }
+            is_first = false;
         }
-        is_first = false;
     }
 }
 

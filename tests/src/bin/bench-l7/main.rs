@@ -5,6 +5,7 @@
 //! kernel charged to the proxy's processes. Needs root for nothing but the pinning of what it starts itself.
 #![expect(clippy::print_stdout, reason = "it is a program that prints a table")]
 
+mod flood;
 mod idle;
 mod load;
 mod peers;
@@ -72,6 +73,7 @@ fn main() -> Result<()> {
         // What the benchmark starts of itself.
         Some("--serve") => return subject::serve(&PathBuf::from(arguments.nth(1).unwrap_or_default())),
         Some("--idle") => return idle::measure(),
+        Some("--flood") => return flood::measure(),
         _ => {}
     }
     let options = parse(arguments)?;
