@@ -12,6 +12,7 @@ use super::{
         Seconds, Size, StatusText, Text,
     },
 };
+use crate::control::proxy::template;
 
 const INTRODUCTION: &str = "\
 # Configuration
@@ -103,8 +104,9 @@ Actions (**terminal** ones end the list):
 | `bandwidth` | name of a `[bandwidth_class.NAME]` |
 | `max_connections` | requests of this rule at a time; beyond: 503 |
 
-Texts may have macros: `%{host}`, `%{path}`, `%{query}`, `%{client_address}`, `%{header:NAME}`, `%{cookie:NAME}`, `%{node}`,
-`%{request_id}`, `%{1}` (group of the last regex that matched).
+Texts may have macros, as `https://%{host}%{path}`. A client certificate is handed on so:
+`then = [{ set_header = { X-Client-Subject = \"%{tls_client_subject}\" } }]`, which also takes out what the client sent by that name.
+
 ";
 
 /// The reference, as Markdown.
@@ -116,6 +118,7 @@ pub fn markdown() -> String {
         section(&mut out, name, property);
     }
     out.push_str(RULES);
+    out.push_str(&template::table());
     out
 }
 
@@ -135,7 +138,9 @@ fn section(out: &mut String, path: &str, property: &Value) {
     let none = Map::new();
     let properties = table["properties"].as_object().unwrap_or(&none);
     put(out, &format!("## `[{path}]`\n\n{}\n", meaning(property).unwrap_or_default()));
-    put(out, "| key | type | default | meaning |\n|---|---|---|---|");
+    if !properties.is_empty() {
+        put(out, "| key | type | default | meaning |\n|---|---|---|---|");
+    }
     let required: Vec<&str> = table["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     let mut inner = Vec::new();
     for (key, property) in properties {

@@ -126,6 +126,12 @@ fn named(
     fact: impl Fn(String) -> Fact,
 ) -> Option<Condition> {
     let table = reader.table(value, key, "{ \"name\" = \"value\" }")?;
+    // The name is the key: this would ask for things that are called "name" and "prefix".
+    if table.contains_key("name") && TESTS.iter().any(|test| table.contains_key(*test)) {
+        let help = format!("the name comes first: {key} = {{ some-name = {{ prefix = \"…\" }} }}");
+        reader.wrong(&value.span(), &format!("{key} has tests beside a name"), "not below a name", Some(help));
+        return None;
+    }
     let read: Vec<_> = table
         .iter()
         .map(|(name, value)| text(reader, key, value, &fact(name.get_ref().to_string()), |text| text))

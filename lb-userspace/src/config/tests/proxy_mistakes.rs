@@ -278,6 +278,14 @@ pub(super) const MISTAKES: &[Case] = &[
         "any number of ports",
     ),
     (
+        "a test beside a name",
+        "header = { X-Test = { present = true } }",
+        "header = { name = \"X-Test\", present = true }",
+        "{ name",
+        "header has tests beside a name",
+        "the name comes first",
+    ),
+    (
         "a fact that is none",
         "host = \"API.example.com\"",
         "hots = \"API.example.com\"",

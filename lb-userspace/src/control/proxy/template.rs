@@ -30,6 +30,17 @@ pub enum Place {
     Log,
 }
 
+impl Place {
+    /// Where what is known here may stand.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Request => "everywhere",
+            Self::Response => "response and completion rules, access logs",
+            Self::Log => "access logs",
+        }
+    }
+}
+
 /// Why a text is not a template.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum TemplateError {
@@ -76,8 +87,9 @@ macro_rules! macros {
             Group(u8),
         }
 
-        /// Words without an argument, with what they stand for and where.
-        const WORDS: &[(&str, Macro, Place)] = &[$(($word, Macro::$variant, Place::$place),)*];
+        /// Words without an argument, with what they stand for, where, and in words.
+        const WORDS: &[(&str, Macro, Place, &str)] =
+            &[$(($word, Macro::$variant, Place::$place, concat!($($doc),+)),)*];
     };
 }
 
@@ -112,8 +124,14 @@ macros! {
     TlsVersion = "tls_version", Request;
     /// IANA name of the cipher suite.
     TlsCipher = "tls_cipher", Request;
-    /// Subject of the verified client certificate.
+    /// Subject of the verified client certificate (RFC 4514).
     TlsClientSubject = "tls_client_subject", Request;
+    /// Issuer of the verified client certificate (RFC 4514).
+    TlsClientIssuer = "tls_client_issuer", Request;
+    /// Serial number of the verified client certificate, hexadecimal.
+    TlsClientSerial = "tls_client_serial", Request;
+    /// The verified client certificate: PEM in one line, percent-encoded.
+    TlsClientCertificate = "tls_client_certificate", Request;
     /// SHA-256 of the verified client certificate, hexadecimal.
     TlsClientFingerprint = "tls_client_fingerprint", Request;
     /// The pool that served.
@@ -211,7 +229,7 @@ impl Template {
 }
 
 fn parse_macro(name: &str, place: Place) -> Result<Macro, TemplateError> {
-    if let Some((_, found, needed)) = WORDS.iter().find(|(word, ..)| *word == name) {
+    if let Some((_, found, needed, _)) = WORDS.iter().find(|(word, ..)| *word == name) {
         return allowed(name, *needed, place).map(|()| found.clone());
     }
     if let Some((word, argument)) = name.split_once(':').filter(|(_, argument)| !argument.is_empty())
@@ -237,13 +255,28 @@ fn allowed(name: &str, needed: Place, place: Place) -> Result<(), TemplateError>
 /// The macros of a place, for messages and documents.
 #[must_use]
 pub fn known(place: Place) -> String {
-    let words = WORDS.iter().filter(|(_, _, needed)| *needed <= place).map(|(word, ..)| (*word).to_owned());
+    let words = WORDS.iter().filter(|(_, _, needed, _)| *needed <= place).map(|(word, ..)| (*word).to_owned());
     let prefixes = PREFIXES.iter().filter(|(_, _, needed)| *needed <= place);
     let mut all: Vec<_> = words.chain(prefixes.map(|(word, ..)| format!("{word}:NAME"))).collect();
     if place != Place::Log {
         all.push("1 … 9".to_owned());
     }
     all.join(", ")
+}
+
+/// All macros as a Markdown table, for the reference of the configuration.
+#[must_use]
+pub fn table() -> String {
+    let mut out = "| macro | in | stands for |\n|---|---|---|\n".to_owned();
+    for (word, _, place, meaning) in WORDS {
+        out.push_str(&format!("| `%{{{word}}}` | {} | {} |\n", place.name(), meaning.trim()));
+    }
+    for (prefix, _, place) in PREFIXES {
+        let what = prefix.replace('_', " ");
+        out.push_str(&format!("| `%{{{prefix}:NAME}}` | {} | The {what} of that name. |\n", place.name()));
+    }
+    out.push_str("| `%{1}` … `%{9}` | rules | A group of the last regex that matched in the rule's conditions. |\n");
+    out
 }
 
 #[cfg(test)]
@@ -283,7 +316,7 @@ mod tests {
 
     #[test]
     fn every_macro_is_understood_where_it_is_listed() {
-        for (word, expected, place) in WORDS {
+        for (word, expected, place, _) in WORDS {
             assert_eq!(parse_macro(word, *place).as_ref(), Ok(expected), "{word}");
             assert_eq!(WORDS.iter().filter(|(other, ..)| other == word).count(), 1, "{word} stands twice");
         }
