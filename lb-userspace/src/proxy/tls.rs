@@ -19,6 +19,7 @@ mod tickets;
 
 use std::io;
 
+pub(crate) use self::policy::{ALERT, CERTIFICATE};
 pub use self::{
     client::{ClientSetup, Roots},
     gate::Gate,

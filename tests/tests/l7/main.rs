@@ -5,6 +5,7 @@ mod failures;
 mod kept;
 mod seen;
 mod slow;
+mod tls;
 mod upgrade;
 
 use std::{

@@ -87,6 +87,11 @@ pub(super) fn version_name(version: Option<ProtocolVersion>) -> &'static str {
     }
 }
 
+/// The peer showed none, or none that can be trusted.
+pub(crate) const CERTIFICATE: &str = "certificate";
+/// The peer refused us by an alert.
+pub(crate) const ALERT: &str = "alert_received";
+
 /// Label of a failed handshake for counters: few, and by whose matter it is.
 #[expect(clippy::wildcard_enum_match_arm, reason = "labels of counters: what has no own is malformed")]
 pub(super) fn reason(error: &Error) -> &'static str {
@@ -94,9 +99,9 @@ pub(super) fn reason(error: &Error) -> &'static str {
         Error::PeerIncompatible(_) => "incompatible",
         Error::NoApplicationProtocol => "no_application_protocol",
         Error::InvalidCertificate(_) | Error::NoCertificatesPresented | Error::InvalidCertRevocationList(_) => {
-            "certificate"
+            CERTIFICATE
         }
-        Error::AlertReceived(_) => "alert_received",
+        Error::AlertReceived(_) => ALERT,
         _ => "malformed",
     }
 }

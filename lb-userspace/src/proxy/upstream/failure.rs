@@ -8,6 +8,7 @@ use crate::proxy::{
     h1::{body::BadBody, response::BadResponse},
     pool::{NoNode, retry},
     stats::Refused,
+    tls,
     transfer::BodyError,
     transparent::NoSource,
 };
@@ -121,6 +122,8 @@ impl Failure {
             Self::Connect(error) if is_ours(error) => (503, "proxy_internal_error", Fault::Proxy),
             Self::Connect(_) | Self::NoSource(NoSource::Family) => (502, "destination_ip_unroutable", Fault::Node),
             Self::NoSource(NoSource::NoSocket) => (503, "proxy_internal_error", Fault::Proxy),
+            Self::Tls(tls::CERTIFICATE) => (502, "tls_certificate_error", Fault::Node),
+            Self::Tls(tls::ALERT) => (502, "tls_alert_received", Fault::Node),
             Self::Tls(_) => (502, "tls_protocol_error", Fault::Node),
             Self::ConnectTimeout => (504, "connection_timeout", Fault::Node),
             Self::Closed => (502, "connection_terminated", Fault::Node),
