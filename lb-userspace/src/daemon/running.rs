@@ -151,6 +151,7 @@ impl<S: Subsystems> Running<S> {
                     Wish::Stop(signal) => return signal,
                     // The outcome is in the log and in `lbctl status`.
                     Wish::Reload => drop(self.reload().await),
+                    Wish::Reopen => self.parts.subsystems.reopen_logs(),
                     Wish::Upgrade => self.upgrade.begin(&self.parts.seat, &self.parts.config_path, None),
                 },
                 Some(report) = inputs.reports.recv() => self.hear(report).await,

@@ -1,5 +1,5 @@
-//! The signals lbd obeys (OPERATIONS): TERM and INT stop it, HUP makes it read its configuration again, USR2
-//! replace itself.
+//! The signals lbd obeys (OPERATIONS): TERM and INT stop it, HUP makes it read its configuration again, USR1
+//! open its access logs anew, USR2 replace itself.
 
 use std::io;
 
@@ -11,6 +11,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 pub(super) enum Wish {
     Stop(&'static str),
     Reload,
+    /// Logs were moved away: to be opened anew.
+    Reopen,
     Upgrade,
 }
 
@@ -20,6 +22,7 @@ pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hang_up: Signal,
+    user1: Signal,
     user2: Signal,
 }
 
@@ -46,6 +49,7 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hang_up: signal(SignalKind::hangup())?,
+            user1: signal(SignalKind::user_defined1())?,
             user2: signal(SignalKind::user_defined2())?,
         };
         release()?;
@@ -58,6 +62,7 @@ impl Signals {
             _ = self.terminate.recv() => Wish::Stop("SIGTERM"),
             _ = self.interrupt.recv() => Wish::Stop("SIGINT"),
             _ = self.hang_up.recv() => Wish::Reload,
+            _ = self.user1.recv() => Wish::Reopen,
             _ = self.user2.recv() => Wish::Upgrade,
         }
     }

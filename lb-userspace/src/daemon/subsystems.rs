@@ -23,6 +23,8 @@ pub(super) trait Subsystems {
     fn enact(&self, plan: Arc<Plan>) -> impl Future<Output = Result<(), String>>;
     /// Makes the L7 proxy do what the plan says. On error it does what it did before.
     fn proxy(&self, plan: Arc<ProxyPlan>) -> impl Future<Output = Result<(), String>>;
+    /// Opens the access logs anew.
+    fn reopen_logs(&self);
     /// Tells the L7 proxy to take a node back that its passive monitoring took out.
     fn bring_back(&self, pool: &str, node: &str);
     /// What the program that replaces this one goes on with.
@@ -64,6 +66,10 @@ impl Subsystems for Real {
 
     async fn proxy(&self, plan: Arc<ProxyPlan>) -> Result<(), String> {
         self.proxy.apply(plan).await
+    }
+
+    fn reopen_logs(&self) {
+        self.proxy.reopen_logs();
     }
 
     fn bring_back(&self, pool: &str, node: &str) {

@@ -1,6 +1,6 @@
 //! What lbd and its worker say to each other over their [`super::channel`].
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +24,16 @@ pub enum ToWorker {
         virtual_server: String,
         /// Address, as in the plan.
         address: SocketAddr,
+    },
+    /// The file beside this message is the access log of this path from now on.
+    Log {
+        /// Path, as in the plan.
+        path: PathBuf,
+    },
+    /// The sockets beside this message may be bound to clients' addresses.
+    Sockets {
+        /// Of IPv6, or of IPv4.
+        ipv6: bool,
     },
     /// Go on by this plan, with the sockets that came since the last one.
     Plan(Box<ProxyPlan>),
@@ -63,6 +73,11 @@ pub enum FromWorker {
     Ready,
     /// It lives.
     Heartbeat(Vec<ThreadBeat>),
+    /// It needs sockets that may be bound to clients' addresses.
+    WantSockets {
+        /// Of IPv6, or of IPv4.
+        ipv6: bool,
+    },
     /// What happened, oldest first, and how many events before these were lost.
     Events(Vec<ProxyEvent>, u64),
     /// An answer.

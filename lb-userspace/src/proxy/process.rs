@@ -57,6 +57,10 @@ enum Input {
     Message(ToWorker, Vec<OwnedFd>),
     /// lbd is gone.
     Orphan,
+    /// The engine needs sockets.
+    WantSockets {
+        ipv6: bool,
+    },
 }
 
 /// Runs a worker until it has drained.
@@ -76,6 +80,9 @@ pub fn run() -> Result<(), WorkerError> {
     confine::before_threads()?;
     let engine = Engine::start(Arc::default(), Vec::new(), threads)?;
     let (inputs, received) = mpsc::channel();
+    let wants = inputs.clone();
+    // Nobody listens: the process is ending.
+    engine.sockets().ask_by(move |ipv6| drop(wants.send(Input::WantSockets { ipv6 })));
     let reader = channel.try_clone()?;
     std::thread::Builder::new().name("lb-channel".to_owned()).spawn(move || read(&reader, &inputs))?;
     let outbox = Outbox::start(channel)?;
@@ -107,8 +114,8 @@ struct Worker {
     unsaid: Option<FromWorker>,
 }
 
-/// How long requests may go on after SIGTERM, when the plan says no longer time.
-const DRAIN: Duration = Duration::from_secs(30);
+/// How long requests may go on after SIGTERM, whatever their virtual server says.
+const DRAIN: Duration = Duration::from_secs(24 * 3600);
 
 impl Worker {
     fn serve(mut self, inputs: &mpsc::Receiver<Input>, signals: &SignalFd) -> Result<(), WorkerError> {
@@ -120,6 +127,11 @@ impl Worker {
                     self.engine.drain(longest);
                 }
                 Ok(Input::Message(message, descriptors)) => self.obey(message, descriptors),
+                Ok(Input::WantSockets { ipv6 }) => {
+                    if self.outbox.tell(FromWorker::WantSockets { ipv6 }).is_err() {
+                        self.engine.sockets().not_asked(ipv6);
+                    }
+                }
                 Ok(Input::Orphan) if self.is_upgrade => tracing::info!("lbd is being replaced: the worker serves on"),
                 Ok(Input::Orphan) => tracing::warn!("lbd is gone: the worker serves on by its last plan"),
                 Err(RecvTimeoutError::Timeout) => self.beat(),
@@ -159,6 +171,8 @@ impl Worker {
                 self.beat();
             }
             ToWorker::Farewell => self.is_upgrade = true,
+            ToWorker::Log { path } => descriptors.into_iter().for_each(|file| self.engine.open_log(&path, file)),
+            ToWorker::Sockets { ipv6 } => self.engine.sockets().put(ipv6, descriptors),
             ToWorker::Start { .. } | ToWorker::Drain(_) => {}
         }
     }

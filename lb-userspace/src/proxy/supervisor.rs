@@ -4,9 +4,11 @@
 //! Runs in a thread of its own; never reads what clients send. Called by `daemon`.
 
 mod listeners;
+mod logs;
 mod pace;
 mod questions;
 mod run;
+mod transparent;
 
 use std::{
     collections::BTreeMap,
@@ -128,6 +130,7 @@ enum Input {
     SpawnerGone,
     Worker(u64, FromWorker),
     WorkerGone(u64),
+    ReopenLogs,
     Stop(Duration, oneshot::Sender<()>),
 }
 
@@ -176,6 +179,12 @@ impl Supervisor {
     pub fn bring_back(&self, pool: &str, node: &str) {
         // Without a supervisor nothing is out.
         let _ = self.inputs.send(Input::BringBack(pool.to_owned(), node.to_owned()));
+    }
+
+    /// Opens the access logs anew: they were moved away.
+    pub fn reopen_logs(&self) {
+        // A supervisor that has ended has no logs.
+        let _ = self.inputs.send(Input::ReopenLogs);
     }
 
     /// What is known of the worker.

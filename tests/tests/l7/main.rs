@@ -2,6 +2,7 @@
 
 mod clients;
 mod failures;
+mod given;
 mod kept;
 mod seen;
 mod slow;

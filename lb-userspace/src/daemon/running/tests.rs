@@ -70,6 +70,8 @@ impl Subsystems for Fake {
         Ok(())
     }
 
+    fn reopen_logs(&self) {}
+
     fn bring_back(&self, pool: &str, node: &str) {
         self.brought_back.borrow_mut().push(format!("{pool}/{node}"));
     }

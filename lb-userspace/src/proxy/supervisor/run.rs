@@ -15,8 +15,10 @@ use tokio::sync::{mpsc::Sender, oneshot};
 use super::{
     Estate, FromSpawner, Input, Known, News, Settings, WorkerState,
     listeners::{Listeners, Place},
+    logs,
     pace::Pace,
     questions::Questions,
+    transparent,
 };
 use crate::{
     control::proxy::{ProxyEvent, ProxyPlan, pool::NodeChange},
@@ -131,6 +133,7 @@ impl Run {
                     }
                 }
                 Ok(Input::Leave(answer)) => drop(answer.send(self.leave())),
+                Ok(Input::ReopenLogs) => self.reopen_logs(),
                 Ok(Input::Stop(longest, answer)) => {
                     self.stop(inputs, longest);
                     // Who went away need not know.
@@ -155,13 +158,26 @@ impl Run {
         }
     }
 
+    fn reopen_logs(&self) {
+        if let (Some(worker), Some(plan)) = (&self.worker, &self.plan)
+            && let Err(error) = logs::hand_over(&worker.channel, &logs::open_all(plan))
+        {
+            tracing::warn!(%error, "the worker does not take the access logs");
+        }
+    }
+
     fn take(&mut self, plan: Arc<ProxyPlan>, answer: oneshot::Sender<Result<(), String>>) {
+        let given = transparent::check(&plan).and_then(|()| logs::open_new(&plan, self.plan.as_deref()));
+        let opened = match given {
+            Ok(opened) => opened,
+            Err(error) => return drop(answer.send(Err(error))),
+        };
         let added = match self.listeners.add(&plan, self.settings.threads) {
             Ok(added) => added,
             Err(error) => return drop(answer.send(Err(error.to_string()))),
         };
         if let Some(worker) = &self.worker
-            && let Err(error) = tell(worker, &self.listeners, &added, &plan)
+            && let Err(error) = tell(worker, &self.listeners, &added, &opened, &plan)
         {
             tracing::warn!(%error, "the worker takes no plan and is replaced");
             self.kill();
@@ -234,7 +250,7 @@ impl Run {
             Worker { number, channel, process: None, ready: false, born: now, heard: now, threads: Vec::new() };
         if let Some(plan) = &self.plan {
             let all: Vec<_> = self.listeners.all().map(|(place, _)| place.clone()).collect();
-            tell(&worker, &self.listeners, &all, plan)?;
+            tell(&worker, &self.listeners, &all, &logs::open_all(plan), plan)?;
         }
         self.worker = Some(worker);
         Ok(())
@@ -265,6 +281,12 @@ impl Run {
                 );
                 self.note(|state| state.connections = connections);
                 self.acknowledged(goes_by);
+            }
+            FromWorker::WantSockets { ipv6 } => {
+                // A worker that cannot be told is replaced.
+                if let Err(error) = transparent::hand_over(&worker.channel, ipv6) {
+                    tracing::warn!(%error, "the worker does not take sockets");
+                }
             }
             FromWorker::Events(events, lost) => self.happened(events, lost),
             FromWorker::Answer { id, answer } => self.questions.answered(id, answer),
@@ -403,8 +425,15 @@ impl Run {
     }
 }
 
-/// Gives the worker a plan, and the sockets of some addresses before.
-fn tell(worker: &Worker, listeners: &Listeners, places: &[Place], plan: &ProxyPlan) -> io::Result<()> {
+/// Gives the worker a plan; before it the sockets of some addresses, and files of some logs.
+fn tell(
+    worker: &Worker,
+    listeners: &Listeners,
+    places: &[Place],
+    opened: &logs::Opened,
+    plan: &ProxyPlan,
+) -> io::Result<()> {
+    logs::hand_over(&worker.channel, opened)?;
     for (place, sockets) in listeners.all().filter(|(place, _)| places.contains(place)) {
         let message = ToWorker::Listen { virtual_server: place.0.clone(), address: place.1 };
         worker.channel.send(&message, &sockets)?;
