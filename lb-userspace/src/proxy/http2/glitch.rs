@@ -96,9 +96,19 @@ impl Score {
     }
 
     /// A frame came: for who reads frames itself, instead of [`Score::read`].
+    ///
+    /// HEADERS pay nothing back here: only who reads them knows a request ([`Score::served`]) from trailers, or from what
+    /// is sent to streams that are gone.
     pub(crate) fn saw(&mut self, kind: u8, flags: u8, length: usize, now_ms: u64) {
         self.pay_for_time(now_ms);
-        self.count(kind, flags, length);
+        if kind != 1 {
+            self.count(kind, flags, length);
+        }
+    }
+
+    /// A new request of the peer is served.
+    pub(crate) fn served(&mut self) {
+        self.points = self.points.saturating_sub(PER_REQUEST);
     }
 
     fn count(&mut self, kind: u8, flags: u8, length: usize) {
@@ -110,7 +120,7 @@ impl Score {
                 return;
             }
             1 => {
-                self.points = self.points.saturating_sub(PER_REQUEST);
+                self.served();
                 return;
             }
             // PRIORITY

@@ -1,6 +1,5 @@
 //! Frames of the peer, RFC 9113 §6: what each changes, and what is wrong with it.
 
-use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::{
@@ -193,7 +192,7 @@ impl Core {
         match self.find(stream) {
             Some(key) if count > 0 => {
                 let state = &mut self.states[key];
-                state.incoming.push_back(Bytes::copy_from_slice(&bytes[..count]));
+                state.take_data(&bytes[..count]);
                 state.wake();
             }
             Some(_) => {}
@@ -306,6 +305,7 @@ impl Core {
         let key = self.states.insert(state);
         self.open.push((stream, key));
         self.exchanges += 1;
+        self.score.served();
         self.fresh.push_back((head, key));
         Ok(())
     }

@@ -8,6 +8,9 @@ use std::{
 use bytes::Bytes;
 use http::HeaderMap;
 
+/// Bytes up to which parts of a body are put together.
+const TOGETHER: usize = 4096;
+
 /// A stream: its protocol state, and what its exchange works with.
 #[derive(Debug)]
 pub(super) struct State {
@@ -57,6 +60,24 @@ impl State {
         }
     }
 
+    /// Keeps a part of the body until it is taken. Small ones become one: a window of single bytes would need a hundred
+    /// times its memory.
+    pub(super) fn take_data(&mut self, data: &[u8]) {
+        let small = self.incoming.pop_back_if(|last| last.len() + data.len() <= TOGETHER);
+        let part = match small.map(Bytes::try_into_mut) {
+            None => Bytes::copy_from_slice(data),
+            Some(Ok(mut part)) => {
+                part.extend_from_slice(data);
+                part.freeze()
+            }
+            Some(Err(shared)) => {
+                self.incoming.push_back(shared);
+                Bytes::copy_from_slice(data)
+            }
+        };
+        self.incoming.push_back(part);
+    }
+
     /// Something changed.
     pub(super) fn wake(&self) {
         if let Some(waker) = &self.waker {
@@ -67,5 +88,23 @@ impl State {
     /// Whether nothing comes and nothing goes any more.
     pub(super) fn is_closed(&self) -> bool {
         self.is_reset || self.they_ended && self.we_ended
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_parts_of_a_body_are_kept_together() {
+        let mut state = State::new(1, 0, 0, None, false);
+        for byte in 0..20_000_u32 {
+            state.take_data(&[byte as u8]);
+        }
+        assert_eq!(state.incoming.len(), 5);
+        state.take_data(&[7; 10_000]);
+        assert_eq!(state.incoming.len(), 6, "a large one stays as it is");
+        let all = state.incoming.iter().flatten().copied();
+        assert!(all.eq((0..20_000_u32).map(|byte| byte as u8).chain([7; 10_000])));
     }
 }

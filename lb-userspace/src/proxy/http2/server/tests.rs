@@ -86,3 +86,22 @@ fn frames_at_random_are_answered_alike_however_they_are_cut() {
     })
     .unwrap();
 }
+
+#[test]
+fn fields_on_streams_that_are_gone_do_not_pay_for_resets() {
+    const POST: &[u8] = b"\x83\x86\x84\x41\x01a";
+    let mut bytes = PREFACE.to_vec();
+    frame::write_settings(&mut bytes, &[]);
+    for request in 0..2000 {
+        let stream = request * 2 + 1;
+        frame::write(&mut bytes, frame::kind::HEADERS, 4, stream, POST);
+        frame::write(&mut bytes, frame::kind::HEADERS, 5, stream, b"\x40\x01x\x01y");
+        frame::write_reset(&mut bytes, stream, Code::Cancel);
+    }
+    reactor::run(async move {
+        let mut core = Core::new(16_384, reactor::now_ms());
+        let (_, result) = core.read(&bytes);
+        assert_eq!(result, Err(Code::EnhanceYourCalm));
+    })
+    .unwrap();
+}
