@@ -65,6 +65,9 @@ enum Part {
     /// What starts workers
     #[command(hide = true)]
     Spawner,
+    /// What a worker could do if it were taken over: tries it, as the user that it is run as
+    #[command(hide = true)]
+    Confined,
     /// Whether lbd would start: asked before it replaces the one that runs
     #[command(hide = true)]
     Rehearse {
@@ -78,6 +81,7 @@ fn main() -> ExitCode {
     match arguments.part {
         Some(Part::Worker { log_format }) => return worker(log_format),
         Some(Part::Spawner) => return outcome(&spawner::run()),
+        Some(Part::Confined) => return outcome(&process::tryout::run()),
         Some(Part::Rehearse { config }) => return rehearse(&config),
         None => {}
     }

@@ -5,6 +5,7 @@
 
 mod confine;
 mod outbox;
+pub mod tryout;
 
 use std::{
     io,

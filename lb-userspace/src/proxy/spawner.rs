@@ -3,6 +3,8 @@
 //!
 //! Started by lbd before lbd gives up its privileges; ends when lbd does. Called by `bin/lbd.rs`.
 
+mod confine;
+
 use std::{
     collections::BTreeSet,
     fs::{self, File},
@@ -27,6 +29,7 @@ use nix::{
 };
 use serde::{Deserialize, Serialize};
 
+pub use self::confine::SpawnerError;
 use super::channel::Channel;
 
 /// The hidden subcommand of lbd that runs it, and that of a worker.
@@ -118,8 +121,9 @@ fn log_filter() -> Option<(&'static str, std::ffi::OsString)> {
 /// Runs the spawner until lbd is gone.
 ///
 /// # Errors
-/// When the channel breaks.
-pub fn run() -> io::Result<()> {
+/// When it cannot be shut in, or the channel breaks.
+pub fn run() -> Result<(), SpawnerError> {
+    confine::shut_in()?;
     let channel = Channel::new(UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?))?;
     let answers = Arc::new(Mutex::new(channel.try_clone()?));
     let running: Arc<Mutex<BTreeSet<u32>>> = Arc::default();

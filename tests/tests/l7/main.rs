@@ -1,6 +1,7 @@
 //! The worker process of the L7 proxy: what it may do, and what clients notice when it, its configuration or lbd changes.
 
 mod clients;
+mod confined;
 mod failures;
 mod given;
 mod kept;
