@@ -38,7 +38,7 @@ use crate::{
     proxy::{
         channel::Channel,
         spawner,
-        supervisor::{Place, Supervisor},
+        supervisor::{Listening, Supervisor},
     },
     telemetry::LogFormat,
 };
@@ -213,10 +213,10 @@ async fn serve(
 }
 
 /// Spawner and listening sockets: the program's before, or a new spawner and none.
-fn estate(handover: Option<&Handover>) -> io::Result<(Channel, Vec<(Place, Vec<OwnedFd>)>)> {
+fn estate(handover: Option<&Handover>) -> io::Result<(Channel, Vec<Listening>)> {
     let Some(Handover { estate, .. }) = handover else { return Ok((spawner::start()?, Vec::new())) };
     let spawner = Channel::new(UnixStream::from(estate.spawner.try_clone()?))?;
-    let copies = |(place, fds): &(Place, Vec<OwnedFd>)| {
+    let copies = |(place, fds): &Listening| {
         Ok((place.clone(), fds.iter().map(OwnedFd::try_clone).collect::<io::Result<Vec<_>>>()?))
     };
     Ok((spawner, estate.listeners.iter().map(copies).collect::<io::Result<_>>()?))

@@ -11,6 +11,7 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
 use tokio::{net::UnixStream, runtime::Runtime, time::timeout};
 
 use super::failure::Failure;
@@ -134,9 +135,11 @@ pub(super) fn encode(name: &str) -> String {
 pub(super) fn query_path(path: &str, filter: &impl Serialize) -> Result<String, Failure> {
     let fields = serde_json::to_value(filter).map_err(std::io::Error::other)?;
     let texts = fields.as_object().into_iter().flatten().filter_map(|(key, value)| match value {
-        serde_json::Value::Null => None,
-        serde_json::Value::String(text) => Some((key, text.clone())),
-        other => Some((key, other.to_string())),
+        Value::Null => None,
+        Value::String(text) => Some((key, text.clone())),
+        other @ (Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_)) => {
+            Some((key, other.to_string()))
+        }
     });
     let query: Vec<String> = texts.map(|(key, text)| format!("{key}={}", encode(&text))).collect();
     Ok(format!("{path}?{}", query.join("&")))

@@ -83,7 +83,7 @@ impl Subsystems for Real {
     fn worker(&self) -> Option<WorkerView> {
         let WorkerState { pid, ready, failures, connections, problem } = self.proxy.state();
         let is_needed = pid.is_some() || problem.is_some();
-        is_needed.then(|| WorkerView { pid, ready, connections: connections as u64, failures })
+        is_needed.then_some(WorkerView { pid, ready, connections: connections as u64, failures })
     }
 
     fn resolve(&self, names: &[&str]) {

@@ -11,6 +11,8 @@ use std::{
 };
 
 use aya::maps::{Array, Map, MapData, MapError};
+mod look;
+
 use lb_common::maps::{LAYOUT_VERSION, META_MAGIC, Meta};
 use nix::{
     fcntl::{Flock, FlockArg},
@@ -133,19 +135,6 @@ impl PinDirectory {
             io_error(path, "lock")(errno.into())
         })?;
         Ok(Self { path: path.to_owned(), _lock: Some(lock) })
-    }
-
-    /// What is pinned there and can be adopted, without taking it: another lbd may own it.
-    ///
-    /// # Errors
-    /// See [`PinDirectory::adoptable`].
-    pub fn look(path: &Path) -> Result<Option<(Self, Meta)>, PinsError> {
-        if !path.exists() {
-            return Ok(None);
-        }
-        check_owner(path)?;
-        let pins = Self { path: path.to_owned(), _lock: None };
-        Ok(pins.adoptable()?.map(|meta| (pins, meta)))
     }
 
     /// The directory.

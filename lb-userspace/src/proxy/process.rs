@@ -18,7 +18,7 @@ use std::{
         Arc,
         mpsc::{self, RecvTimeoutError},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use nix::sys::{
@@ -121,8 +121,9 @@ const DRAIN: Duration = Duration::from_secs(24 * 3600);
 impl Worker {
     fn serve(mut self, inputs: &mpsc::Receiver<Input>, signals: &SignalFd) -> Result<(), WorkerError> {
         let mut draining = false;
+        let mut beat = Instant::now() + HEARTBEAT;
         loop {
-            match inputs.recv_timeout(HEARTBEAT) {
+            match inputs.recv_timeout(beat.saturating_duration_since(Instant::now())) {
                 Ok(Input::Message(ToWorker::Drain(longest), _)) => {
                     draining = true;
                     self.engine.drain(longest);
@@ -135,9 +136,14 @@ impl Worker {
                 }
                 Ok(Input::Orphan) if self.is_upgrade => tracing::info!("lbd is being replaced: the worker serves on"),
                 Ok(Input::Orphan) => tracing::warn!("lbd is gone: the worker serves on by its last plan"),
-                Err(RecvTimeoutError::Timeout) => self.beat(),
+                Err(RecvTimeoutError::Timeout) => {}
                 // The reader has said that lbd is gone; there is nothing to wait for but signals.
                 Err(RecvTimeoutError::Disconnected) => std::thread::sleep(HEARTBEAT),
+            }
+            // By the clock: one who asks without a pause must not keep lbd from hearing that the worker lives.
+            if Instant::now() >= beat {
+                self.beat();
+                beat = Instant::now() + HEARTBEAT;
             }
             if !draining && signals.read_signal().map_err(io::Error::from)?.is_some() {
                 draining = true;

@@ -64,8 +64,11 @@ pub struct Estate {
     /// The channel to the spawner.
     pub spawner: OwnedFd,
     /// Listening sockets, one for each thread, by what they are for.
-    pub listeners: Vec<(Place, Vec<OwnedFd>)>,
+    pub listeners: Vec<Listening>,
 }
+
+/// Listening sockets, one for each thread, with what they are for.
+pub type Listening = (Place, Vec<OwnedFd>);
 
 /// What the supervisor tells the control task.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -143,7 +146,7 @@ impl Supervisor {
     pub fn start(
         spawner: Channel,
         settings: Settings,
-        listeners: Vec<(Place, Vec<OwnedFd>)>,
+        listeners: Vec<Listening>,
         news: Sender<News>,
     ) -> io::Result<Self> {
         let (inputs, received) = mpsc::channel();

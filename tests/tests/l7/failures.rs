@@ -15,7 +15,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use lb_tests::harness::{Host, Lb, Net, Nginx, Topology, eventually};
+use lb_tests::harness::{Host, Lb, Net, Nginx, Topology, eventually, wait::let_pass};
 
 use super::{SOON, config, kept::Kept, serves, web, worker};
 
@@ -54,7 +54,7 @@ impl Recorder {
         self.listener = Some(node.spawn(move || {
             while !state.stopped.load(Ordering::SeqCst) {
                 let Ok((stream, _)) = listener.accept() else {
-                    thread::sleep(Duration::from_millis(1));
+                    let_pass(Duration::from_millis(1));
                     continue;
                 };
                 let (state, name) = (Arc::clone(&state), name.clone());
@@ -103,7 +103,7 @@ impl State {
         stream.set_nonblocking(false)?;
         loop {
             while self.frozen.load(Ordering::SeqCst) {
-                thread::sleep(Duration::from_millis(5));
+                let_pass(Duration::from_millis(5));
             }
             let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") else {
                 let read = stream.read(&mut buffer)?;

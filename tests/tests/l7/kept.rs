@@ -12,7 +12,7 @@ use std::{
 };
 
 use anyhow::{Result, anyhow};
-use lb_tests::harness::{Host, eventually, http};
+use lb_tests::harness::{Host, eventually, http, wait::let_pass};
 
 /// What became of the requests of [`Kept`].
 #[derive(Debug, Default)]
@@ -56,7 +56,7 @@ impl Kept {
                         number += 1;
                         let answer = exchange(stream, &request.replace('%', &format!("{thread}-{number}")));
                         done.fetch_add(1, Ordering::Relaxed);
-                        std::thread::sleep(pause);
+                        let_pass(pause);
                         answer
                     };
                     let stream = http::connect(target, None, super::PATIENCE);

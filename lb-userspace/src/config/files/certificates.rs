@@ -50,19 +50,21 @@ impl Files {
             }
         }
         for file in config.proxy.virtual_servers.values().filter_map(|server| server.ticket_key.as_ref()) {
-            errors.extend(self.ticket_key(file).err());
+            errors.extend(self.ticket_key(file));
         }
         if errors.is_empty() { Ok(facts) } else { Err(ConfigErrors { errors }) }
     }
 
-    /// Checks that a key of tickets is long enough, and that nobody else reads it.
-    fn ticket_key(&self, file: &FileRef) -> Result<(), ConfigError> {
-        certificate::check_key_mode(self.mode(file)).map_err(|error| mistake(file, &error))?;
+    /// What is wrong with a key of tickets: too short, or others read it.
+    fn ticket_key(&self, file: &FileRef) -> Option<ConfigError> {
+        if let Err(error) = certificate::check_key_mode(self.mode(file)) {
+            return Some(mistake(file, &error));
+        }
         let length = self.bytes(file).len();
         if length >= TICKET_KEY {
-            return Ok(());
+            return None;
         }
-        Err(ConfigError {
+        Some(ConfigError {
             message: format!("{}: {length} bytes are no key of tickets: {TICKET_KEY} are needed", file.path.display()),
             place: file.place.clone(),
             label: "this file".to_owned(),

@@ -127,7 +127,7 @@ impl State {
         };
         let admission = match self.node_admission(pool, name, node.state) {
             Admission::All | Admission::Tracked if health == Health::Down => Admission::Nothing,
-            other => other,
+            other @ (Admission::All | Admission::Tracked | Admission::Nothing) => other,
         };
         NodeView {
             pool: pool.to_owned(),

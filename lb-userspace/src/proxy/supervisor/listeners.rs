@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     fs, io,
     net::{SocketAddr, TcpListener},
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd},
 };
 
 use socket2::{Domain, Protocol, Socket, Type};
@@ -38,7 +38,7 @@ pub(super) struct ListenError {
 impl Listeners {
     /// Those of the program before, as far as there is one for each thread. When a worker of an lbd that has crashed closes
     /// its sockets, what waits in them must move to ours: the kernel resets it unless it is told so.
-    pub(super) fn inherited(sockets: Vec<(Place, Vec<OwnedFd>)>, threads: usize) -> Self {
+    pub(super) fn inherited(sockets: Vec<super::Listening>, threads: usize) -> Self {
         if let Err(error) = fs::write(MIGRATE, "1") {
             tracing::warn!(
                 %error,

@@ -25,7 +25,7 @@ const NOW: Duration = Duration::from_secs(1);
 pub(super) fn ask(plan: &ProxyPlan, out: &Out, name: &str, facts: &Traced<'_>, view: &mut UrlTraceView) {
     view.pool = Some(name.to_owned());
     let mut plan = plan.clone();
-    for ((pool, node), _) in out {
+    for (pool, node) in out.keys() {
         if let Some(node) = plan.pools.get_mut(pool).and_then(|pool| pool.nodes.get_mut(node)) {
             node.admission = Admission::Nothing;
         }
