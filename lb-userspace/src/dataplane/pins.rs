@@ -3,6 +3,8 @@
 //!
 //! Two daemons never share it: the directory itself is locked (`flock`) as long as [`PinDirectory`] lives.
 
+mod look;
+
 use std::{
     fs::{self, DirBuilder, File},
     io,
@@ -11,8 +13,6 @@ use std::{
 };
 
 use aya::maps::{Array, Map, MapData, MapError};
-mod look;
-
 use lb_common::maps::{LAYOUT_VERSION, META_MAGIC, Meta};
 use nix::{
     fcntl::{Flock, FlockArg},
