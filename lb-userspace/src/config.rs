@@ -78,6 +78,10 @@ pub struct Daemon {
     pub socket: PathBuf,
     /// Where state that survives a restart is kept.
     pub state_dir: PathBuf,
+    /// The programs that monitors may run.
+    pub monitor_dir: PathBuf,
+    /// The user that they run as.
+    pub monitor_user: String,
     /// What a graceful stop does to the data path.
     pub on_stop: OnStop,
     /// The longest a graceful stop takes.

@@ -34,7 +34,7 @@ use crate::{
         task,
     },
     failover::{self, StaticVips},
-    health::{Monitors, Outside},
+    health::{Monitors, Outside, Runner, runner},
     proxy::{
         channel::Channel,
         spawner,
@@ -46,6 +46,7 @@ use crate::{
 mod certificates;
 mod handle;
 pub mod handover;
+mod knocks;
 mod names;
 mod notify;
 mod pid;
@@ -169,6 +170,7 @@ async fn serve(
     let secret = worker::secret(&state.config().daemon.state_dir);
     worker::raise_descriptors();
     let (spawner, listeners) = estate(handover.as_ref()).map_err(system("start the spawner of workers"))?;
+    let runner = programs(state.config(), handover.as_ref()).map_err(system("keep the runner of programs"))?;
     // Before the first thread is started: capabilities belong to threads.
     privileges::reduce()?;
     let settings = worker::settings(state.config(), log_format);
@@ -187,11 +189,15 @@ async fn serve(
 
     let (reports, reported) = mpsc::channel(REPORTS);
     let (handle, requests) = Handle::new(data_path.clone(), Arc::clone(&proxied));
-    let monitors = Monitors::spawn(reports, Outside::default());
+    let seated = runner.as_ref().map(OwnedFd::try_clone).transpose().map_err(system("keep the runner of programs"))?;
+    let runner = runner.map(Runner::attach).transpose().map_err(system("speak to the runner of programs"))?;
+    let outside = Outside { knocks: Some(knocks::start()), programs: runner.as_ref().map(Runner::programs) };
+    let monitors = Monitors::spawn(reports, outside);
     let (resolved, answers) = mpsc::channel(REPORTS);
     let resolver = Names::new(resolved);
     let backend = admin::Backend { control: Arc::new(handle), data_path, proxy: proxied };
-    let seat = Seat::new(&pid, &socket, handover.as_ref()).map_err(system("keep what another program needs"))?;
+    let seat =
+        Seat::new(&pid, &socket, seated, handover.as_ref()).map_err(system("keep what another program needs"))?;
     pid.keep();
     socket.keep();
     let api = admin::Server::start(socket, backend).map_err(system("start the admin API"))?;
@@ -220,6 +226,20 @@ fn estate(handover: Option<&Handover>) -> io::Result<(Channel, Vec<Listening>)> 
         Ok((place.clone(), fds.iter().map(OwnedFd::try_clone).collect::<io::Result<Vec<_>>>()?))
     };
     Ok((spawner, estate.listeners.iter().map(copies).collect::<io::Result<_>>()?))
+}
+
+/// What runs monitors' programs: that of the program before, or a new one where there is a directory of them. Without it,
+/// those monitors cannot tell.
+fn programs(config: &Config, handover: Option<&Handover>) -> io::Result<Option<OwnedFd>> {
+    if let Some(handover) = handover {
+        return handover.runner.as_ref().map(OwnedFd::try_clone).transpose();
+    }
+    let config::Daemon { monitor_dir, monitor_user, .. } = &config.daemon;
+    if !monitor_dir.is_dir() {
+        return Ok(None);
+    }
+    let started = runner::start(worker::user(monitor_user, "the runner of monitors' programs"), monitor_dir);
+    Ok(started.inspect_err(|error| tracing::error!(%error, "monitors' programs cannot be run")).ok())
 }
 
 /// Makes the data path do what the plan says. What was made for a plan that cannot be done is taken down again.

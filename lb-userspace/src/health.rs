@@ -9,6 +9,7 @@
 //! hostile: what is read of them is bounded in bytes and in time, and leads to nothing but [`Report`]s.
 
 pub mod machine;
+pub mod runner;
 pub mod schedule;
 
 mod dns;
@@ -18,6 +19,7 @@ mod greeting;
 mod http;
 mod ping;
 mod probe;
+mod program;
 mod tcp;
 mod tls;
 mod transaction;
@@ -31,7 +33,10 @@ use tokio::{
     task::AbortHandle,
 };
 
-pub use self::vip::{Knock, KnockAnswer, Knocks};
+pub use self::{
+    program::{Programs, Runner},
+    vip::{Knock, KnockAnswer, Knocks},
+};
 use crate::control::{probe::Kind, view::Health};
 
 /// One monitor of one node.
@@ -69,6 +74,8 @@ pub struct Settings {
 pub struct Outside {
     /// Who knocks at VIPs; `None`: nobody can.
     pub knocks: Option<Knocks>,
+    /// Who runs programs; `None`: nobody does.
+    pub programs: Option<Programs>,
 }
 
 /// A change in what a monitor says of a node. Sent when the health changes, and when the reason does while it is not `Up`.

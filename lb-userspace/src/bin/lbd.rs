@@ -11,6 +11,7 @@ use clap::{Parser, Subcommand};
 use lb::{
     config::Config,
     daemon::{self, StartError, handover::Handover},
+    health::runner,
     proxy::{process, spawner},
     telemetry::{self, LogFormat},
 };
@@ -74,6 +75,9 @@ enum Part {
         #[arg(long)]
         config: PathBuf,
     },
+    /// What runs monitors' programs
+    #[command(hide = true)]
+    MonitorRunner { directory: PathBuf },
 }
 
 fn main() -> ExitCode {
@@ -83,6 +87,7 @@ fn main() -> ExitCode {
         Some(Part::Spawner) => return outcome(&spawner::run()),
         Some(Part::Confined) => return outcome(&process::tryout::run()),
         Some(Part::Rehearse { config }) => return rehearse(&config),
+        Some(Part::MonitorRunner { directory }) => return outcome(&runner::run(&directory)),
         None => {}
     }
     if arguments.check {

@@ -50,6 +50,8 @@ fn daemon(raw: &document::Daemon) -> Daemon {
     Daemon {
         socket: raw.socket.value.0.clone(),
         state_dir: raw.state_dir.value.0.clone(),
+        monitor_dir: raw.monitor_dir.value.0.clone(),
+        monitor_user: raw.monitor_user.value.clone(),
         on_stop: raw.on_stop.value,
         shutdown_timeout: raw.shutdown_timeout.value.0,
     }

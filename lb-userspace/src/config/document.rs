@@ -84,6 +84,11 @@ pub(super) struct Daemon {
     pub(super) socket: At<AbsolutePath>,
     /// Where lbd keeps what must survive a restart, such as nodes that were drained at run time.
     pub(super) state_dir: At<AbsolutePath>,
+    /// The programs that monitors may run: each a plain file in this directory, which belongs to root and which nobody else
+    /// can write to, as its files. Looked for when lbd starts.
+    pub(super) monitor_dir: At<AbsolutePath>,
+    /// The user that they run as; it needs no file. Takes effect when lbd is started again.
+    pub(super) monitor_user: At<String>,
     /// What a graceful stop (SIGTERM) does to the data path. A crash always leaves it forwarding.
     pub(super) on_stop: At<OnStop>,
     /// The longest a graceful stop takes; what is not done by then is left.
@@ -258,6 +263,8 @@ impl Default for Daemon {
         Self {
             socket: path("/run/lb/admin.sock"),
             state_dir: path("/var/lib/lb"),
+            monitor_dir: path("/etc/lb/monitors"),
+            monitor_user: At::default_of("lb-monitor".to_owned()),
             on_stop: At::default(),
             shutdown_timeout: At::default_of(Period(Duration::from_secs(10))),
         }

@@ -58,6 +58,8 @@ pub struct Handover {
     pub(super) pid_file: OwnedFd,
     /// The admin socket, listening.
     pub(super) socket: OwnedFd,
+    /// The channel to what runs monitors' programs, when that runs.
+    pub(super) runner: Option<OwnedFd>,
     /// Spawner and listening sockets.
     pub(super) estate: Estate,
     /// The program to go back to.
@@ -75,6 +77,8 @@ struct Written {
     failure: Option<String>,
     pid_file: RawFd,
     socket: RawFd,
+    #[serde(default)]
+    runner: Option<RawFd>,
     spawner: RawFd,
     listeners: Vec<(Place, Vec<RawFd>)>,
     program: RawFd,
@@ -92,8 +96,19 @@ impl Handover {
         file.rewind()?;
         let mut text = String::new();
         file.read_to_string(&mut text)?;
-        let Written { form, installed, upgrades, failure, pid_file, socket, spawner, listeners, program, arguments } =
-            serde_json::from_str(&text)?;
+        let Written {
+            form,
+            installed,
+            upgrades,
+            failure,
+            pid_file,
+            socket,
+            runner,
+            spawner,
+            listeners,
+            program,
+            arguments,
+        } = serde_json::from_str(&text)?;
         if form != FORM {
             return Err(io::Error::other(format!("the handover has form {form}, this lbd knows form {FORM}")));
         }
@@ -106,6 +121,7 @@ impl Handover {
             failure,
             pid_file: adopt(pid_file)?,
             socket: adopt(socket)?,
+            runner: runner.map(adopt).transpose()?,
             estate: Estate {
                 spawner: adopt(spawner)?,
                 listeners: listeners.into_iter().map(sockets).collect::<io::Result<_>>()?,
@@ -143,7 +159,7 @@ impl Handover {
 
     /// Into a file in memory, and lets all descriptors survive the replacement.
     fn write(&self) -> io::Result<OwnedFd> {
-        let Self { installed, upgrades, failure, pid_file, socket, estate, program, arguments } = self;
+        let Self { installed, upgrades, failure, pid_file, socket, runner, estate, program, arguments } = self;
         let number = |fd: &OwnedFd| -> io::Result<RawFd> {
             fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty()))?;
             Ok(fd.as_raw_fd())
@@ -158,6 +174,7 @@ impl Handover {
             failure: failure.clone(),
             pid_file: number(pid_file)?,
             socket: number(socket)?,
+            runner: runner.as_ref().map(number).transpose()?,
             spawner: number(&estate.spawner)?,
             listeners: estate.listeners.iter().map(sockets).collect::<io::Result<_>>()?,
             program: number(program)?,
@@ -276,6 +293,7 @@ mod tests {
             failure: None,
             pid_file: file(),
             socket: file(),
+            runner: Some(file()),
             estate: Estate { spawner: file(), listeners: vec![(("web".into(), address), vec![listener.into()])] },
             program: file(),
             arguments: vec!["--config".into(), "/etc/ü".into()],
@@ -284,8 +302,8 @@ mod tests {
         let flags = fcntl(&handover.socket, FcntlArg::F_GETFD).unwrap();
         assert_eq!(flags, 0, "it survives a replacement");
         // As after it: nobody else owns them.
-        let Handover { pid_file, socket, estate, program, .. } = handover;
-        for fd in [pid_file, socket, estate.spawner, program] {
+        let Handover { pid_file, socket, runner, estate, program, .. } = handover;
+        for fd in [pid_file, socket, estate.spawner, program].into_iter().chain(runner) {
             let _ = fd.into_raw_fd();
         }
         for fd in estate.listeners.into_iter().flat_map(|(_, fds)| fds) {
@@ -294,6 +312,7 @@ mod tests {
 
         let taken = Handover::take(written.into_raw_fd()).unwrap();
         assert_eq!((taken.upgrades, taken.installed), (3, "/usr/sbin/lbd".into()));
+        assert!(taken.runner.is_some());
         assert_eq!(taken.arguments, ["--config", "/etc/ü"]);
         let (place, sockets) = taken.estate.listeners.into_iter().next().unwrap();
         let socket = TcpListener::from(sockets.into_iter().next().unwrap());

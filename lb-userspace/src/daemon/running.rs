@@ -465,6 +465,8 @@ fn restart_needed(first: &Config, now: &Config) -> Vec<String> {
     let rows = [
         ("daemon.socket", first.daemon.socket != now.daemon.socket, started),
         ("daemon.state_dir", first.daemon.state_dir != now.daemon.state_dir, started),
+        ("daemon.monitor_dir", first.daemon.monitor_dir != now.daemon.monitor_dir, started),
+        ("daemon.monitor_user", first.daemon.monitor_user != now.daemon.monitor_user, started),
         ("dataplane.bpffs", first.dataplane.bpffs != now.dataplane.bpffs, started),
         ("dataplane.pin_dir", first.dataplane.pin_dir != now.dataplane.pin_dir, started),
         ("proxy.threads", first.proxy.threads != now.proxy.threads, started),

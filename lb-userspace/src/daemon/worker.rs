@@ -28,7 +28,7 @@ const NOTE: &str = "worker.json";
 /// How workers are started.
 pub(super) fn settings(config: &Config, log_format: LogFormat) -> Settings {
     let proxy = &config.proxy;
-    let (uid, gid) = user(&proxy.user);
+    let (uid, gid) = user(&proxy.user, "the worker");
     let cpus = thread::available_parallelism().map_or(1, NonZero::get);
     let format = log_format.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
     Settings {
@@ -43,14 +43,15 @@ pub(super) fn settings(config: &Config, log_format: LogFormat) -> Settings {
 /// As many as the configuration allows: a socket for each goes over in one message.
 const MAX_THREADS: usize = 128;
 
-fn user(name: &str) -> (u32, u32) {
+/// Number and group of a user. `whose` is for words.
+pub(super) fn user(name: &str, whose: &str) -> (u32, u32) {
     match User::from_name(name) {
         Ok(Some(user)) if !user.uid.is_root() && user.gid.as_raw() != 0 => {
             return (user.uid.as_raw(), user.gid.as_raw());
         }
-        Ok(Some(_)) => tracing::warn!(user = name, "the worker does not run with root's rights: nobody is taken"),
-        Ok(None) => tracing::warn!(user = name, "there is no such user for the worker: nobody is taken"),
-        Err(error) => tracing::warn!(user = name, %error, "the worker's user cannot be looked up: nobody is taken"),
+        Ok(Some(_)) => tracing::warn!(user = name, "{whose} does not run with root's rights: nobody is taken"),
+        Ok(None) => tracing::warn!(user = name, "there is no such user for {whose}: nobody is taken"),
+        Err(error) => tracing::warn!(user = name, %error, "the user of {whose} cannot be looked up: nobody is taken"),
     }
     (NOBODY, NOBODY)
 }
@@ -117,7 +118,7 @@ mod tests {
 
     #[test]
     fn a_worker_never_runs_as_root() {
-        assert_eq!(user("root"), (NOBODY, NOBODY));
-        assert_eq!(user("there-is-no-such-user"), (NOBODY, NOBODY));
+        assert_eq!(user("root", "the worker"), (NOBODY, NOBODY));
+        assert_eq!(user("there-is-no-such-user", "the worker"), (NOBODY, NOBODY));
     }
 }

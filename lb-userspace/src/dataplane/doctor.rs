@@ -8,6 +8,7 @@ mod ethtool;
 mod frames;
 mod host;
 mod interfaces;
+pub mod knock;
 mod nodes;
 mod packet_socket;
 mod peer;

@@ -18,6 +18,7 @@ use super::{
     machine::Outcome,
     ping::Pings,
     probe::Verdict,
+    program,
     schedule::{Attempt, Key, Limits, Resource, Schedule, Start, Step},
     tcp,
     tls::{Client, Clients},
@@ -51,6 +52,8 @@ struct Engine {
     handles: HashMap<Attempt, AbortHandle>,
     pings: Pings,
     clients: Clients,
+    /// Programs that were run: names each run.
+    runs: u64,
     /// Reports not sent yet, the newest of each target.
     outbox: BTreeMap<Key, Report>,
     warned_late: Option<Instant>,
@@ -67,6 +70,7 @@ pub(super) async fn run(mut targets: watch::Receiver<Vec<Target>>, reports: mpsc
         handles: HashMap::new(),
         pings: Pings::default(),
         clients: Clients::default(),
+        runs: first_run(),
         outbox: BTreeMap::new(),
         warned_late: None,
         warned_untested: None,
@@ -149,7 +153,7 @@ impl Engine {
     }
 
     /// The place to add a kind of check.
-    fn start(&mut self, Start { attempt, kind, address, .. }: Start) {
+    fn start(&mut self, Start { attempt, kind, address, timeout }: Start) {
         match kind {
             Kind::Ping => {
                 if let Err(outcome) = self.pings.send(attempt, address) {
@@ -175,7 +179,12 @@ impl Engine {
                 let tls = self.client(settings.tls.as_ref());
                 self.run(attempt, async move { transaction::check(address, &settings, tls?.as_ref()).await });
             }
-            Kind::Program(_) => self.end(attempt, Outcome::Untested("programs cannot be run".into())),
+            Kind::Program(settings) => {
+                self.runs += 1;
+                let (id, programs) = (self.runs, self.outside.programs.clone());
+                let check = async move { program::check(id, address, &settings, timeout, programs.as_ref()).await };
+                self.run(attempt, check);
+            }
         }
     }
 
@@ -204,6 +213,12 @@ impl Engine {
             }
         }
     }
+}
+
+/// A number that no run has had, also not one that the runner was given by the program before this one.
+fn first_run() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs()
 }
 
 /// Whether to warn again, and notes that it was done.

@@ -36,8 +36,10 @@ pub enum KnockAnswer {
     Refused,
     /// Nothing was heard.
     Silent,
-    /// It could not be asked, and why.
+    /// It could not be asked, and why: no fault of the node.
     NotSent(String),
+    /// The node's MAC address is not known, and why.
+    Unknown(String),
 }
 
 /// Knocks at all VIPs of a node at once; each must answer.
@@ -56,6 +58,7 @@ pub(super) async fn check(node: SocketAddr, vips: &[VipPort], knocks: Option<&Kn
             Ok(KnockAnswer::Refused) if !open => {}
             Ok(KnockAnswer::Refused) => return failed(format!("refuses connections to VIP {vip}")),
             Ok(KnockAnswer::Silent) => return failed(format!("does not answer for VIP {vip}: it does not own it")),
+            Ok(KnockAnswer::Unknown(why)) => return failed(format!("cannot be reached: {why}")),
             Ok(KnockAnswer::NotSent(why)) => return Err(Outcome::Untested(format!("VIP {vip} was not asked: {why}"))),
             Err(_) => return Err(Outcome::Untested(format!("VIP {vip} was not asked"))),
         }

@@ -5,6 +5,7 @@ mod forwarding;
 mod hostile;
 mod icmp;
 mod iperf;
+mod monitors;
 mod network;
 mod nodes;
 mod operator;

@@ -39,6 +39,7 @@ pub(in crate::daemon) struct Seat {
     failure: Option<String>,
     pid_file: OwnedFd,
     socket: OwnedFd,
+    runner: Option<OwnedFd>,
 }
 
 impl Seat {
@@ -46,6 +47,7 @@ impl Seat {
     pub(in crate::daemon) fn new(
         pid: &PidFile,
         socket: &admin::Socket,
+        runner: Option<OwnedFd>,
         handover: Option<&Handover>,
     ) -> io::Result<Self> {
         Ok(Self {
@@ -55,6 +57,7 @@ impl Seat {
             failure: handover.and_then(|handover| handover.failure.clone()),
             pid_file: pid.descriptor()?,
             socket: socket.descriptor()?,
+            runner,
         })
     }
 }
@@ -64,7 +67,7 @@ impl Seat {
     /// Of an lbd whose installed program is `lbd` in a directory.
     pub(super) fn for_tests(dir: &Path) -> Self {
         let file = || std::fs::File::open(dir).unwrap().into();
-        Self { installed: dir.join("lbd"), upgrades: 0, failure: None, pid_file: file(), socket: file() }
+        Self { installed: dir.join("lbd"), upgrades: 0, failure: None, pid_file: file(), socket: file(), runner: None }
     }
 }
 
@@ -167,6 +170,7 @@ impl<S: Subsystems> Running<S> {
             failure: None,
             pid_file: copy(&seat.pid_file)?,
             socket: copy(&seat.socket)?,
+            runner: seat.runner.as_ref().map(copy).transpose()?,
             estate,
             arguments: handover::own_arguments(),
             program: handover::this_program().map_err(|error| error.to_string())?,
