@@ -158,11 +158,14 @@ async fn change_node(
     node: String,
     body: Result<Json<NodePatch>, JsonRejection>,
 ) -> Answer<NodeView> {
-    let Json(NodePatch { state, weight }) = body?;
-    if state.is_none() && weight.is_none() {
-        return Err(Refusal::invalid("nothing to change: give \"state\", \"weight\" or both"));
+    let Json(NodePatch { state, weight, up }) = body?;
+    if state.is_none() && weight.is_none() && !up {
+        return Err(Refusal::invalid("nothing to change: give \"state\", \"weight\" or \"up\": true"));
     }
     ask(move || {
+        if up {
+            order(&backend, peer, Order::TakeNodeIn { pool: pool.clone(), node: node.clone() })?;
+        }
         // The weight first: it is the one that can be invalid, and then nothing has been changed.
         if let Some(weight) = weight {
             order(&backend, peer, Order::SetNodeWeight { pool: pool.clone(), node: node.clone(), weight })?;

@@ -82,6 +82,13 @@ impl Monitor {
 }
 
 impl Config {
+    /// Whether a pool has this monitor, and its nodes come up by hand alone.
+    #[must_use]
+    pub fn recovers_manually(&self, pool: &str, monitor: &str) -> bool {
+        let has = self.monitors_of(pool).is_some_and(|monitors| monitors.iter().any(|name| name == monitor));
+        has && self.monitors.get(monitor).is_some_and(|monitor| monitor.recovery == Recovery::Manual)
+    }
+
     /// Puts the content of files where monitors need it.
     pub(super) fn read_monitors(&mut self) {
         let Self { monitors, proxy, .. } = self;

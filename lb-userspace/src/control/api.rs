@@ -67,6 +67,9 @@ pub struct NodePatch {
     /// Share of new connections, at least 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weight: Option<u32>,
+    /// Takes in a node that a monitor with manual recovery took out.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub up: bool,
 }
 
 /// `GET /api/v1/stats`: every counter at one moment. Counters count from the creation of the data path.

@@ -170,6 +170,13 @@ pub enum Order {
         /// State.
         state: NodeState,
     },
+    /// Take in a node that a monitor with manual recovery took out.
+    TakeNodeIn {
+        /// Pool; `None` when the node's name is unique.
+        pool: Option<String>,
+        /// Node.
+        node: String,
+    },
     /// Change a node's weight at run time.
     SetNodeWeight {
         /// Pool; `None` when the node's name is unique.

@@ -81,6 +81,9 @@ pub enum Event {
     },
 }
 
+/// The reason of a finding that has none.
+const NO_REASON: &str = "check failed";
+
 /// Whom a finding is about: pool, node, monitor.
 pub type CheckId = (String, String, String);
 
@@ -263,6 +266,9 @@ impl State {
         let (pool, node, monitor) = &id;
         let monitored = self.config.monitors_of(pool).is_some_and(|monitors| monitors.contains(monitor));
         if monitored && self.config.node(pool, node).is_some() {
+            if finding.health == Health::Down && self.config.recovers_manually(pool, monitor) {
+                self.overrides.hold(pool, node, monitor, finding.reason.as_deref().unwrap_or(NO_REASON));
+            }
             self.findings.insert(id, finding);
         }
     }
@@ -275,20 +281,33 @@ impl State {
         self.overrides.node(pool, name).and_then(|o| o.weight).map_or(configured, |o| o.value)
     }
 
-    /// What the monitors say of a node together: down when one says so, up when all of them do.
+    /// What the monitors say of a node together: down when one says so, or said so and is not to take it back by itself; up
+    /// when all of them do.
     fn node_health(&self, pool: &str, name: &str) -> (Health, Option<String>) {
         let Some(monitors) = self.config.monitors_of(pool) else { return (Health::Unknown, None) };
-        let find = |monitor: &String| self.findings.get(&(pool.to_owned(), name.to_owned(), monitor.clone()));
-        let found: Vec<_> = monitors.iter().map(|monitor| (monitor, find(monitor))).collect();
-        let down: Vec<_> = found.iter().filter(|(_, f)| f.is_some_and(|f| f.health == Health::Down)).collect();
-        if !down.is_empty() {
-            let words = down.iter().map(|(monitor, finding)| {
-                let reason = finding.and_then(|f| f.reason.as_deref()).unwrap_or("check failed");
-                format!("{monitor}: {reason}")
-            });
-            return (Health::Down, Some(words.collect::<Vec<_>>().join("; ")));
+        let held = self.overrides.held(pool, name);
+        let mut words = Vec::new();
+        let mut all_up = !monitors.is_empty();
+        for monitor in monitors {
+            let found = self.findings.get(&(pool.to_owned(), name.to_owned(), monitor.clone()));
+            let health = found.map_or(Health::Unknown, |found| found.health);
+            all_up &= health == Health::Up;
+            let held = held.and_then(|held| held.get(monitor));
+            match (health, held) {
+                (Health::Down, _) => {
+                    let reason = found.and_then(|found| found.reason.as_deref()).unwrap_or(NO_REASON);
+                    words.push(format!("{monitor}: {reason}"));
+                }
+                (Health::Up, Some(why)) => {
+                    words.push(format!("{monitor}: {why}; it answers again and waits for: lbctl node up {pool}/{name}"))
+                }
+                (Health::Unknown, Some(why)) => words.push(format!("{monitor}: {why}; not checked since")),
+                (Health::Up | Health::Unknown, None) => {}
+            }
         }
-        let all_up = !found.is_empty() && found.iter().all(|(_, f)| f.is_some_and(|f| f.health == Health::Up));
+        if !words.is_empty() {
+            return (Health::Down, Some(words.join("; ")));
+        }
         (if all_up { Health::Up } else { Health::Unknown }, None)
     }
 

@@ -204,6 +204,8 @@ pub enum Node {
     Disable(NodeName),
     /// Take connections again
     Enable(NodeName),
+    /// Take in a node that a monitor with recovery = "manual" took out, when it answers again
+    Up(NodeName),
     /// Change its share of new connections
     Set {
         /// The node.

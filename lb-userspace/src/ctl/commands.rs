@@ -155,7 +155,7 @@ fn pool(client: &Client, output: &Output, verb: Pool) -> Result<(), Failure> {
 }
 
 fn node(client: &Client, output: &Output, verb: Node) -> Result<(), Failure> {
-    let state = |state| NodePatch { state: Some(state), weight: None };
+    let state = |state| NodePatch { state: Some(state), ..NodePatch::default() };
     let (name, patch) = match verb {
         Node::Ls => {
             let answer = client.get::<Vec<NodeView>>("nodes")?;
@@ -169,7 +169,8 @@ fn node(client: &Client, output: &Output, verb: Node) -> Result<(), Failure> {
         Node::Drain(name) => (name, state(NodeState::Draining)),
         Node::Undrain(name) | Node::Enable(name) => (name, state(NodeState::Active)),
         Node::Disable(name) => (name, state(NodeState::Disabled)),
-        Node::Set { node, weight } => (node, NodePatch { state: None, weight: Some(weight) }),
+        Node::Up(name) => (name, NodePatch { up: true, ..NodePatch::default() }),
+        Node::Set { node, weight } => (node, NodePatch { weight: Some(weight), ..NodePatch::default() }),
     };
     let answer = client.patch::<NodeView>(&node_path(&name.node), &patch)?;
     if output.is_json() {
@@ -195,6 +196,7 @@ fn changed(node: &NodeView, patch: &NodePatch) -> String {
     let name = format!("{}/{}", node.pool, node.name);
     let next = format!("next: lbctl node show {name}");
     match patch.state {
+        None if patch.up => format!("node {name} is taken in again; health: {}\n{next}", views::word(&node.health)),
         None => format!("node {name} has weight {}; connections that are tracked stay\n{next}", node.weight),
         Some(NodeState::Active) => format!("node {name} is active; health: {}\n{next}", views::word(&node.health)),
         Some(NodeState::Draining) => format!(

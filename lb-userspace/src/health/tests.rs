@@ -11,6 +11,7 @@ use std::{
 use super::*;
 
 mod hostile;
+mod many;
 
 fn settings(kind: Kind) -> Settings {
     Settings { kind, delay: Duration::from_millis(50), timeout: Duration::from_millis(500), failures: 2, successes: 1 }

@@ -204,6 +204,41 @@ fn python() -> Result<String> {
     Ok(python)
 }
 
+#[test]
+fn one_machine_speaks_for_the_nodes_of_all_pools_and_recovery_may_be_by_hand() -> Result<()> {
+    let net = Topology::new("tied").nodes(2).build()?;
+    let (node, store) = (&net.nodes[0], &net.nodes[1]);
+    let mut web = Nginx::start(store, &[80])?;
+    let shared = format!("type = \"http\"\naddress = \"{}\"\nrecovery = \"manual\"", store.v4);
+    let tied = |name: &str| {
+        let settings = "forwarding = \"nat\"\nsource_nat = true\nmonitors = [\"store\"]";
+        pool(name, settings, &[format!("node.n = {{ address = \"{}\" }}", node.v4)])
+    };
+    let config = [ONE_ARM.to_owned(), monitor("store", &shared), tied("a"), tied("b"), tied("c")].concat();
+    let mut lb = net.start_lb(&config)?;
+    for pool in ["a", "b", "c"] {
+        becomes(&lb, pool, "n", Health::Up)?;
+    }
+    web.kill()?;
+    for pool in ["a", "b", "c"] {
+        becomes(&lb, pool, "n", Health::Down)?;
+    }
+    let refused = lb.lbctl(&["node", "up", "a/n"])?;
+    ensure!(String::from_utf8_lossy(&refused.stderr).contains("still says"), "{refused:?}");
+    let _web = Nginx::start(store, &[80])?;
+    let waits = |lb: &Lb<'_>, pool: &str| {
+        lb.node(pool, "n").is_ok_and(|node| node.health_reason.is_some_and(|why| why.contains("lbctl node up")))
+    };
+    eventually("it answers and waits", SOON, || waits(&lb, "a") && waits(&lb, "b"))?;
+    lb.ctl(&["node", "up", "a/n"])?;
+    ensure!(lb.node("a", "n")?.health == Health::Up && lb.node("b", "n")?.health == Health::Down);
+    lb.restart(lb_tests::harness::Stop::Kill)?;
+    eventually("it waits still", SOON, || waits(&lb, "b"))?;
+    lb.ctl(&["node", "up", "b/n"])?;
+    ensure!(lb.node("b", "n")?.health == Health::Up && lb.node("c", "n")?.health == Health::Down);
+    Ok(())
+}
+
 /// A directory of programs, and the configuration that registers it.
 fn programs(dir: &TempDir, programs: &[(&str, &str)]) -> Result<String> {
     for (name, text) in programs {

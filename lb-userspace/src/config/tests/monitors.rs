@@ -112,6 +112,7 @@ fn certificates_of_monitors_are_read() {
     let path = |name: &str| directory.path().join(name).display().to_string();
     std::fs::write(path("chain"), made.cert.pem()).unwrap();
     std::fs::write(path("key"), made.signing_key.serialize_pem()).unwrap();
+    std::fs::set_permissions(path("key"), std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     let text = format!(
         "version = 1\n[certificate.me]\nchain = \"{chain}\"\nkey = \"{key}\"\n[monitor.m]\ntype = \"imap\"\n\
          tls = {{ ca = \"{chain}\", certificate = \"me\" }}\n",

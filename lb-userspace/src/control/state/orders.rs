@@ -6,7 +6,7 @@ use crate::{
     control::{
         plan::Forwarding,
         query::{Order, QueryError},
-        view::NodeState,
+        view::{Health, NodeState},
     },
 };
 
@@ -21,6 +21,7 @@ impl State {
                 self.overrides.set_state(&pool, &name, node.0, state);
                 Ok(())
             }
+            Order::TakeNodeIn { pool, node } => self.take_in(pool.as_deref(), &node),
             Order::SetNodeWeight { pool, node, weight } => {
                 let (pool, name, node) = find_node(&self.config, pool.as_deref(), &node)?;
                 if !(1..=MAX_WEIGHT).contains(&weight) {
@@ -58,6 +59,31 @@ impl State {
                 Err(QueryError::Invalid("reload and upgrade are not for the control state".into()))
             }
         }
+    }
+}
+
+impl State {
+    /// Takes in a node that a monitor with manual recovery took out, when its checks succeed.
+    fn take_in(&mut self, pool: Option<&str>, node: &str) -> Result<(), QueryError> {
+        let (pool, name, _) = find_node(&self.config, pool, node)?;
+        let held = self.overrides.held(&pool, &name).into_iter().flatten();
+        for (monitor, _) in held {
+            let found = self.findings.get(&(pool.clone(), name.clone(), monitor.clone()));
+            if let Some(found) = found.filter(|found| found.health == Health::Down) {
+                let why = found.reason.as_deref().unwrap_or_default();
+                return Err(QueryError::Invalid(format!(
+                    "monitor {monitor:?} still says of node {pool}/{name}: {why}; say lbctl node up when that is mended, or let \
+                     it be without its monitor"
+                )));
+            }
+        }
+        if self.overrides.release(&pool, &name) {
+            return Ok(());
+        }
+        Err(QueryError::Invalid(format!(
+            "node {pool}/{name} does not wait to be taken in; one that was drained or disabled comes back by: lbctl node enable \
+             {pool}/{name}"
+        )))
     }
 }
 

@@ -38,6 +38,9 @@ pub struct Overrides {
     pub nodes: BTreeMap<String, BTreeMap<String, NodeOverride>>,
     /// Forwarding, by pool.
     pub pools: BTreeMap<String, Override<Forwarding>>,
+    /// Nodes that a monitor with manual recovery took out, until somebody takes them in again: pool, node, monitor, and what
+    /// it said last.
+    pub held: BTreeMap<String, BTreeMap<String, BTreeMap<String, String>>>,
 }
 
 impl Overrides {
@@ -62,6 +65,24 @@ impl Overrides {
         };
     }
 
+    /// Why a node is held down, by monitor.
+    #[must_use]
+    pub fn held(&self, pool: &str, node: &str) -> Option<&BTreeMap<String, String>> {
+        self.held.get(pool)?.get(node)
+    }
+
+    pub(super) fn hold(&mut self, pool: &str, node: &str, monitor: &str, why: &str) {
+        let of_node = self.held.entry(pool.to_owned()).or_default().entry(node.to_owned()).or_default();
+        of_node.insert(monitor.to_owned(), why.to_owned());
+    }
+
+    /// Whether it was held.
+    pub(super) fn release(&mut self, pool: &str, node: &str) -> bool {
+        let released = self.held.get_mut(pool).and_then(|nodes| nodes.remove(node)).is_some();
+        self.forget_empty();
+        released
+    }
+
     /// Forgets what covers a value that the configuration does not have (any more), and what it rules out.
     pub(super) fn retain_valid(&mut self, config: &Config) {
         for (pool, nodes) in &mut self.nodes {
@@ -75,6 +96,12 @@ impl Overrides {
             let same = config.pools.get(name).is_some_and(|pool| pool.forwarding == set.configured);
             same && (set.value != Forwarding::Dsr || config.dsr_obstacles(name).is_empty())
         });
+        for (pool, nodes) in &mut self.held {
+            nodes.retain(|node, _| config.node(pool, node).is_some());
+            for monitors in nodes.values_mut() {
+                monitors.retain(|monitor, _| config.recovers_manually(pool, monitor));
+            }
+        }
         self.forget_empty();
     }
 
@@ -88,6 +115,10 @@ impl Overrides {
             nodes.retain(|_, set| *set != NodeOverride::default());
         }
         self.nodes.retain(|_, nodes| !nodes.is_empty());
+        for nodes in self.held.values_mut() {
+            nodes.retain(|_, monitors| !monitors.is_empty());
+        }
+        self.held.retain(|_, nodes| !nodes.is_empty());
     }
 }
 

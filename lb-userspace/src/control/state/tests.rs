@@ -138,6 +138,43 @@ fn a_node_is_down_when_one_of_its_monitors_says_so() {
 }
 
 #[test]
+fn a_node_that_recovers_by_hand_waits_for_it() {
+    let manual = CONFIG.replace("type = \"tcp\"", "type = \"tcp\"\nrecovery = \"manual\"");
+    let mut state = State::new(config(&manual));
+    let up = |state: &mut State| state.apply(Event::Order(Order::TakeNodeIn { pool: None, node: "web/n1".to_owned() }));
+    assert!(up(&mut state).unwrap_err().to_string().contains("does not wait to be taken in"));
+    state.finds("web", "n1", "port", Health::Down);
+    assert_eq!(state.node_health("web", "n1"), (Health::Down, Some("port: no answer".to_owned())));
+    assert!(up(&mut state).unwrap_err().to_string().contains("still says of node web/n1: no answer"));
+    state.finds("web", "n1", "port", Health::Up);
+    state.finds("web", "n1", "alive", Health::Up);
+    let waits = "port: no answer; it answers again and waits for: lbctl node up web/n1";
+    assert_eq!(state.node_health("web", "n1"), (Health::Down, Some(waits.to_owned())));
+    assert_eq!(state.admissions("web")[0].1, Admission::Nothing);
+
+    // Neither a restart nor another configuration takes it in.
+    let overrides = serde_json::from_str(&serde_json::to_string(state.overrides()).unwrap()).unwrap();
+    let restarted = State::new(config(&manual)).with_overrides(overrides);
+    let unchecked = Some("port: no answer; not checked since".to_owned());
+    assert_eq!(restarted.node_health("web", "n1"), (Health::Down, unchecked));
+    state.reload(&manual.replace("weight = 3", "weight = 4"));
+    assert_eq!(state.node_health("web", "n1").0, Health::Down);
+
+    up(&mut state).unwrap();
+    assert_eq!(state.node_health("web", "n1"), (Health::Up, None));
+    assert_eq!(state.overrides(), &Overrides::default());
+    // One that recovers by itself does not wait.
+    state.finds("web", "n1", "alive", Health::Down);
+    state.finds("web", "n1", "alive", Health::Up);
+    assert_eq!(state.node_health("web", "n1").0, Health::Up);
+    // When the monitor changes its mind about recovery, nobody waits any longer.
+    state.finds("web", "n1", "port", Health::Down);
+    state.finds("web", "n1", "port", Health::Up);
+    state.reload(CONFIG);
+    assert_eq!(state.node_health("web", "n1").0, Health::Up);
+}
+
+#[test]
 fn the_failure_pool_serves_while_no_own_node_takes_new_connections() {
     use Admission::{All, Nothing, Tracked};
     let mut state = state();
