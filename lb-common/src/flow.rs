@@ -18,7 +18,8 @@ pub const WAYS: usize = 4;
 /// a few loads each.
 ///
 /// * word 0: source port, destination port (network order), protocol, family, two zero bytes;
-/// * IPv4: word 1 is source address, destination address (network order); words 2–4 are zero;
+/// * IPv4: word 1 is source address, destination address (network order); words 2–4 are zero, and not looked at in keys of
+///   records;
 /// * IPv6: words 1–2 are the source address, words 3–4 the destination address (network order).
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -127,6 +128,22 @@ impl FlowKey {
     pub fn destination(&self) -> [u8; 16] {
         let [_, w1, _, w3, w4] = self.0;
         if self.family() == FAMILY_V4 { join16(w1 >> 32, 0) } else { join16(w3, w4) }
+    }
+
+    /// The key of an IPv4 `REPLY` record with the key of its connection in the words that an IPv4 key leaves free, for
+    /// [`FlowRecord::client_key4`]. Of IPv6 the key itself.
+    #[inline(always)]
+    #[must_use]
+    pub fn answering(self, connection: &FlowKey) -> Self {
+        let [w0, w1, ..] = self.0;
+        if self.family() == FAMILY_V4 { Self([w0, w1, connection.0[0], connection.0[1], 0]) } else { self }
+    }
+
+    /// The key alone: without what [`FlowKey::answering`] added.
+    #[must_use]
+    pub fn plain(self) -> Self {
+        let [w0, w1, ..] = self.0;
+        if self.family() == FAMILY_V4 { Self([w0, w1, 0, 0, 0]) } else { self }
     }
 
     /// The same flow, seen from the other end.
@@ -245,7 +262,7 @@ pub fn ticks(monotonic_ns: u64) -> u32 {
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Control {
-    /// When the last packet came, in [`ticks`].
+    /// When the last packet came that was looked at in full, in [`ticks`]: the last one is at most [`grace`] younger.
     pub seen: u32,
     /// [`crate::conntrack::State`] as a number; 0 is free.
     pub state: u8,
@@ -332,6 +349,12 @@ impl FlowRecord {
         ClientHop(node | virtual_server << 16 | u64::from(self.nat_port) << 32 | u64::from(self.timeout) << 48)
     }
 
+    /// Of an IPv4 `REPLY` record: the connection's key, client → VIP, kept in the three words that an IPv4 key leaves free.
+    #[inline(always)]
+    pub fn client_key4(&self) -> FlowKey {
+        FlowKey([self.key.0[2], self.key.0[3], 0, 0, 0])
+    }
+
     /// Whether it has been silent for longer than its timeout.
     #[inline(always)]
     pub fn is_expired(&self, now: u32) -> bool {
@@ -380,13 +403,24 @@ impl ClientHop {
     }
 }
 
-/// Whether a record last `seen` is past its `timeout` (seconds, compared in ticks, which are 7 % longer).
+/// Whether a record last `seen` is past its `timeout` (seconds, compared in ticks, which are 7 % longer) and its [`grace`].
 #[inline(always)]
 pub fn expired(seen: u32, timeout: u16, now: u32) -> bool {
     // `seen` of another CPU may be one tick ahead of our coarse clock: a difference below zero is no age.
     let age = now.wrapping_sub(seen) as i32;
-    age > i32::from(timeout)
+    age > i32::from(timeout) + i32::from(grace(timeout))
 }
+
+/// Ticks for which a full look at a record is good: a sixteenth of its timeout, at most [`MAX_GRACE`]. In that time packets
+/// may come without `seen` being written, so that long it is believed longer.
+#[inline(always)]
+pub fn grace(timeout: u16) -> u16 {
+    let sixteenth = timeout / 16;
+    if sixteenth < MAX_GRACE { sixteenth } else { MAX_GRACE }
+}
+
+/// About a minute.
+pub const MAX_GRACE: u16 = 63;
 
 /// The element type of a flow table.
 #[repr(C, align(64))]
@@ -464,7 +498,10 @@ mod tests {
     }
 
     #[test]
-    fn a_record_dies_one_tick_after_its_timeout_and_never_from_a_clock_that_lags() {
+    fn a_record_dies_one_tick_after_timeout_and_grace_and_never_from_a_clock_that_lags() {
+        assert!(!expired(100, 64, 168));
+        assert!(expired(100, 64, 169));
+        assert_eq!([grace(15), grace(16), grace(300), grace(7200), grace(u16::MAX)], [0, 1, 18, 63, 63]);
         assert!(!expired(100, 5, 105));
         assert!(expired(100, 5, 106));
         assert!(!expired(100, 5, 99));

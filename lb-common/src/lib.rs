@@ -10,6 +10,7 @@ extern crate std;
 
 pub mod checksum;
 pub mod conntrack;
+pub mod digest;
 pub mod explain;
 pub mod flow;
 pub mod maglev;

@@ -3,7 +3,7 @@
 use aya_ebpf::{bindings::xdp_md, programs::XdpContext};
 use lb_common::{
     checksum::Delta,
-    flow::{ClientHop, FAMILY_V4, FlowRecord, flag},
+    flow::{ClientHop, FAMILY_V4, FlowKey, FlowRecord, flag},
     node::{Node, node_flag},
     packet::{ETHERNET, Frame, protocol},
     reason::Reason,
@@ -193,40 +193,44 @@ pub fn send_by(egress: u32, reason: u32) -> Verdict {
 /// Sends to the node by NAT. `record` is the client → VIP record.
 #[inline(always)]
 pub fn nat(frame: XdpFrame, layout: Layout, record: &FlowRecord, flags: u8, node: &Node, ip_len: usize) -> Verdict {
-    let hop = Hop::of(node);
+    nat_to(frame, layout, &node_side(&record.key, record.nat_port, flags, node), Hop::of(node), ip_len)
+}
+
+/// The same, to known endpoints.
+#[inline(always)]
+pub fn nat_to(frame: XdpFrame, layout: Layout, endpoints: &Endpoints, hop: Hop, ip_len: usize) -> Verdict {
     if let Err(reason) = check_hop(hop, ip_len) {
         return Verdict::end(reason);
     }
-    let endpoints = node_side(record, flags, node);
-    if let Err(reason) = translate(frame, layout, &endpoints) {
+    if let Err(reason) = translate(frame, layout, endpoints) {
         return Verdict::end(reason);
     }
     let Some(ethernet) = frame.view::<ETHERNET>(0) else { return Verdict::end(Reason::Internal) };
     leave(ethernet, layout.l3, hop, Reason::ForwardedNat)
 }
 
-/// What the node sees of a connection.
+/// What the node sees of a connection with this key and source port.
 #[inline(always)]
-pub fn node_side(record: &FlowRecord, flags: u8, node: &Node) -> Endpoints {
-    let source = if flags & flag::SOURCE_NAT != 0 { words_of(&node.source_address) } else { client_words(record) };
-    let destination_port = if node.port == 0 { record.key.destination_port_ne() } else { node.port };
-    Endpoints { source, destination: words_of(&node.address), source_port: record.nat_port, destination_port }
+pub fn node_side(key: &FlowKey, nat_port: u16, flags: u8, node: &Node) -> Endpoints {
+    let source = if flags & flag::SOURCE_NAT != 0 { words_of(&node.source_address) } else { client_words(key) };
+    let destination_port = if node.port == 0 { key.destination_port_ne() } else { node.port };
+    Endpoints { source, destination: words_of(&node.address), source_port: nat_port, destination_port }
 }
 
-/// What the client sees: the record's key, the other way round.
+/// What the client sees: the connection's key, the other way round.
 #[inline(always)]
-pub fn client_side(record: &FlowRecord) -> Endpoints {
+pub fn client_side(key: &FlowKey) -> Endpoints {
     Endpoints {
-        source: vip_words(record),
-        destination: client_words(record),
-        source_port: record.key.destination_port_ne(),
-        destination_port: record.key.source_port_ne(),
+        source: vip_words(key),
+        destination: client_words(key),
+        source_port: key.destination_port_ne(),
+        destination_port: key.source_port_ne(),
     }
 }
 
 #[inline(always)]
-fn client_words(record: &FlowRecord) -> [u32; 4] {
-    let [_, first, second, ..] = record.key.words();
+fn client_words(key: &FlowKey) -> [u32; 4] {
+    let [_, first, second, ..] = key.words();
     halves(first, second)
 }
 
@@ -237,16 +241,21 @@ fn halves(first: u64, second: u64) -> [u32; 4] {
 }
 
 #[inline(always)]
-fn vip_words(record: &FlowRecord) -> [u32; 4] {
-    let [_, first, _, third, fourth] = record.key.words();
-    if record.key.family() == FAMILY_V4 { halves(first >> 32, 0) } else { halves(third, fourth) }
+fn vip_words(key: &FlowKey) -> [u32; 4] {
+    let [_, first, _, third, fourth] = key.words();
+    if key.family() == FAMILY_V4 { halves(first >> 32, 0) } else { halves(third, fourth) }
 }
 
 /// Sends a node's answer to the client. `record` is the client → VIP record, `client` the client's next hop.
 #[inline(always)]
 pub fn reply(frame: XdpFrame, layout: Layout, record: &FlowRecord, client: ClientHop) -> Verdict {
-    let endpoints = client_side(record);
-    if let Err(reason) = translate(frame, layout, &endpoints) {
+    reply_to(frame, layout, &client_side(&record.key), client)
+}
+
+/// The same, to known endpoints.
+#[inline(always)]
+pub fn reply_to(frame: XdpFrame, layout: Layout, endpoints: &Endpoints, client: ClientHop) -> Verdict {
+    if let Err(reason) = translate(frame, layout, endpoints) {
         return Verdict::end(reason);
     }
     to_client(frame, layout.l3, client, Reason::ForwardedReply)

@@ -68,10 +68,10 @@ pub fn remember(packet: &Packet, connection: &FlowRecord, peer: u32) {
     let hash = table::hash_key(&record.key);
     // Sent again, or another datagram with the same id: the newest counts.
     if let Some(old) = find_key::<Fragments>(&record.key, hash) {
-        table::free(&old);
+        table::free::<Fragments>(&old);
     }
     if let Some(place) = table::claim::<Fragments>(hash, now) {
-        table::publish(&place, record);
+        table::publish::<Fragments>(&place, record);
     }
 }
 

@@ -243,7 +243,7 @@ fn deliver<T: Table>(ctx: *mut xdp_md, record: *mut FlowRecord, index: u32, forg
 /// From a router on the client's side to the node: it quotes what the VIP sent; the node sent it under its own name.
 #[inline(always)]
 fn towards_node(scratch: &mut Scratch, record: &FlowRecord, node: &Node) -> u32 {
-    scratch.to = forward::node_side(record, record.control.flags, node).reversed();
+    scratch.to = forward::node_side(&record.key, record.nat_port, record.control.flags, node).reversed();
     scratch.record.node = record.node;
     scratch.outer_source = 0;
     scratch.answer = 0;
@@ -263,7 +263,7 @@ fn towards_client<T: Table>(scratch: &mut Scratch, answer: Slot, forged: u32) ->
         return Verdict::end(Reason::IcmpMtuTooSmall).to_register();
     }
     explain::connection(record.virtual_server, record.node, control.flags, control.state);
-    scratch.to = forward::client_side(record).reversed();
+    scratch.to = forward::client_side(&record.key).reversed();
     // A router between us and the node speaks for itself; the node speaks as the VIP.
     scratch.outer_source = u32::from(scratch.packet.key.source() == scratch.quote.key.destination());
     scratch.client = answer.get().client_hop();

@@ -16,6 +16,8 @@ mod atomic;
 #[cfg(target_arch = "bpf")]
 mod count;
 #[cfg(target_arch = "bpf")]
+mod digest;
+#[cfg(target_arch = "bpf")]
 mod explain;
 #[cfg(target_arch = "bpf")]
 mod forward;
@@ -23,6 +25,8 @@ mod forward;
 mod fragment;
 #[cfg(target_arch = "bpf")]
 mod frame;
+#[cfg(target_arch = "bpf")]
+mod fresh;
 #[cfg(target_arch = "bpf")]
 mod globals;
 #[cfg(target_arch = "bpf")]

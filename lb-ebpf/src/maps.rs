@@ -9,6 +9,7 @@ use aya_ebpf::{
 };
 use lb_common::{
     conntrack::Timeouts,
+    digest::DigestLine,
     explain::Explanation,
     flow::Bucket,
     maglev::RingChunk,
@@ -30,6 +31,11 @@ const RING_ELEMENTS: u32 = 1 << 20;
 /// look forged, when both buckets of a key are full (`table::is_brief`).
 #[map]
 pub static FLOWS: Array<Bucket> = Array::with_max_entries(1, MMAPABLE);
+
+/// Sixteen bytes about each record of `FLOWS`, by which a packet's flow is found. Written by XDP alone; user space changes
+/// records without them, and the data path sees it in the next tick.
+#[map]
+pub static DIGESTS: Array<DigestLine> = Array::with_max_entries(1, MMAPABLE);
 
 /// Connections that one side alone has spoken for: half-open TCP, first UDP datagrams. Written like `FLOWS`. Evicts the
 /// oldest of a bucket: a flood of forged SYNs churns here and never reaches `FLOWS`.

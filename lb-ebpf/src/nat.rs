@@ -78,7 +78,7 @@ extern "C" fn nat_try_port(ctx: *mut xdp_md, port: u32) -> u32 {
         Err(verdict) => return verdict,
     };
     let Some(home) = table::claim::<Pending>(scratch.hash, now) else {
-        table::free(&answer);
+        table::free::<Pending>(&answer);
         return race;
     };
     if home.index == answer.index {
@@ -86,7 +86,7 @@ extern "C" fn nat_try_port(ctx: *mut xdp_md, port: u32) -> u32 {
         return race;
     }
     record.peer = answer.index + 1;
-    table::publish(&home, record);
+    table::publish::<Pending>(&home, record);
     set_peer(&answer, home.index);
     0
 }
@@ -110,7 +110,7 @@ fn place_answer(
     table::publish_before_looking(&answer, half);
     // Published: whoever publishes the same key after us sees it. Whoever did before, we see.
     if table::has_twin::<Pending>(&half.key, answer.index) || find_key::<Flows>(&half.key, hash).is_some() {
-        table::free(&answer);
+        table::free::<Pending>(&answer);
         return Err(TAKEN);
     }
     if let Some(frame) = frame_of(ctx) {
@@ -151,7 +151,7 @@ pub extern "C" fn nat_heal(ctx: *mut xdp_md, index: u32) -> bool {
     }
     let Ok(answer) = place_answer(ctx, half, hash, connection.control(), track::now()) else { return false };
     if answer.index == connection.index {
-        table::free(&answer);
+        table::free::<Pending>(&answer);
         return false;
     }
     set_peer(&answer, connection.index);
@@ -165,7 +165,7 @@ fn answer_key(record: &FlowRecord, node: &Node, port: u16) -> FlowKey {
     let key = &record.key;
     let towards = if record.control.flags & flag::SOURCE_NAT != 0 { node.source_address } else { key.source() };
     let from_port = if node.port == 0 { key.destination_port() } else { u16::from_be(node.port) };
-    FlowKey::from_parts(key.family(), node.address, towards, from_port, port, key.protocol())
+    FlowKey::from_parts(key.family(), node.address, towards, from_port, port, key.protocol()).answering(key)
 }
 
 #[inline(always)]
@@ -191,7 +191,7 @@ fn is_taken<T: Table>(key: &FlowKey, hash: u64) -> bool {
         }
     }
     if !explaining() {
-        table::free(&slot);
+        table::free::<T>(&slot);
     }
     false
 }

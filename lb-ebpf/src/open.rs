@@ -170,7 +170,7 @@ fn insert(record: &FlowRecord, hash: u64) -> bool {
         return true;
     }
     let Some(place) = table::claim::<Pending>(hash, record.control.seen) else { return false };
-    table::publish(&place, record);
+    table::publish::<Pending>(&place, record);
     true
 }
 

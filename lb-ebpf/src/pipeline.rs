@@ -1,5 +1,6 @@
-//! The path of a packet, on one screen: Ethernet and VLAN tags → address filter → common header → one flow lookup →
-//! rewrite → send. What is not the common case of a tracked connection goes to `slow.rs`, a function of its own.
+//! The path of a packet, on one screen: Ethernet and VLAN tags → address filter → common header → one digest → rewrite →
+//! send. What is not the common case of a tracked connection goes to `slow.rs`, to functions of their own: this one keeps
+//! few things in few registers.
 
 use aya_ebpf::programs::XdpContext;
 use lb_common::{
@@ -14,13 +15,13 @@ use crate::{
     explain,
     forward::Layout,
     frame::{XdpFrame, XdpView},
+    fresh,
     globals::{interface, table_keys},
     maps::{FILTER, INTERFACES, VLANS},
     scratch::scratch,
     slow,
-    table::{Flows, find},
     tags,
-    track::{self, Arrival},
+    track::Arrival,
     verdict::Verdict,
 };
 
@@ -48,7 +49,7 @@ pub fn run(ctx: &XdpContext) -> Verdict {
     let verdict = if family == FAMILY_V4 { ipv4(frame, l3) } else { ipv6(frame, l3) };
     let verdict = match verdict {
         Verdict::STALE => slow::run(ctx, l3, family),
-        Verdict::HALF_OPEN => slow::unknown(ctx),
+        Verdict::TRACKED => slow::run_parsed(ctx),
         verdict => verdict,
     };
     if verdict == Verdict::RETAG {
@@ -129,11 +130,12 @@ fn ipv4(frame: XdpFrame, l3: usize) -> Verdict {
         0,
     ];
     let hash = hash(words, FAMILY_V4, &table_keys());
-    let Some(slot) = find::<Flows>(&words, FAMILY_V4, hash) else {
-        return unknown(words, hash, [l3, l3 + IPV4, l3 + total], ip.load8(8), tcp_flags);
-    };
     let layout = Layout { l3, l4: l3 + IPV4, family: FAMILY_V4, protocol: kind, has_ports: true };
-    track::forward::<Flows>(frame, layout, slot, Arrival { tcp_flags, ip_len: total, bytes: frame.linear_len() })
+    let arrival = Arrival::new(frame, layout, tcp_flags, total, hash);
+    if let Some(verdict) = fresh::forward(frame, layout, &words, arrival) {
+        return verdict;
+    }
+    look_closer(words, hash, [l3, l3 + IPV4, l3 + total], ip.load8(8), tcp_flags)
 }
 
 #[inline(always)]
@@ -162,21 +164,17 @@ fn ipv6(frame: XdpFrame, l3: usize) -> Verdict {
         ip.load64(32),
     ];
     let hash = hash(words, FAMILY_V6, &table_keys());
-    let Some(slot) = find::<Flows>(&words, FAMILY_V6, hash) else {
-        return unknown(words, hash, [l3, l3 + IPV6, l3 + IPV6 + payload], ip.load8(7), tcp_flags);
-    };
     let layout = Layout { l3, l4: l3 + IPV6, family: FAMILY_V6, protocol: kind, has_ports: true };
-    track::forward::<Flows>(
-        frame,
-        layout,
-        slot,
-        Arrival { tcp_flags, ip_len: IPV6 + payload, bytes: frame.linear_len() },
-    )
+    let arrival = Arrival::new(frame, layout, tcp_flags, IPV6 + payload, hash);
+    if let Some(verdict) = fresh::forward(frame, layout, &words, arrival) {
+        return verdict;
+    }
+    look_closer(words, hash, [l3, l3 + IPV6, l3 + IPV6 + payload], ip.load8(7), tcp_flags)
 }
 
-/// Hands what was read to the slow path. `offsets`: of the IP header, the transport header, and the packet's end.
+/// No fresh digest: hands what was read on to `slow::run_parsed`. `offsets`: of the IP header, the transport header, and the packet's end.
 #[inline(always)]
-fn unknown(words: [u64; 5], hash: u64, offsets: [usize; 3], ttl: u8, tcp_flags: u8) -> Verdict {
+fn look_closer(words: [u64; 5], hash: u64, offsets: [usize; 3], ttl: u8, tcp_flags: u8) -> Verdict {
     let Some(scratch) = scratch() else { return Verdict::end(Reason::Internal) };
     let packet = &mut scratch.packet;
     packet.key = FlowKey::from_words(words);
@@ -186,7 +184,7 @@ fn unknown(words: [u64; 5], hash: u64, offsets: [usize; 3], ttl: u8, tcp_flags: 
     (packet.fragment_id, packet.fragment) = (0, Fragment::Whole);
     (scratch.hash, scratch.to_vip, scratch.moved) = (hash, 0, 0);
     explain::flow(&packet.key);
-    Verdict::HALF_OPEN
+    Verdict::TRACKED
 }
 
 /// Checks the transport header of the common case; its TCP flags, 0 for UDP. `None`: look closer.

@@ -228,7 +228,7 @@ fn remember(client: &FlowKey, server: &VirtualServer, node: u16, now: u32) {
     }
     let Some(target) = NODES.get(u32::from(node)) else { return };
     if let Some(old) = find_key::<Affinity>(client, table::hash_key(client)) {
-        table::free(&old);
+        table::free::<Affinity>(&old);
     }
     let state = State::Affinity as u8;
     let Some(scratch) = scratch() else { return };
@@ -242,6 +242,6 @@ fn remember(client: &FlowKey, server: &VirtualServer, node: u16, now: u32) {
     record.peer = 0;
     record.created = now;
     if let Some(place) = table::claim::<Affinity>(table::hash_key(client), now) {
-        table::publish(&place, record);
+        table::publish::<Affinity>(&place, record);
     }
 }

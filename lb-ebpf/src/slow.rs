@@ -41,10 +41,10 @@ pub fn run(ctx: &XdpContext, l3: usize, family: u8) -> Verdict {
     verdict
 }
 
-/// Decides about a packet of the common shape that `FLOWS` does not know: `scratch` has what the fast path read.
+/// Decides about a packet of the common shape without a fresh digest: `scratch` has what the fast path read.
 #[inline(always)]
-pub fn unknown(ctx: &XdpContext) -> Verdict {
-    go_on(ctx.ctx, Verdict::HALF_OPEN)
+pub fn run_parsed(ctx: &XdpContext) -> Verdict {
+    go_on(ctx.ctx, Verdict::from_register(slow_tracked(ctx.ctx)))
 }
 
 #[inline(always)]
@@ -84,6 +84,7 @@ extern "C" fn slow_classify(ctx: *mut xdp_md, l3: u32, family: u32) -> u32 {
     let to_vip = service::is_vip(&packet.key);
     scratch.to_vip = u32::from(to_vip);
     scratch.moved = 0;
+    scratch.hash = table::hash_key(&packet.key);
     if to_vip {
         explain::step(step::FILTER_HIT);
     }
@@ -116,7 +117,6 @@ pub fn of_vip(to_vip: bool, reason: Reason) -> Verdict {
 extern "C" fn slow_tracked(ctx: *mut xdp_md) -> u32 {
     let Some(scratch) = scratch() else { return Verdict::end(Reason::Internal).to_register() };
     let packet = &scratch.packet;
-    scratch.hash = table::hash_key(&packet.key);
     let Some(slot) = find_key::<Flows>(&packet.key, scratch.hash) else { return Verdict::HALF_OPEN.to_register() };
     explain::step(step::FLOW_HIT);
     let verdict = forward_tracked(ctx, packet, slot.record, slot.index);
@@ -224,7 +224,9 @@ pub fn ip_len(packet: &Packet) -> usize {
 fn forward_tracked(ctx: *mut xdp_md, packet: &Packet, record: *mut FlowRecord, index: u32) -> u32 {
     let slot = Slot { record, index };
     let Some(frame) = frame_of(ctx) else { return Verdict::end(Reason::Internal).to_register() };
-    let arrival = Arrival { tcp_flags: packet.tcp_flags, ip_len: ip_len(packet), bytes: frame.bytes() };
+    let Some(scratch) = scratch() else { return Verdict::end(Reason::Internal).to_register() };
+    let arrival = Arrival::new(frame, layout_of(packet), packet.tcp_flags, ip_len(packet), scratch.hash);
+    let arrival = Arrival { bytes: frame.bytes(), ..arrival };
     track::forward::<Flows>(frame, layout_of(packet), slot, arrival).to_register()
 }
 
@@ -232,7 +234,9 @@ fn forward_tracked(ctx: *mut xdp_md, packet: &Packet, record: *mut FlowRecord, i
 fn forward_pending(ctx: *mut xdp_md, packet: &Packet, record: *mut FlowRecord, index: u32) -> u32 {
     let slot = Slot { record, index };
     let Some(frame) = frame_of(ctx) else { return Verdict::end(Reason::Internal).to_register() };
-    let arrival = Arrival { tcp_flags: packet.tcp_flags, ip_len: ip_len(packet), bytes: frame.bytes() };
+    let Some(scratch) = scratch() else { return Verdict::end(Reason::Internal).to_register() };
+    let arrival = Arrival::new(frame, layout_of(packet), packet.tcp_flags, ip_len(packet), scratch.hash);
+    let arrival = Arrival { bytes: frame.bytes(), ..arrival };
     track::forward::<Pending>(frame, layout_of(packet), slot, arrival).to_register()
 }
 

@@ -11,13 +11,13 @@ use lb_common::{
     flow::{Bucket, Control, FAMILY_V4, FlowKey, FlowRecord, WAYS, candidates, flag, hash},
 };
 
-use crate::{atomic::Word, count, globals, maps};
+use crate::{atomic::Word, count, digest, globals, maps};
 
 /// A flow table. `find_index` and `claim_index` are BPF functions of their own, verified once.
 pub trait Table {
     fn map() -> &'static Array<Bucket>;
     fn mask() -> u32;
-    /// Nothing live is evicted: a full first bucket has a second.
+    /// Nothing live is evicted: a full first bucket has a second, and records are found by their digests. `FLOWS` alone.
     const KEEPS: bool;
     /// Index plus one of a key's live record; 0: not there.
     fn find_index(key: &FlowKey, hash: u64) -> u32;
@@ -120,7 +120,7 @@ fn record_of(bucket: *mut Bucket, way: u32) -> *mut FlowRecord {
 
 /// Whether the record holds this key. IPv4 keys differ in two words only; the family is in the first.
 #[inline(always)]
-fn holds(record: *mut FlowRecord, words: &[u64; 5], family: u8) -> bool {
+pub fn holds(record: *mut FlowRecord, words: &[u64; 5], family: u8) -> bool {
     // SAFETY: a live map value; the five words of the key are its first 40 bytes.
     let stored = unsafe { &*record.cast::<[u64; 5]>() };
     stored[0] == words[0]
@@ -131,14 +131,11 @@ fn holds(record: *mut FlowRecord, words: &[u64; 5], family: u8) -> bool {
 /// The live record of a key.
 #[inline(always)]
 pub fn find<T: Table>(words: &[u64; 5], family: u8, hash: u64) -> Option<Slot> {
-    let (first, second, way) = candidates(hash, T::mask());
-    if let Some(slot) = find_in::<T>(first, way, words, family) {
-        return Some(slot);
+    if T::KEEPS {
+        return digest::find_record(words, family, hash);
     }
-    if !T::KEEPS {
-        return None;
-    }
-    find_in::<T>(second, way, words, family)
+    let (bucket, _, way) = candidates(hash, T::mask());
+    find_in::<T>(bucket, way, words, family)
 }
 
 #[inline(always)]
@@ -209,7 +206,7 @@ fn is_dead(record: &FlowRecord, control: Control, now: u32) -> bool {
 }
 
 /// Ticks that a connection proven by the client's word alone must have lasted not to be taken for a forgery.
-const BRIEF: i32 = 2;
+pub const BRIEF: i32 = 2;
 /// Ticks (60 s) after which a brief one is silent.
 const BRIEF_SILENCE: i32 = 56;
 
@@ -295,12 +292,15 @@ fn claimed(now: u32) -> Control {
 
 /// Fills a claimed place and makes it live.
 #[inline(always)]
-pub fn publish(slot: &Slot, record: &FlowRecord) {
+pub fn publish<T: Table>(slot: &Slot, record: &FlowRecord) {
+    if T::KEEPS {
+        digest::name(slot.index, record);
+    }
     copy(slot.record, record, true);
     slot.word().release(record.control.to_word());
 }
 
-/// The same, and seen by everyone before this CPU looks at anything else.
+/// The same in a table that evicts, and seen by everyone before this CPU looks at anything else.
 #[inline(always)]
 pub fn publish_before_looking(slot: &Slot, record: &FlowRecord) {
     copy(slot.record, record, true);
@@ -323,10 +323,16 @@ pub fn copy(to: *mut FlowRecord, from: *const FlowRecord, keep_control: bool) {
 
 /// Frees a record, whoever owns it; what it was when this call freed it, state 0 when someone else did.
 #[inline(always)]
-pub fn free(slot: &Slot) -> Control {
+pub fn free<T: Table>(slot: &Slot) -> Control {
     let control = slot.control();
     let nothing = Control { seen: 0, state: 0, flags: 0, generation: 0 };
-    if control.state > State::Claimed as u8 && slot.exchange(control, nothing) { control } else { nothing }
+    if control.state <= State::Claimed as u8 || !slot.exchange(control, nothing) {
+        return nothing;
+    }
+    if T::KEEPS {
+        digest::forget(slot.index);
+    }
+    control
 }
 
 /// Whether another live record than the one at `index` has this key.

@@ -4,17 +4,19 @@
 use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
 use lb_common::{
     conntrack::{Direction, SYN_SILENCE, State, on_segment, on_syn, tcp_flag},
+    digest::check,
     explain::step,
-    flow::{ClientHop, Control, FlowRecord, flag, ticks},
+    flow::{ClientHop, Control, FlowRecord, flag, grace, ticks},
     node::node_flag,
     packet::{ETHERNET, Frame, View, ethertype},
     reason::Reason,
 };
 
 use crate::{
-    count, explain,
+    count, digest, explain,
     forward::{self, Hop, Layout},
     frame::XdpFrame,
+    fresh,
     globals::{explaining, interface},
     maps::{NODES, TIMEOUTS},
     scratch::scratch,
@@ -30,6 +32,21 @@ pub struct Arrival {
     pub ip_len: usize,
     /// Bytes of the frame.
     pub bytes: usize,
+    /// Of its key.
+    pub hash: u64,
+    /// Of its digest.
+    pub check: u16,
+}
+
+impl Arrival {
+    /// Of a packet in one buffer, with this hash of its key.
+    #[inline(always)]
+    pub fn new(frame: XdpFrame, layout: Layout, tcp_flags: u8, ip_len: usize, hash: u64) -> Self {
+        let mac = frame.view::<12>(0).map_or((0, 0), |ethernet| (ethernet.load32(6), ethernet.load16(10)));
+        let tag = if layout.l3 == ETHERNET { 0 } else { frame.view::<2>(ETHERNET).map_or(0, |tag| tag.load16(0)) };
+        let bytes = frame.linear_len();
+        Self { tcp_flags, ip_len, hash, bytes, check: check(hash, mac, tag, interface()) }
+    }
 }
 
 /// Now, in ticks. The coarse clock (Linux 5.11) is a plain load; its 4 ms do not matter here.
@@ -39,7 +56,7 @@ pub fn now() -> u32 {
     ticks(unsafe { bpf_ktime_get_coarse_ns() })
 }
 
-/// Forwards a packet of the connection in `slot`, or says `STALE`: expired, or its node may not be used.
+/// A full look: forwards a packet of the connection in `slot`, or says `STALE`: expired, or its node may not be used.
 #[inline(always)]
 pub fn forward<T: Table>(frame: XdpFrame, layout: Layout, slot: Slot, arrival: Arrival) -> Verdict {
     let now = now();
@@ -56,13 +73,17 @@ pub fn forward<T: Table>(frame: XdpFrame, layout: Layout, slot: Slot, arrival: A
     if hop.flags() & node_flag::USABLE == 0 || hop.generation() != control.generation {
         return Verdict::STALE;
     }
-    if needs_attention(control, arrival.tcp_flags)
-        && !follow_state(slot.record, Direction::FromClient as u32, arrival.tcp_flags, now)
-    {
-        return Verdict::STALE;
+    if needs_attention(control, arrival.tcp_flags) {
+        if !follow_state(slot.record, Direction::FromClient as u32, arrival.tcp_flags, now) {
+            return Verdict::STALE;
+        }
+        doubt::<T>(slot.index, record.peer, arrival.tcp_flags);
+    } else if T::KEEPS {
+        digest::refresh(slot.index, arrival.check, fresh_until(record, now), record.nat_port, control.generation);
     }
     explain::connection(record.virtual_server, record.node, control.flags, control.state);
-    if control.seen != now {
+    // A full look in `FLOWS` is rare, and may have been asked for by packets that come from another router.
+    if T::KEEPS || control.seen != now {
         refresh::<T>(frame, slot, control, now);
     }
     let verdict = if control.flags & flag::NAT == 0 {
@@ -86,10 +107,13 @@ fn reply<T: Table>(frame: XdpFrame, layout: Layout, slot: Slot, arrival: Arrival
         return Verdict::STALE;
     }
     let client = answer.client_hop();
-    if needs_attention(control, arrival.tcp_flags)
-        && !follow_state(connection.record, Direction::FromNode as u32, arrival.tcp_flags, now)
-    {
-        return Verdict::STALE;
+    if needs_attention(control, arrival.tcp_flags) {
+        if !follow_state(connection.record, Direction::FromNode as u32, arrival.tcp_flags, now) {
+            return Verdict::STALE;
+        }
+        doubt::<T>(connection.index, record.peer, arrival.tcp_flags);
+    } else if T::KEEPS {
+        digest::refresh(slot.index, arrival.check, fresh_until(record, now), record.node, control.generation);
     }
     explain::step(step::REPLY);
     explain::connection(record.virtual_server, record.node, control.flags, control.state);
@@ -105,7 +129,27 @@ fn reply<T: Table>(frame: XdpFrame, layout: Layout, slot: Slot, arrival: Arrival
 #[inline(always)]
 fn needs_attention(control: Control, tcp_flags: u8) -> bool {
     let steady = control.state == State::Established as u8 || control.state == State::Udp as u8;
-    !steady || tcp_flags & (tcp_flag::SYN | tcp_flag::FIN | tcp_flag::RST) != 0
+    !steady || tcp_flags & fresh::MOVING != 0
+}
+
+/// Until when a full look in this tick is good. Of a young connection only in this tick: what it has lasted must show in
+/// `seen`, or a live one would be taken for brief.
+#[inline(always)]
+fn fresh_until(record: &FlowRecord, now: u32) -> u32 {
+    if now.wrapping_sub(record.created) as i32 <= table::BRIEF { now } else { now + u32::from(grace(record.timeout)) }
+}
+
+/// A connection's state may have moved: its packets, and its answers, are looked at in full again.
+#[inline(always)]
+fn doubt<T: Table>(index: u32, peer: u32, tcp_flags: u8) {
+    // Of a state that was not steady before, there is no fresh digest.
+    if !T::KEEPS || tcp_flags & fresh::MOVING == 0 || explaining() {
+        return;
+    }
+    digest::forget(index);
+    if peer != 0 {
+        digest::forget(peer - 1);
+    }
 }
 
 /// The daemon and other CPUs compare the whole word; a refresh between their load and exchange makes them look again.
@@ -118,7 +162,7 @@ fn touch(slot: Slot, now: u32) {
     unsafe { (&raw mut (*slot.record).control.seen).write_volatile(now) };
 }
 
-/// Once a tick: the connection lives, and its client may be behind another router by now.
+/// Once a tick at most, in `FLOWS` at each full look: the connection lives, and its client may be behind another router by now.
 #[inline(always)]
 fn refresh<T: Table>(frame: XdpFrame, slot: Slot, control: Control, now: u32) {
     touch(slot, now);
@@ -262,11 +306,11 @@ pub fn remove<T: Table>(slot: Slot) {
     if slot.control().flags & flag::NAT != 0 {
         if let Some(answer) = table::at::<T>(peer) {
             if answer.get().peer == slot.index + 1 && answer.control().flags & flag::REPLY != 0 {
-                table::free(&answer);
+                table::free::<T>(&answer);
             }
         }
     }
-    count::forget(node, table::free(&slot));
+    count::forget(node, table::free::<T>(&slot));
 }
 
 /// Moves a connection from `PENDING` to `FLOWS`: both ways are proven, by a segment that closes the client's half when `fin`
@@ -289,11 +333,11 @@ pub fn promote(record: *mut FlowRecord, index: u32, fin: u32) {
         let node = pending.get().node;
         if let Some(answer) = table::at::<crate::table::Pending>(pending.get().peer) {
             if control.flags & flag::NAT != 0 && answer.get().peer == pending.index + 1 {
-                table::free(&answer);
+                table::free::<crate::table::Pending>(&answer);
             }
         }
         // What this call freed, and nothing else, is subtracted: the record may have a new owner by now.
-        count::forget(node, table::free(&pending));
+        count::forget(node, table::free::<crate::table::Pending>(&pending));
     } else {
         // Not by an exchange, which fails when a packet comes at the same time: the mark would stay for ever.
         pending.word().clear(Control { seen: 0, state: 0, flags: PROMOTING, generation: 0 }.to_word());
@@ -326,10 +370,10 @@ fn move_to_flows(pending: Slot, control: Control, now: u32, fin: bool) -> bool {
         };
         // The connection before its answering half: an answer that finds the one finds the other.
         moved.peer = place.index + 1;
-        table::publish(&home, moved);
-        table::publish(&place, &scratch.half);
+        table::publish::<Flows>(&home, moved);
+        table::publish::<Flows>(&place, &scratch.half);
     } else {
-        table::publish(&home, moved);
+        table::publish::<Flows>(&home, moved);
     }
     // As above: an answer may prove a connection whose slot is another node's by now.
     let current = NODES.get(u32::from(moved.node)).is_some_and(|n| n.generation == control.generation);

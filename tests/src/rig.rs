@@ -13,6 +13,7 @@ use aya::{
     programs::Xdp,
 };
 use lb_common::{
+    digest::{Digest, DigestLine},
     flow::{FlowRecord, HashKeys},
     maps::global,
     node::{NodeLoad, NodeStats},
@@ -92,6 +93,8 @@ pub struct Rig {
     pub loads: Table<NodeLoad>,
     /// Tracked connections.
     pub flows: Table<FlowRecord>,
+    /// Their digests.
+    pub digests: Table<Digest>,
     /// Half-open connections.
     pub pending: Table<FlowRecord>,
     /// Clients' nodes.
@@ -129,6 +132,7 @@ impl Rig {
             node_stats: take(&mut ebpf, "NODE_STATS")?.try_into()?,
             loads: map(&mut ebpf, "NODE_LOADS", size_of::<NodeLoad>())?,
             flows: flow_table(&mut ebpf, "FLOWS")?,
+            digests: map(&mut ebpf, "DIGESTS", size_of::<DigestLine>())?,
             pending: flow_table(&mut ebpf, "PENDING")?,
             affinity: flow_table(&mut ebpf, "AFFINITY")?,
             fragments: flow_table(&mut ebpf, "FRAGMENTS")?,
@@ -244,11 +248,19 @@ impl Rig {
         self.forget_connections()
     }
 
+    /// Takes the freshness of all digests away, as whoever changes a record does.
+    pub fn doubt(&self) {
+        for index in 0..self.digests.len() {
+            self.digests.doubt(index);
+        }
+    }
+
     /// Forgets all connections.
     ///
     /// # Errors
     /// What the kernel says.
     pub fn forget_connections(&mut self) -> Result<()> {
+        self.doubt();
         for table in [&self.flows, &self.pending, &self.affinity, &self.fragments] {
             tables::clear(table);
         }
@@ -267,6 +279,7 @@ fn load(sizes: Sizes) -> Result<Ebpf> {
     loader.btf(None).verifier_log_level(VerifierLogLevel::DEBUG | VerifierLogLevel::STATS);
     for (name, buckets) in [
         ("FLOWS", sizes.flows),
+        ("DIGESTS", sizes.flows),
         ("PENDING", sizes.pending),
         ("AFFINITY", sizes.affinity),
         ("FRAGMENTS", sizes.fragments),

@@ -43,6 +43,7 @@ pub fn dump_map(context: &Context, name: &str, limit: usize) -> Result<MapDump, 
     let source = Source { maps: &context.maps, names: &names, limit };
     let rows = match name.as_str() {
         "FLOWS" => flows::connections(&source, &source.maps.flows),
+        "DIGESTS" => flows::digests(&source),
         "PENDING" => flows::connections(&source, &source.maps.pending),
         "AFFINITY" => flows::affinity(&source),
         "FRAGMENTS" => flows::fragments(&source),

@@ -175,9 +175,10 @@ pub fn declared(meta: &Meta) -> Result<BTreeMap<&'static str, Shape>, LoadError>
         .collect()
 }
 
-fn flow_tables(meta: &Meta) -> [(&'static str, u32); 4] {
+fn flow_tables(meta: &Meta) -> [(&'static str, u32); 5] {
     [
         ("FLOWS", meta.flow_mask + 1),
+        ("DIGESTS", meta.flow_mask + 1),
         ("PENDING", meta.pending_mask + 1),
         ("AFFINITY", meta.affinity_mask + 1),
         ("FRAGMENTS", meta.fragment_mask + 1),

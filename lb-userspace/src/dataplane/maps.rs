@@ -12,6 +12,7 @@ use std::{
 use aya::maps::{Array, DevMapHash, HashMap, Map, MapData, MapError, PerCpuArray};
 use lb_common::{
     conntrack::Timeouts,
+    digest::{Digest, DigestLine},
     explain::Explanation,
     flow::{Bucket, FlowRecord},
     maglev::RingChunk,
@@ -24,8 +25,9 @@ use lb_common::{
 use super::table::Table;
 
 /// Names of all maps, as in the object and below `<pin_dir>/maps`.
-pub const NAMES: [&str; 23] = [
+pub const NAMES: [&str; 24] = [
     "FLOWS",
+    "DIGESTS",
     "PENDING",
     "AFFINITY",
     "FRAGMENTS",
@@ -77,6 +79,8 @@ pub struct Maps {
     pub directory: PathBuf,
     /// Tracked connections. Index = bucket × 4 + way, as in `FlowRecord::peer` minus one.
     pub flows: Table<FlowRecord>,
+    /// Their digests, by the same index.
+    pub digests: Table<Digest>,
     /// Half-open connections.
     pub pending: Table<FlowRecord>,
     /// Source-address persistence.
@@ -132,6 +136,7 @@ impl Maps {
         Ok(Self {
             directory: directory.to_owned(),
             flows: flow_table(directory, "FLOWS")?,
+            digests: table(directory, "DIGESTS", size_of::<DigestLine>())?,
             pending: flow_table(directory, "PENDING")?,
             affinity: flow_table(directory, "AFFINITY")?,
             fragments: flow_table(directory, "FRAGMENTS")?,

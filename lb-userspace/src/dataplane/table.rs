@@ -14,6 +14,7 @@ use std::{
 };
 
 use lb_common::{
+    digest::Digest,
     flow::{Control, FlowRecord},
     node::{Node, NodeLoad},
 };
@@ -32,10 +33,15 @@ pub unsafe trait Words: Copy + 'static {
 }
 // SAFETY: repr(C, align(64)), 64 bytes, integers and byte arrays only (asserted in lb-common).
 unsafe impl Words for FlowRecord {}
+// SAFETY: repr(C, align(16)), two u64.
+unsafe impl Words for Digest {}
 // SAFETY: as above.
 unsafe impl Words for Node {}
 // SAFETY: repr(C, align(8)), four u64.
 unsafe impl Words for NodeLoad {}
+
+/// The word of a [`Digest`] that says until when it is fresh.
+const FRESH_WORD: usize = std::mem::offset_of!(Digest, fresh) / WORD;
 
 /// The word of a [`FlowRecord`] that holds its [`Control`].
 const CONTROL_WORD: usize = std::mem::offset_of!(FlowRecord, control) / WORD;
@@ -166,6 +172,13 @@ impl Table<FlowRecord> {
         // A record changes hands only through Claimed, and its new owner is created anew.
         let same = before.state == after.state && before.generation == after.generation;
         (same && after.state > lb_common::conntrack::State::Claimed as u8).then_some(record)
+    }
+}
+
+impl Table<Digest> {
+    /// Takes the freshness away from the digest of the record at `index`: the next packet of its flow looks at the record.
+    pub fn doubt(&self, index: u32) {
+        self.store(index, FRESH_WORD, 0);
     }
 }
 

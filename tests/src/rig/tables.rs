@@ -23,7 +23,7 @@ pub fn find(table: &Table<FlowRecord>, key: &FlowKey) -> Option<(u32, FlowRecord
     let (first, second, _) = candidates(hash(key.words(), key.family(), &TABLE_KEYS), table.len() / 4 - 1);
     let indices = [first, second].into_iter().flat_map(|bucket| bucket * 4..bucket * 4 + 4);
     let live = indices.filter(|index| table.control(*index).state > State::Claimed as u8);
-    live.map(|index| (index, table.read(index))).find(|(_, record)| record.key == *key)
+    live.map(|index| (index, table.read(index))).find(|(_, record)| record.key.plain() == *key)
 }
 
 /// The key of a built packet's flow.
@@ -55,7 +55,7 @@ pub fn address(family: u8, bytes: [u8; 16]) -> IpAddr {
     }
 }
 
-/// Makes a record look as if its last packet came so many seconds ago.
+/// Makes a record look as if its last packet came so many seconds ago. Of one in `FLOWS` the rig must doubt its digest, too.
 pub fn age(table: &Table<FlowRecord>, index: u32, seconds: u32) {
     let old = table.control(index);
     let seen = old.seen.wrapping_sub(seconds);

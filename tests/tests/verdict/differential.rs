@@ -8,7 +8,7 @@ use std::{
 
 use lb_common::{
     conntrack::{STATE_SLOTS, Timeouts},
-    flow::flag,
+    flow::{MAX_GRACE, flag},
     vip::scheduler,
 };
 use lb_tests::{
@@ -229,10 +229,11 @@ impl Run {
         // Its load goes when the record does, which is when the next packet finds it expired or the daemon collects it. Here
         // it is collected at once.
         let key = key_of(&tuple);
+        self.rig.doubt();
         for table in [&self.rig.flows, &self.rig.pending] {
             if let Some((index, record)) = tables::find(table, &key) {
                 if record.control.flags & (flag::ACTIVE | flag::PENDING) == 0 {
-                    tables::age(table, index, 30_002);
+                    tables::age(table, index, 30_002 + u32::from(MAX_GRACE));
                     return;
                 }
                 let node = u32::from(record.node);

@@ -2,7 +2,7 @@
 
 use lb_common::{
     conntrack::{State, Timeouts},
-    flow::flag,
+    flow::{flag, grace},
     reason::Reason,
 };
 use lb_tests::{
@@ -312,8 +312,10 @@ fn a_silent_connection_is_dead_after_its_timeout() {
         establish(rig, &request, mode);
         let (index, record) = tables::find(&rig.flows, &tables::key_of(&request)).expect("established");
         tables::age(&rig.flows, index, u32::from(record.timeout));
+        rig.doubt();
         client_sends(rig, &request, tcp::ACK, mode, 1);
-        tables::age(&rig.flows, index, u32::from(record.timeout) + 2);
+        tables::age(&rig.flows, index, u32::from(record.timeout + grace(record.timeout)) + 2);
+        rig.doubt();
         let late = with_flags(&request, tcp::ACK);
         if mode == Mode::Dsr {
             // By the ring, without a trace.

@@ -231,6 +231,7 @@ impl Pass {
         if !table.exchange_control(index, record.control, Control::default()) {
             return false;
         }
+        self.doubt(table, index);
         self.findings.removed += 1;
         let is_connection = record.control.flags & flag::REPLY == 0 && record.control.state > State::Claimed as u8;
         if is_connection && self.is_current(record) {
@@ -240,10 +241,19 @@ impl Pass {
         if let Some((at, control)) = half
             && table.exchange_control(at, control, Control::default())
         {
+            self.doubt(table, at);
             self.findings.removed += 1;
             self.live = self.live.saturating_sub(u64::from(at < index));
         }
         true
+    }
+
+    /// A record is free: nothing is forwarded by its digest any more. (Another flow that has its place already only looks at
+    /// its own record once more.)
+    fn doubt(&self, table: &Table<FlowRecord>, index: u32) {
+        if std::ptr::eq(table, &raw const self.maps.flows) {
+            self.maps.digests.doubt(index);
+        }
     }
 
     /// Takes a removed connection out of its node's loads. Those of a node that has left its slot were dropped with it.

@@ -2,6 +2,7 @@
 
 use lb_common::{
     conntrack::State,
+    digest::Digest,
     flow::{FlowRecord, flag},
 };
 
@@ -33,6 +34,37 @@ pub(super) fn connections(source: &Source<'_>, table: &Table<FlowRecord>) -> Row
         "generation",
     ];
     dump(source, table, &columns, |index, record, now| connection(index, record, source.names, now))
+}
+
+/// `DIGESTS`: those that are fresh; the others say nothing. `port`: NAT's source port.
+pub(super) fn digests(source: &Source<'_>) -> Rows {
+    let mut rows = source.rows(&["index", "hash", "flags", "node", "port", "generation", "fresh"]);
+    let (digests, now) = (&source.maps.digests, now());
+    for index in 0..digests.len() {
+        let digest = digests.read(index);
+        if let Some(left) = digest.ticks_left(now).filter(|_| digest.fresh != 0) {
+            rows.push(|| digest_row(index, digest, left, source.names));
+        }
+    }
+    rows
+}
+
+fn digest_row(index: u32, digest: Digest, left: u16, names: &Names) -> Vec<String> {
+    let reply = if digest.is_reply() { flag::NAT | flag::REPLY } else { 0 };
+    let (node, port) = if digest.is_reply() {
+        (digest.port_or_node(), "-".to_owned())
+    } else {
+        (digest.node(), u16::from_be(digest.port_or_node()).to_string())
+    };
+    vec![
+        index.to_string(),
+        format!("{:012x}", digest.name >> 16),
+        words::flow_flags(digest.flags() | reply),
+        words::node(names, node, digest.generation()),
+        port,
+        digest.generation().to_string(),
+        format!("{}s", seconds(left.into())),
+    ]
 }
 
 /// `AFFINITY`: the key is a masked client address, with the virtual server's id in place of its port.

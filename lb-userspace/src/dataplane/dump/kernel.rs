@@ -16,6 +16,7 @@ use crate::{
 const PURPOSES: [(&str, &str); 23] = [
     ("FLOWS", "tracked connections, both directions of translated ones"),
     ("PENDING", "half-open connections; evicts the oldest"),
+    ("DIGESTS", "sixteen bytes about each record of FLOWS, by which it is found"),
     ("AFFINITY", "which node a client had last, for source-address persistence"),
     ("FRAGMENTS", "where the first fragment of a datagram went"),
     ("SERVICES", "VIP, port and protocol to virtual server"),
