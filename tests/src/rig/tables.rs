@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use lb::dataplane::table::Table;
 use lb_common::{
     conntrack::State,
-    flow::{Control, FlowKey, FlowRecord, candidates, hash},
+    flow::{Control, FlowKey, FlowRecord, candidates, grace, hash},
 };
 
 use super::TABLE_KEYS;
@@ -53,6 +53,12 @@ pub fn address(family: u8, bytes: [u8; 16]) -> IpAddr {
     } else {
         Ipv6Addr::from(bytes).into()
     }
+}
+
+/// Seconds of silence after which a record is dead.
+#[must_use]
+pub fn lifetime(record: &FlowRecord) -> u32 {
+    u32::from(record.timeout + grace(record.timeout)) + 2
 }
 
 /// Makes a record look as if its last packet came so many seconds ago. Of one in `FLOWS` the rig must doubt its digest, too.

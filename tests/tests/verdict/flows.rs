@@ -2,7 +2,7 @@
 
 use lb_common::{
     conntrack::{State, Timeouts},
-    flow::{flag, grace},
+    flow::flag,
     reason::Reason,
 };
 use lb_tests::{
@@ -314,7 +314,7 @@ fn a_silent_connection_is_dead_after_its_timeout() {
         tables::age(&rig.flows, index, u32::from(record.timeout));
         rig.doubt();
         client_sends(rig, &request, tcp::ACK, mode, 1);
-        tables::age(&rig.flows, index, u32::from(record.timeout + grace(record.timeout)) + 2);
+        tables::age(&rig.flows, index, tables::lifetime(&record));
         rig.doubt();
         let late = with_flags(&request, tcp::ACK);
         if mode == Mode::Dsr {
@@ -335,7 +335,7 @@ fn a_half_open_connection_is_dead_after_its_timeout() {
         let request = opening(mode, v4, protocol);
         open(&mut rig, &request, mode);
         let (index, record) = tables::find(&rig.pending, &tables::key_of(&request)).expect("half-open");
-        tables::age(&rig.pending, index, u32::from(record.timeout) + 2);
+        tables::age(&rig.pending, index, tables::lifetime(&record));
         if mode != Mode::Dsr {
             let answer = with_flags(&from_node(&request, mode, 1, CLIENT_PORT), tcp::SYN | tcp::ACK);
             check(&mut rig, &passed("a late answer", &answer, Reason::NotVirtual));

@@ -126,7 +126,7 @@ fn a_note_of_a_datagram_is_good_for_seconds_and_for_the_newest_datagram() {
         let [first, second, _] = parts(&request(mode, v4, protocol));
         run(&mut rig, &first);
         let (index, record) = tables::records(&rig.fragments).next().expect("noted");
-        tables::age(&rig.fragments, index, u32::from(record.timeout) + 2);
+        tables::age(&rig.fragments, index, tables::lifetime(&record));
         check(&mut rig, &unknown(mode, &format!("{name}: too late"), &second));
         for _ in 0..3 {
             run(&mut rig, &first);

@@ -274,7 +274,7 @@ fn an_error_about_a_flow_that_nobody_has() {
 
         let (index, record) =
             lb_tests::rig::tables::find(&rig.flows, &lb_tests::rig::tables::key_of(&request)).unwrap();
-        lb_tests::rig::tables::age(&rig.flows, index, u32::from(record.timeout) + 2);
+        lb_tests::rig::tables::age(&rig.flows, index, lb_tests::rig::tables::lifetime(&record));
         let dead = error.clone().quoting(&outside, 60);
         match mode {
             Mode::Dsr => {

@@ -187,7 +187,7 @@ fn when_all_source_ports_are_taken_connections_are_refused_until_one_is_free() {
         assert_eq!(tables::records(&rig.pending).count(), 12, "nothing is left behind");
 
         let (index, record) = tables::find(&rig.pending, &tables::key_of(&from_host(v4, protocol, 2))).expect("noted");
-        tables::age(&rig.pending, index, u32::from(record.timeout) + 2);
+        tables::age(&rig.pending, index, tables::lifetime(&record));
         let freed = u16::from_be(record.nat_port);
         assert_eq!(open(&mut rig, &from_host(v4, protocol, 7), Mode::SourceNat).1, freed, "the port of a dead one");
         check(&mut rig, &dropped("again none", &from_host(v4, protocol, 8), Reason::PortsExhausted));
@@ -294,6 +294,7 @@ fn an_answering_half_that_lost_its_connection_is_an_orphan() {
             let table = if half_open { &rig.pending } else { &rig.flows };
             let (index, _) = tables::find(table, &tables::key_of(&request)).expect("the connection");
             table.write(index, &lb_common::flow::FlowRecord::default());
+            rig.doubt();
             check(&mut rig, &passed(format!("{name}: orphan"), &answer, Reason::NotVirtual));
             // A new connection takes the orphan's port.
             let out = to_node(&request, mode, 1, CLIENT_PORT);

@@ -196,7 +196,7 @@ fn clients_find_their_node_again_by_prefix() {
         assert_eq!(tables::records(&rig.affinity).count(), 2, "one record per network");
 
         let (index, record) = tables::records(&rig.affinity).find(|(_, r)| r.node == slot(1, other)).expect("noted");
-        tables::age(&rig.affinity, index, u32::from(record.timeout) + 2);
+        tables::age(&rig.affinity, index, tables::lifetime(&record));
         open(&mut rig, &from(1, 10, 2003), mode);
         assert_eq!(tables::records(&rig.affinity).count(), 2, "an old one is replaced");
     }

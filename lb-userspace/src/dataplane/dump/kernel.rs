@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Every pinned map and what it is for.
-const PURPOSES: [(&str, &str); 23] = [
+const PURPOSES: [(&str, &str); 24] = [
     ("FLOWS", "tracked connections, both directions of translated ones"),
     ("PENDING", "half-open connections; evicts the oldest"),
     ("DIGESTS", "sixteen bytes about each record of FLOWS, by which it is found"),
