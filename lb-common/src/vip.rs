@@ -1,6 +1,6 @@
 //! Virtual servers as the data path sees them, and the keys that find them.
 
-use crate::flow::HashKeys;
+use crate::flow::{FAMILY_V4, FlowKey, HashKeys};
 
 /// How a packet's destination names a virtual server: key of `SERVICES`.
 ///
@@ -21,6 +21,20 @@ pub struct ServiceKey {
     pub padding: [u8; 4],
 }
 const _: () = assert!(core::mem::size_of::<ServiceKey>() == 24);
+
+impl ServiceKey {
+    /// The memory image of the key of a flow's destination with this port (host order) and protocol. The kernel hashes keys
+    /// by other sizes than those of the fields, and a load across two stores waits until both are in the cache: the data
+    /// path makes its keys of whole words.
+    #[inline(always)]
+    pub fn image(flow: &FlowKey, port: u16, protocol: u8) -> [u64; 3] {
+        let [_, first, _, third, fourth] = flow.words();
+        let (low, high) = if flow.family() == FAMILY_V4 { (first >> 32, 0) } else { (third, fourth) };
+        [low, high, u64::from(port) | u64::from(protocol) << 16 | u64::from(flow.family()) << 24]
+    }
+}
+#[cfg(target_endian = "big")]
+compile_error!("ServiceKey::image assumes a little-endian machine");
 
 /// The most port ranges a VIP has per protocol.
 pub const MAX_PORT_RANGES: usize = 32;
@@ -168,5 +182,26 @@ pub mod filter {
     fn position(value: u32) -> (u32, u32) {
         let h = value.wrapping_mul(0x9e37_79b1);
         (h >> 22, (h >> 16) & 63)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_image_of_a_key_is_the_key_in_memory() {
+        let flow4 = FlowKey::v4([10, 0, 0, 1], [198, 51, 100, 7], 40_000, 0x1234, 17);
+        let flow6 = FlowKey::v6([1; 16], core::array::from_fn(|i| i as u8), 40_000, 0x1234, 6);
+        for flow in [flow4, flow6] {
+            let (address, protocol, family) = (flow.destination(), flow.protocol(), flow.family());
+            let key = ServiceKey { address, port: 0x1234, protocol, family, padding: [0; 4] };
+            let image: [[u8; 8]; 3] = ServiceKey::image(&flow, 0x1234, protocol).map(u64::to_ne_bytes);
+            let [low, high, rest] = image;
+            assert_eq!((&key.address[..8], &key.address[8..]), (&low[..], &high[..]));
+            let [port0, port1, protocol, family, padding @ ..] = rest;
+            assert_eq!((u16::from_ne_bytes([port0, port1]), protocol, family), (key.port, key.protocol, key.family));
+            assert_eq!(padding, key.padding);
+        }
     }
 }

@@ -11,15 +11,16 @@ use crate::{
 };
 
 #[inline(always)]
-fn key_of(flow: &FlowKey, port: u16, protocol: u8) -> ServiceKey {
-    ServiceKey { address: flow.destination(), port, protocol, family: flow.family(), padding: [0; 4] }
+fn key_of(image: &[u64; 3]) -> &ServiceKey {
+    // SAFETY: three words are as large and as aligned as a key, and any bytes are one.
+    unsafe { &*core::ptr::from_ref(image).cast::<ServiceKey>() }
 }
 
 /// Whether the destination is a VIP.
 #[inline(never)]
 pub fn is_vip(flow: &FlowKey) -> bool {
     // SAFETY: the value is copied at once; the daemon replaces elements, never changes them in place.
-    unsafe { SERVICES.get(&key_of(flow, 0, 0)) }.is_some()
+    unsafe { SERVICES.get(key_of(&ServiceKey::image(flow, 0, 0))) }.is_some()
 }
 
 /// The virtual server of a destination address, port and protocol.
@@ -41,14 +42,14 @@ fn find_index(flow: &FlowKey) -> u32 {
     if flow.destination_port_ne() == 0 {
         return 0;
     }
-    let exact = key_of(flow, flow.destination_port(), flow.protocol());
+    let exact = ServiceKey::image(flow, flow.destination_port(), flow.protocol());
     // SAFETY: as above.
-    if let Some(index) = unsafe { SERVICES.get(&exact) } {
+    if let Some(index) = unsafe { SERVICES.get(key_of(&exact)) } {
         return *index;
     }
-    let ranges = key_of(flow, 0, flow.protocol());
+    let ranges = ServiceKey::image(flow, 0, flow.protocol());
     // SAFETY: elements are replaced whole; the old one stays readable until this program has ended (RCU).
-    let Some(ranges) = (unsafe { PORT_RANGES.get(&ranges) }) else { return 0 };
+    let Some(ranges) = (unsafe { PORT_RANGES.get(key_of(&ranges)) }) else { return 0 };
     let port = flow.destination_port();
     let mut i = 0;
     while i < MAX_PORT_RANGES {
@@ -68,7 +69,7 @@ fn find_index(flow: &FlowKey) -> u32 {
 #[inline(always)]
 pub fn find_for_fragment(flow: &FlowKey) -> Option<&'static VirtualServer> {
     // SAFETY: as above.
-    let index = unsafe { SERVICES.get(&key_of(flow, 0, flow.protocol())) }?;
+    let index = unsafe { SERVICES.get(key_of(&ServiceKey::image(flow, 0, flow.protocol()))) }?;
     record(*index)
 }
 
