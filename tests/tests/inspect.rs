@@ -23,6 +23,7 @@ use lb::{
 };
 use lb_common::{
     conntrack::{State, Timeouts},
+    digest::Digest,
     flow::{Control, FlowKey, FlowRecord, flag},
 };
 use nix::sched::{CloneFlags, unshare};
@@ -145,25 +146,31 @@ fn the_collector_frees_the_dead_with_all_that_is_theirs_and_nothing_else() {
         flows.write(half_at, &half(&record, index, idle));
         lb.maps().node_loads.add_active(record.node.into(), 1);
     };
-    connection(10, 500, 61);
-    connection(501, 11, 61);
+    connection(10, 500, 64);
+    let fresh = Digest { name: 1, fresh: u64::from(now() as u16 + 60) };
+    for index in [10, 500, 12] {
+        lb.maps().digests.write(index, &fresh);
+    }
+    connection(501, 11, 64);
     connection(12, 502, 59);
     let orphan = lb.record("n1", 7, State::Established, NAT, 0);
     flows.write(503, &half(&orphan, 10, 3));
     flows.write(504, &half(&orphan, 600, 0));
     flows.write(13, &FlowRecord { control: Control { state: 1, ..lb_control(11) }, ..FlowRecord::default() });
     flows.write(14, &FlowRecord { control: Control { state: 1, ..lb_control(1) }, ..FlowRecord::default() });
-    let half_open = lb.record("n2", 1, State::SynSent, flag::PENDING, 61);
+    let half_open = lb.record("n2", 1, State::SynSent, flag::PENDING, 64);
     lb.maps().pending.write(5, &half_open);
     lb.maps().node_loads.add_pending(half_open.node.into(), 1);
-    lb.maps().affinity.write(3, &lb.record("n2", 0, State::Affinity, 0, 61));
+    lb.maps().affinity.write(3, &lb.record("n2", 0, State::Affinity, 0, 64));
     lb.maps().affinity.write(4, &lb.record("n2", 0, State::Affinity, 0, 60));
-    lb.maps().fragments.write(3, &lb.record("n2", 0, State::Fragment, flag::REPLY, 61));
+    lb.maps().fragments.write(3, &lb.record("n2", 0, State::Fragment, flag::REPLY, 64));
 
     let findings = lb.whole_pass();
 
     let left: Vec<u32> = (0..flows.len()).filter(|index| flows.control(*index).state != 0).collect();
     assert_eq!(left, [12, 14, 502, 504]);
+    let fresh = |index| lb.maps().digests.read(index).fresh != 0;
+    assert_eq!([10, 500, 12].map(fresh), [false, false, true], "nothing is forwarded by what was freed");
     assert_eq!((lb.active("n1"), lb.maps().node_loads.read(half_open.node.into()).pending), (1, 0));
     assert_eq!(findings.removed, 4 + 2 + 1 + 1 + 1, "connections and halves, orphan and claimed, and three entries");
     let used: Vec<u64> = ["FLOWS", "PENDING", "AFFINITY", "FRAGMENTS"].map(|name| findings.tables[name].used).into();
@@ -206,7 +213,7 @@ fn loads_that_a_killed_daemon_left_too_high_come_right_within_two_passes() {
 #[test]
 fn a_node_that_left_its_slot_is_not_subtracted_from_its_successor() {
     let lb = Balancer::start("generation");
-    let mut stale = lb.record("n1", 1, State::Established, NAT, 61);
+    let mut stale = lb.record("n1", 1, State::Established, NAT, 64);
     stale.control.generation -= 1;
     lb.maps().flows.write(10, &stale);
     lb.maps().flows.write(11, &FlowRecord { control: Control { seen: now(), ..stale.control }, ..stale });
@@ -220,7 +227,7 @@ fn a_node_that_left_its_slot_is_not_subtracted_from_its_successor() {
 #[test]
 fn the_running_collector_reports_and_stops() {
     let mut lb = Balancer::start("thread");
-    lb.maps().flows.write(10, &lb.record("n1", 1, State::Established, 0, 61));
+    lb.maps().flows.write(10, &lb.record("n1", 1, State::Established, 0, 64));
     let (handle, thread) = task::start(lb.dataplane.take().expect("started")).expect("a thread");
     let collector = Collector::spawn(lb.context.clone(), handle.clone()).expect("a thread");
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
@@ -241,8 +248,11 @@ fn every_question_is_answered_from_the_maps() {
     let record = lb.record("n1", 40_000, State::Established, NAT, 2);
     lb.maps().flows.write(10, &FlowRecord { peer: 12, ..record });
     lb.maps().flows.write(11, &half(&record, 10, 2));
+    let name = Digest::name_of(0x1234_5678_9abc_def0, NAT, record.node);
+    let fresh = Digest::fresh_of(9, now() + 60, record.nat_port, record.control.generation);
+    lb.maps().digests.write(10, &Digest { name, fresh });
     lb.maps().pending.write(2, &lb.record("n2", 40_001, State::SynSent, 0, 0));
-    lb.maps().flows.write(20, &lb.record("n2", 40_002, State::Established, 0, 61));
+    lb.maps().flows.write(20, &lb.record("n2", 40_002, State::Established, 0, 64));
     lb.maps().node_loads.add_active(record.node.into(), 1);
     let inspector = Inspector::new(lb.context.clone());
 
@@ -274,6 +284,9 @@ fn every_map_can_be_dumped() {
     let record = lb.record("n1", 40_000, State::Established, NAT, 2);
     lb.maps().flows.write(10, &FlowRecord { peer: 12, ..record });
     lb.maps().flows.write(11, &half(&record, 10, 2));
+    let name = Digest::name_of(0x1234_5678_9abc_def0, NAT, record.node);
+    let fresh = Digest::fresh_of(9, now() + 60, record.nat_port, record.control.generation);
+    lb.maps().digests.write(10, &Digest { name, fresh });
     lb.maps().pending.write(2, &lb.record("n2", 40_001, State::SynSent, 0, 0));
     lb.maps().affinity.write(4, &lb.record("n2", 0, State::Affinity, 0, 6));
     lb.maps().fragments.write(3, &lb.record("n2", 0, State::Fragment, 0, 1));

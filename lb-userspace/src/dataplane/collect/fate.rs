@@ -101,7 +101,7 @@ mod tests {
             ("silent beyond it", record(E, flag::ACTIVE, 6, 5), None, Fate::Remove),
             ("seen a tick ahead of us", record(E, flag::ACTIVE, ahead, 5), None, Fate::Keep),
             ("half-open, silent", record(SynSent, flag::PENDING, 6, 5), None, Fate::Remove),
-            ("closing, silent", record(TimeWait, NAT, 61, 60), None, Fate::Remove),
+            ("closing, silent", record(TimeWait, NAT, 64, 60), None, Fate::Remove),
             (
                 "translated, silent: its half does not keep it",
                 record(E, NAT, 6, 5),
