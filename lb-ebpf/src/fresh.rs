@@ -26,17 +26,29 @@ use crate::{
 /// Segments that may move a connection's state take the full look.
 pub const MOVING: u8 = tcp_flag::SYN | tcp_flag::FIN | tcp_flag::RST;
 
-/// Forwards the packet when its flow's digest is fresh.
+/// Forwards the packet when its flow's digest is fresh. If not, the index plus one of the record to be looked at in full; 0:
+/// no digest has this hash.
 #[inline(always)]
-pub fn forward(frame: XdpFrame, layout: Layout, words: &[u64; 5], arrival: Arrival) -> Option<Verdict> {
-    if arrival.tcp_flags & MOVING != 0 || explaining() {
-        return None;
+pub fn forward(frame: XdpFrame, layout: Layout, words: &[u64; 5], arrival: Arrival) -> Result<Verdict, u32> {
+    let Some(known) = digest::find(arrival.hash) else { return Err(0) };
+    let plain = arrival.tcp_flags & MOVING == 0 && !explaining();
+    if plain && known.digest.is_fresh(arrival.check, track::now()) {
+        if let Some(verdict) = by_digest(frame, layout, words, arrival, known) {
+            return Ok(verdict);
+        }
     }
-    let known = digest::find(arrival.hash)?;
+    Err(known.index + 1)
+}
+
+#[inline(always)]
+fn by_digest(
+    frame: XdpFrame,
+    layout: Layout,
+    words: &[u64; 5],
+    arrival: Arrival,
+    known: Known,
+) -> Option<Verdict> {
     let digest = known.digest;
-    if !digest.is_fresh(arrival.check, track::now()) {
-        return None;
-    }
     if digest.is_reply() {
         return reply(frame, layout, known, arrival.bytes);
     }

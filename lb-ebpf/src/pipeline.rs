@@ -49,7 +49,7 @@ pub fn run(ctx: &XdpContext) -> Verdict {
     let verdict = if family == FAMILY_V4 { ipv4(frame, l3) } else { ipv6(frame, l3) };
     let verdict = match verdict {
         Verdict::STALE => slow::run(ctx, l3, family),
-        Verdict::TRACKED => slow::run_parsed(ctx),
+        Verdict::TRACKED | Verdict::HALF_OPEN => slow::go_on(ctx.ctx, verdict),
         verdict => verdict,
     };
     if verdict == Verdict::RETAG {
@@ -132,10 +132,10 @@ fn ipv4(frame: XdpFrame, l3: usize) -> Verdict {
     let hash = hash(words, FAMILY_V4, &table_keys());
     let layout = Layout { l3, l4: l3 + IPV4, family: FAMILY_V4, protocol: kind, has_ports: true };
     let arrival = Arrival::new(frame, layout, tcp_flags, total, hash);
-    if let Some(verdict) = fresh::forward(frame, layout, &words, arrival) {
-        return verdict;
+    match fresh::forward(frame, layout, &words, arrival) {
+        Ok(verdict) => verdict,
+        Err(found) => look_closer((words, hash, found), [l3, l3 + IPV4, l3 + total], ip.load8(8), tcp_flags),
     }
-    look_closer(words, hash, [l3, l3 + IPV4, l3 + total], ip.load8(8), tcp_flags)
 }
 
 #[inline(always)]
@@ -166,15 +166,19 @@ fn ipv6(frame: XdpFrame, l3: usize) -> Verdict {
     let hash = hash(words, FAMILY_V6, &table_keys());
     let layout = Layout { l3, l4: l3 + IPV6, family: FAMILY_V6, protocol: kind, has_ports: true };
     let arrival = Arrival::new(frame, layout, tcp_flags, IPV6 + payload, hash);
-    if let Some(verdict) = fresh::forward(frame, layout, &words, arrival) {
-        return verdict;
+    match fresh::forward(frame, layout, &words, arrival) {
+        Ok(verdict) => verdict,
+        Err(found) => {
+            look_closer((words, hash, found), [l3, l3 + IPV6, l3 + IPV6 + payload], ip.load8(7), tcp_flags)
+        }
     }
-    look_closer(words, hash, [l3, l3 + IPV6, l3 + IPV6 + payload], ip.load8(7), tcp_flags)
 }
 
-/// No fresh digest: hands what was read on to `slow::run_parsed`. `offsets`: of the IP header, the transport header, and the packet's end.
+/// No fresh digest: hands what was read on to the slow path. `flow`: key, hash, and where its digest is (`fresh::forward`);
+/// `offsets`: of the IP header, the transport header, and the packet's end.
 #[inline(always)]
-fn look_closer(words: [u64; 5], hash: u64, offsets: [usize; 3], ttl: u8, tcp_flags: u8) -> Verdict {
+fn look_closer(flow: ([u64; 5], u64, u32), offsets: [usize; 3], ttl: u8, tcp_flags: u8) -> Verdict {
+    let (words, hash, found) = flow;
     let Some(scratch) = scratch() else { return Verdict::end(Reason::Internal) };
     let packet = &mut scratch.packet;
     packet.key = FlowKey::from_words(words);
@@ -182,9 +186,9 @@ fn look_closer(words: [u64; 5], hash: u64, offsets: [usize; 3], ttl: u8, tcp_fla
     (packet.l3, packet.l4, packet.end) = (l3 as u16, l4 as u16, end as u32);
     (packet.ttl, packet.tcp_flags) = (ttl, tcp_flags);
     (packet.fragment_id, packet.fragment) = (0, Fragment::Whole);
-    (scratch.hash, scratch.to_vip, scratch.moved) = (hash, 0, 0);
+    (scratch.hash, scratch.found, scratch.to_vip, scratch.moved) = (hash, found, 0, 0);
     explain::flow(&packet.key);
-    Verdict::TRACKED
+    if found == 0 { Verdict::HALF_OPEN } else { Verdict::TRACKED }
 }
 
 /// Checks the transport header of the common case; its TCP flags, 0 for UDP. `None`: look closer.

@@ -22,6 +22,8 @@ pub struct Scratch {
     pub to: Endpoints,
     /// Hash of its key, for the flow tables.
     pub hash: u64,
+    /// Index plus one of the record in `FLOWS` whose digest has that hash, as far as it was looked for; 0: none.
+    pub found: u32,
     /// 1: the packet is addressed to a VIP; 0: not, or not looked up.
     pub to_vip: u32,
     /// 1: it belongs to a connection whose node failed.

@@ -35,21 +35,16 @@ pub fn run(ctx: &XdpContext, l3: usize, family: u8) -> Verdict {
     if verdict == Verdict::FRAGMENT {
         return Verdict::from_register(fragment::fragment_later(ctx));
     }
-    if verdict == Verdict::TRACKED {
-        return go_on(ctx, Verdict::from_register(slow_tracked(ctx)));
-    }
-    verdict
+    go_on(ctx, verdict)
 }
 
-/// Decides about a packet of the common shape without a fresh digest: `scratch` has what the fast path read.
+/// The steps from `TRACKED` or `HALF_OPEN` on: `scratch` has the packet as parsed, its hash, and what was found.
 #[inline(always)]
-pub fn run_parsed(ctx: &XdpContext) -> Verdict {
-    go_on(ctx.ctx, Verdict::from_register(slow_tracked(ctx.ctx)))
-}
-
-#[inline(always)]
-fn go_on(ctx: *mut xdp_md, verdict: Verdict) -> Verdict {
+pub fn go_on(ctx: *mut xdp_md, verdict: Verdict) -> Verdict {
     let mut verdict = verdict;
+    if verdict == Verdict::TRACKED {
+        verdict = Verdict::from_register(slow_tracked(ctx));
+    }
     if verdict == Verdict::HALF_OPEN {
         verdict = Verdict::from_register(slow_half_open(ctx));
     }
@@ -83,7 +78,7 @@ extern "C" fn slow_classify(ctx: *mut xdp_md, l3: u32, family: u32) -> u32 {
     }
     let to_vip = service::is_vip(&packet.key);
     scratch.to_vip = u32::from(to_vip);
-    scratch.moved = 0;
+    (scratch.moved, scratch.found) = (0, 0);
     scratch.hash = table::hash_key(&packet.key);
     if to_vip {
         explain::step(step::FILTER_HIT);
@@ -111,13 +106,15 @@ pub fn of_vip(to_vip: bool, reason: Reason) -> Verdict {
     Verdict::end(if to_vip { reason } else { Reason::NotVirtual })
 }
 
-/// Looks for the connection in `FLOWS`.
+/// The connection in `FLOWS`: where its digest was found, or looked for.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn slow_tracked(ctx: *mut xdp_md) -> u32 {
     let Some(scratch) = scratch() else { return Verdict::end(Reason::Internal).to_register() };
     let packet = &scratch.packet;
-    let Some(slot) = find_key::<Flows>(&packet.key, scratch.hash) else { return Verdict::HALF_OPEN.to_register() };
+    let found = table::at::<Flows>(scratch.found).filter(|slot| table::is_of(slot, &packet.key));
+    let slot = found.or_else(|| find_key::<Flows>(&packet.key, scratch.hash));
+    let Some(slot) = slot else { return Verdict::HALF_OPEN.to_register() };
     explain::step(step::FLOW_HIT);
     let verdict = forward_tracked(ctx, packet, slot.record, slot.index);
     if verdict != Verdict::STALE.to_register() {

@@ -128,6 +128,12 @@ pub fn holds(record: *mut FlowRecord, words: &[u64; 5], family: u8) -> bool {
         && (family == FAMILY_V4 || (stored[2] == words[2] && stored[3] == words[3] && stored[4] == words[4]))
 }
 
+/// Whether a record is live, and of this key.
+#[inline(always)]
+pub fn is_of(slot: &Slot, key: &FlowKey) -> bool {
+    holds(slot.record, &key.words(), key.family()) && slot.control().state > State::Claimed as u8
+}
+
 /// The live record of a key.
 #[inline(always)]
 pub fn find<T: Table>(words: &[u64; 5], family: u8, hash: u64) -> Option<Slot> {
