@@ -422,7 +422,8 @@ fn frames_of_several_buffers_are_forwarded_answered_and_reset() {
             continue;
         }
         let answer = with_flags(&from_node(&request, mode, 1, CLIENT_PORT), tcp::ACK);
-        check(&mut rig, &sent(&name, &answer, Reason::ForwardedReply, &to_client(&request, &answer)));
+        // Into the segment that the client's last packet came from.
+        check(&mut rig, &sent(&name, &answer, Reason::ForwardedReply, &to_client(&data, &answer)));
         if protocol == TCP {
             rig.forget().unwrap();
             let id = rig.world.find(mode, v4, protocol).id;
