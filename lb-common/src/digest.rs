@@ -108,7 +108,12 @@ impl Digest {
 #[inline(always)]
 pub fn check(hash: u64, mac: (u32, u16), tag: u16, interface: u32) -> u16 {
     let (first, last) = mac;
-    hash as u16 ^ first as u16 ^ (first >> 16) as u16 ^ last.rotate_left(4) ^ tag.rotate_left(7) ^ (interface as u16) << 8
+    hash as u16
+        ^ first as u16
+        ^ (first >> 16) as u16
+        ^ last.rotate_left(4)
+        ^ tag.rotate_left(7)
+        ^ (interface as u16) << 8
 }
 
 /// The element of `DIGESTS`: one cache line for one bucket of `FLOWS`, way by way.
@@ -148,7 +153,11 @@ mod tests {
         for (now, fresh) in times {
             assert_eq!(digest.is_fresh(check, now), fresh, "{now:#x}");
         }
-        for other in [super::check(HASH_A ^ 1, MAC, 0, 3), super::check(HASH_A, (MAC.0, 9), 0, 3), super::check(HASH_A, MAC, 100, 3)] {
+        for other in [
+            super::check(HASH_A ^ 1, MAC, 0, 3),
+            super::check(HASH_A, (MAC.0, 9), 0, 3),
+            super::check(HASH_A, MAC, 100, 3),
+        ] {
             assert!(!digest.is_fresh(other, 0x7_0005));
         }
         assert_ne!(check, super::check(HASH_A, MAC, 0, 4));

@@ -17,5 +17,6 @@ pub mod maglev;
 pub mod maps;
 pub mod node;
 pub mod packet;
+pub mod proof;
 pub mod reason;
 pub mod vip;

@@ -86,6 +86,10 @@ pub mod global {
     pub const IFINDEX: &str = "IFINDEX";
     /// `u32`: slot of that interface in `REASONS` and `VLANS`.
     pub const INTERFACE: &str = "INTERFACE";
+    /// `u64`: nanoseconds of a jiffy.
+    pub const JIFFY_NS: &str = "JIFFY_NS";
+    /// `u64`: CLOCK_MONOTONIC in nanoseconds when jiffies were 0; wraps.
+    pub const JIFFIES_EPOCH: &str = "JIFFIES_EPOCH";
     /// `u32`: 1 in the explaining twin.
     pub const EXPLAIN: &str = "EXPLAIN";
 }
@@ -112,6 +116,7 @@ mod pod {
         crate::node::Node,
         crate::node::NodeLoad,
         crate::node::NodeStats,
+        crate::proof::ProofSet,
         crate::reason::Counter,
         crate::vip::Cursor,
         crate::vip::FloodWindow,

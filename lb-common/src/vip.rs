@@ -136,12 +136,16 @@ impl VirtualServer {
     }
 }
 
-/// Per virtual server and shared by all CPUs, in `CURSORS`: where round robin stands.
+/// Per virtual server and shared by all CPUs, in `CURSORS`: where round robin stands, and what its half-open connections are.
 #[repr(C, align(64))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cursor {
     /// Connections scheduled so far.
     pub next: u64,
+    /// The last tick in which a TCP connection of it got a record in `PENDING` ([`crate::flow::ticks`]); 0: never.
+    pub recorded: u32,
+    /// Zero.
+    pub padding: [u32; 13],
 }
 
 /// Per virtual server and CPU, in `FLOOD`: new connections in the current tick.

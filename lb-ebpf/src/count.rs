@@ -75,6 +75,17 @@ pub fn connection(node: u16, rescheduled: bool) {
     });
 }
 
+/// A connection was given to a node with this frame, which was sent; `rescheduled` as above.
+#[inline(always)]
+pub fn opened(node: u16, bytes: usize, rescheduled: bool) {
+    stats(node, |s| {
+        s.connections += 1;
+        s.rescheduled += u64::from(rescheduled);
+        s.packets += 1;
+        s.bytes += bytes as u64;
+    });
+}
+
 /// A connection was taken out of the table to make room.
 #[inline(always)]
 pub fn evicted(node: u16) {

@@ -85,6 +85,11 @@ impl Hop {
     }
 
     #[inline(always)]
+    pub fn virtual_server(self) -> u16 {
+        (self.out >> 32) as u16
+    }
+
+    #[inline(always)]
     fn mtu(self) -> u16 {
         (self.source_mac >> 48) as u16
     }

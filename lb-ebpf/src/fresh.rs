@@ -41,13 +41,7 @@ pub fn forward(frame: XdpFrame, layout: Layout, words: &[u64; 5], arrival: Arriv
 }
 
 #[inline(always)]
-fn by_digest(
-    frame: XdpFrame,
-    layout: Layout,
-    words: &[u64; 5],
-    arrival: Arrival,
-    known: Known,
-) -> Option<Verdict> {
+fn by_digest(frame: XdpFrame, layout: Layout, words: &[u64; 5], arrival: Arrival, known: Known) -> Option<Verdict> {
     let digest = known.digest;
     if digest.is_reply() {
         return reply(frame, layout, known, arrival.bytes);

@@ -33,6 +33,10 @@ globals! {
     IFINDEX, own_ifindex: u32 = 0;
     INTERFACE, own_slot: u32 = 0;
     EXPLAIN, explain_flag: u32 = 0;
+    /// Nanoseconds of a jiffy.
+    JIFFY_NS, jiffy_ns: u64 = 0;
+    /// CLOCK_MONOTONIC in nanoseconds when jiffies were 0; wraps.
+    JIFFIES_EPOCH, jiffies_epoch: u64 = 0;
 }
 
 /// Interface that this instance is attached to; in the explaining twin, the one that was asked about.

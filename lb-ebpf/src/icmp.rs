@@ -16,7 +16,7 @@ use crate::{
     forward::{self, Endpoints, Hop, frame_of},
     frame::XdpFrame,
     maps::NODES,
-    schedule,
+    proof, schedule,
     scratch::{Quote, Scratch, scratch},
     service,
     slow::{ip_len, layout_of, of_vip},
@@ -152,6 +152,8 @@ extern "C" fn icmp_owner(ctx: *mut xdp_md) -> u32 {
         verdict = deliver::<Flows>(ctx, slot.record, slot.index, forged);
     } else if let Some(slot) = find_key::<Pending>(&quote.flow, hash) {
         verdict = deliver::<Pending>(ctx, slot.record, slot.index, forged);
+    } else if to_vip && quote.flow.protocol() == protocol::TCP {
+        verdict = by_proof(ctx, hash, forged);
     }
     if verdict != Verdict::STALE.to_register() {
         return verdict;
@@ -238,6 +240,24 @@ fn deliver<T: Table>(ctx: *mut xdp_md, record: *mut FlowRecord, index: u32, forg
         return by_dsr(frame, &scratch.packet, hop).to_register();
     }
     towards_node(scratch, record, node)
+}
+
+/// The quoted flow may be half-open in DSR. `STALE`: it is not.
+#[inline(always)]
+fn by_proof(ctx: *mut xdp_md, hash: u64, forged: u32) -> u32 {
+    let slot = proof::owner(hash);
+    if slot == 0 {
+        return Verdict::STALE.to_register();
+    }
+    if forged != 0 {
+        return Verdict::end(Reason::IcmpMtuTooSmall).to_register();
+    }
+    let unknown = Verdict::end(Reason::UnknownIcmpFlow).to_register();
+    let (Some(node), Some(scratch), Some(frame)) = (NODES.get(slot), scratch(), frame_of(ctx)) else { return unknown };
+    if slot == proof::GONE {
+        return unknown;
+    }
+    by_dsr(frame, &scratch.packet, Hop::of(node)).to_register()
 }
 
 /// From a router on the client's side to the node: it quotes what the VIP sent; the node sent it under its own name.

@@ -40,6 +40,8 @@ mod open;
 #[cfg(target_arch = "bpf")]
 mod pipeline;
 #[cfg(target_arch = "bpf")]
+mod proof;
+#[cfg(target_arch = "bpf")]
 mod reset;
 #[cfg(target_arch = "bpf")]
 mod schedule;
@@ -49,6 +51,8 @@ mod scratch;
 mod service;
 #[cfg(target_arch = "bpf")]
 mod slow;
+#[cfg(target_arch = "bpf")]
+mod syn;
 #[cfg(target_arch = "bpf")]
 mod table;
 #[cfg(target_arch = "bpf")]

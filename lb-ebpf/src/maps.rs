@@ -18,6 +18,7 @@ use lb_common::{
         VLAN_WORDS,
     },
     node::{Interface, Node, NodeLoad, NodeStats},
+    proof::ProofSet,
     reason::{Counter, REASON_SLOTS},
     vip::{Cursor, FloodWindow, PortRanges, ServiceKey, VirtualServer, filter},
 };
@@ -32,15 +33,21 @@ const RING_ELEMENTS: u32 = 1 << 20;
 #[map]
 pub static FLOWS: Array<Bucket> = Array::with_max_entries(1, MMAPABLE);
 
-/// Sixteen bytes about each record of `FLOWS`, by which a packet's flow is found. Written by XDP alone; user space changes
-/// records without them, and the data path sees it in the next tick.
+/// Sixteen bytes about each record of `FLOWS`, by which a packet's flow is found. Written by XDP; whoever removes a record, the
+/// daemon too, takes its digest's freshness away.
 #[map]
 pub static DIGESTS: Array<DigestLine> = Array::with_max_entries(1, MMAPABLE);
 
-/// Connections that one side alone has spoken for: half-open TCP, first UDP datagrams. Written like `FLOWS`. Evicts the
+/// Connections that one side alone has spoken for, where a proof is not enough: half-open TCP in NAT and where half-open
+/// connections are counted, first UDP datagrams. Written like `FLOWS`. Evicts the
 /// oldest of a bucket: a flood of forged SYNs churns here and never reaches `FLOWS`.
 #[map]
 pub static PENDING: Array<Bucket> = Array::with_max_entries(1, MMAPABLE);
+
+/// Half-open TCP connections in DSR, a word each: as many places as `PENDING` has. Written by XDP alone, plainly; evicts the
+/// oldest of four.
+#[map]
+pub static PROOFS: Array<ProofSet> = Array::with_max_entries(1, MMAPABLE);
 
 /// Source-address persistence: (virtual server, masked client) → node. Written like `PENDING`.
 #[map]

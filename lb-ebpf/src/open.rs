@@ -7,6 +7,7 @@ use lb_common::{
     flow::{Control, FlowKey, FlowRecord, flag},
     node::Node,
     packet::{ETHERNET, Fragment, Packet, is_valid_source, protocol},
+    proof::Proof,
     reason::Reason,
     vip::{VirtualServer, vs_flag},
 };
@@ -17,7 +18,7 @@ use crate::{
     fragment,
     globals::explaining,
     maps::NODES,
-    nat, schedule,
+    nat, proof, schedule,
     scratch::scratch,
     service,
     slow::{ip_len, layout_of},
@@ -26,13 +27,16 @@ use crate::{
     verdict::Verdict,
 };
 
-/// Places the packet.
+/// Chooses a node for the packet, `scratch.chosen`, and says how it goes on: `OPEN_PROOF` or `OPEN_RECORD`.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn open_run(ctx: *mut xdp_md) -> u32 {
     let Some(scratch) = scratch() else { return Verdict::end(Reason::Internal).to_register() };
     let packet = &scratch.packet;
-    let server = service::find(&packet.key);
+    if scratch.service == 0 {
+        scratch.service = service::find_index(&packet.key) + 1;
+    }
+    let server = service::record(scratch.service - 1);
     if server.is_none() && !service::is_vip(&packet.key) {
         return Verdict::end(Reason::NotVirtual).to_register();
     }
@@ -40,26 +44,66 @@ pub extern "C" fn open_run(ctx: *mut xdp_md) -> u32 {
         return Verdict::end(reason).to_register();
     }
     let Some(server) = server else { return Verdict::end(Reason::NoVirtualServer).to_register() };
-    let tcp = packet.key.protocol() == protocol::TCP;
-    let opens = !tcp || packet.tcp_flags & (tcp_flag::SYN | tcp_flag::ACK) == tcp_flag::SYN;
-    if !opens && scratch.moved == 0 {
+    if !opens(packet) && scratch.moved == 0 {
         return stateless(ctx, packet, server);
     }
     if server.flags & vs_flag::NAT != 0 && usize::from(packet.l3) == ETHERNET + 8 {
         return Verdict::end(Reason::StackedVlan).to_register();
     }
-    let now = track::now();
-    let chosen = schedule::pick(packet, server, now);
-    if chosen == 0 {
+    scratch.chosen = schedule::pick(packet, server, track::now());
+    if scratch.chosen == 0 {
         return refuse(packet, server, Reason::NoNode).to_register();
     }
-    let Some(node) = NODES.get(u32::from(chosen)) else { return Verdict::end(Reason::Internal).to_register() };
+    let by_proof = packet.key.protocol() == protocol::TCP && proof::is_kept_by(server);
+    (if by_proof { Verdict::OPEN_PROOF } else { Verdict::OPEN_RECORD }).to_register()
+}
+
+/// Whether a packet begins a connection by itself.
+#[inline(always)]
+fn opens(packet: &Packet) -> bool {
+    packet.key.protocol() != protocol::TCP || packet.tcp_flags & (tcp_flag::SYN | tcp_flag::ACK) == tcp_flag::SYN
+}
+
+/// Sends the first packet of a DSR connection over TCP, and notes a proof of it when that was done.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn open_with_proof(ctx: *mut xdp_md) -> u32 {
+    let internal = Verdict::end(Reason::Internal).to_register();
+    let (Some(scratch), Some(frame)) = (scratch(), frame_of(ctx)) else { return internal };
+    let packet = &scratch.packet;
+    let Some(node) = NODES.get(u32::from(scratch.chosen)) else { return internal };
+    let (hop, moved) = (Hop::of(node), !opens(packet));
+    let state = if moved { State::SynReceived } else { State::SynSent };
+    explain::connection(hop.virtual_server(), scratch.chosen, 0, state as u8);
+    let verdict = forward::dsr(frame, layout_of(packet).l3, hop, ip_len(packet), Reason::ForwardedDsr);
+    if verdict.is_sent() {
+        let now = track::now();
+        let proof = Proof::new(scratch.hash, scratch.chosen, hop.generation(), moved, now);
+        proof::store(scratch.hash, proof, now);
+        count::opened(scratch.chosen, frame.bytes(), scratch.moved != 0);
+        if packet.fragment == Fragment::First {
+            proof::fill(&mut scratch.record, packet, proof, hop, now);
+            fragment::remember(packet, &scratch.record, 0);
+        }
+    }
+    verdict.to_register()
+}
+
+/// The same for the others: notes a record in `PENDING`, of NAT two, and sends the packet.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn open_with_record(ctx: *mut xdp_md) -> u32 {
+    let internal = Verdict::end(Reason::Internal).to_register();
+    let Some(scratch) = scratch() else { return internal };
+    let (packet, chosen, now) = (&scratch.packet, scratch.chosen, track::now());
+    let Some(server) = service::record(scratch.service.wrapping_sub(1)) else { return internal };
+    let Some(node) = NODES.get(u32::from(chosen)) else { return internal };
     let hop = Hop::of(node);
     // What is not sent leaves no record.
     if let Err(reason) = check_way(ctx, packet, hop, server.flags & vs_flag::NAT != 0) {
         return Verdict::end(reason).to_register();
     }
-    let state = match (tcp, opens) {
+    let state = match (packet.key.protocol() == protocol::TCP, opens(packet)) {
         (true, true) => State::SynSent,
         // Moved in mid-stream: proven once, its next ACK brings it back to `FLOWS`.
         (true, false) => State::SynReceived,
@@ -90,7 +134,7 @@ fn check_way(ctx: *mut xdp_md, packet: &Packet, hop: Hop, translated: bool) -> R
 
 /// Addresses and ports that no client has.
 #[inline(always)]
-fn check_ends(key: &FlowKey) -> Result<(), Reason> {
+pub fn check_ends(key: &FlowKey) -> Result<(), Reason> {
     if !is_valid_source(key.family(), key.source()) || key.source() == key.destination() {
         return Err(Reason::BadSource);
     }
@@ -142,6 +186,9 @@ fn note(ctx: *mut xdp_md, record: &FlowRecord, hash: u64, server: &VirtualServer
     }
     if record.control.flags & flag::PENDING != 0 {
         count::pending(record.node, 1);
+    }
+    if record.key.protocol() == protocol::TCP {
+        proof::note_record(server, record.control.seen);
     }
     0
 }

@@ -19,8 +19,7 @@ use crate::{
     globals::{interface, table_keys},
     maps::{FILTER, INTERFACES, VLANS},
     scratch::scratch,
-    slow,
-    tags,
+    slow, tags,
     track::Arrival,
     verdict::Verdict,
 };
@@ -49,7 +48,7 @@ pub fn run(ctx: &XdpContext) -> Verdict {
     let verdict = if family == FAMILY_V4 { ipv4(frame, l3) } else { ipv6(frame, l3) };
     let verdict = match verdict {
         Verdict::STALE => slow::run(ctx, l3, family),
-        Verdict::TRACKED | Verdict::HALF_OPEN => slow::go_on(ctx.ctx, verdict),
+        Verdict::TRACKED | Verdict::SYN | Verdict::PROOF | Verdict::HALF_OPEN => slow::go_on(ctx.ctx, verdict),
         verdict => verdict,
     };
     if verdict == Verdict::RETAG {
@@ -168,9 +167,7 @@ fn ipv6(frame: XdpFrame, l3: usize) -> Verdict {
     let arrival = Arrival::new(frame, layout, tcp_flags, IPV6 + payload, hash);
     match fresh::forward(frame, layout, &words, arrival) {
         Ok(verdict) => verdict,
-        Err(found) => {
-            look_closer((words, hash, found), [l3, l3 + IPV6, l3 + IPV6 + payload], ip.load8(7), tcp_flags)
-        }
+        Err(found) => look_closer((words, hash, found), [l3, l3 + IPV6, l3 + IPV6 + payload], ip.load8(7), tcp_flags),
     }
 }
 
@@ -186,9 +183,10 @@ fn look_closer(flow: ([u64; 5], u64, u32), offsets: [usize; 3], ttl: u8, tcp_fla
     (packet.l3, packet.l4, packet.end) = (l3 as u16, l4 as u16, end as u32);
     (packet.ttl, packet.tcp_flags) = (ttl, tcp_flags);
     (packet.fragment_id, packet.fragment) = (0, Fragment::Whole);
-    (scratch.hash, scratch.found, scratch.to_vip, scratch.moved) = (hash, found, 0, 0);
+    (scratch.hash, scratch.found, scratch.service) = (hash, found, 0);
+    (scratch.to_vip, scratch.moved) = (0, 0);
     explain::flow(&packet.key);
-    if found == 0 { Verdict::HALF_OPEN } else { Verdict::TRACKED }
+    if found == 0 { slow::untracked(packet) } else { Verdict::TRACKED }
 }
 
 /// Checks the transport header of the common case; its TCP flags, 0 for UDP. `None`: look closer.

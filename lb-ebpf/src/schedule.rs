@@ -48,7 +48,7 @@ pub fn pick(packet: &Packet, server: &VirtualServer, now: u32) -> u16 {
 }
 
 #[inline(always)]
-fn choose(packet: &Packet, server: &VirtualServer, flooded: bool) -> u16 {
+pub fn choose(packet: &Packet, server: &VirtualServer, flooded: bool) -> u16 {
     explain::step(step::SCHEDULED);
     // Fragments of a datagram must agree even when they come out of order: by the ring, without ports.
     let fragmented = packet.fragment != Fragment::Whole && server.flags & vs_flag::NAT == 0;
@@ -157,7 +157,7 @@ extern "C" fn compare(index: u32, search: *mut Search) -> i64 {
 /// Counts a new connection on this CPU; true above the limit, when the scheduler's state is not worth what an attacker
 /// makes of it: the ring needs none, and an evicted half-open connection finds its node again.
 #[inline(always)]
-fn is_flooded(server: &VirtualServer, now: u32) -> bool {
+pub fn is_flooded(server: &VirtualServer, now: u32) -> bool {
     if explaining() {
         return false;
     }

@@ -24,6 +24,12 @@ pub struct Scratch {
     pub hash: u64,
     /// Index plus one of the record in `FLOWS` whose digest has that hash, as far as it was looked for; 0: none.
     pub found: u32,
+    /// Index in `VIRTUAL_SERVERS` plus one of what its destination was found to belong to; 0: not looked up yet.
+    pub service: u32,
+    /// The node for a new connection.
+    pub chosen: u16,
+    /// Zero.
+    pub padding: u16,
     /// 1: the packet is addressed to a VIP; 0: not, or not looked up.
     pub to_vip: u32,
     /// 1: it belongs to a connection whose node failed.

@@ -29,15 +29,26 @@ pub fn find(flow: &FlowKey) -> Option<&'static VirtualServer> {
     record(find_index(flow))
 }
 
+/// The same, when the port is served by itself and not as part of a range.
+#[inline(always)]
+pub fn find_single(flow: &FlowKey) -> Option<&'static VirtualServer> {
+    if flow.destination_port_ne() == 0 {
+        return None;
+    }
+    let key = ServiceKey::image(flow, flow.destination_port(), flow.protocol());
+    // SAFETY: as above.
+    record(*unsafe { SERVICES.get(key_of(&key)) }?)
+}
+
 /// Whether its pool resets the connections of failed nodes.
 #[inline(always)]
 pub fn resets_on_failure(flow: &FlowKey) -> bool {
     find(flow).is_some_and(|server| server.flags & vs_flag::RESET_ON_FAILURE != 0)
 }
 
-/// Index in `VIRTUAL_SERVERS`; 0: none.
+/// Its index in `VIRTUAL_SERVERS`; 0: none.
 #[inline(never)]
-fn find_index(flow: &FlowKey) -> u32 {
+pub fn find_index(flow: &FlowKey) -> u32 {
     // Nobody is served at port 0; its key says who owns fragments without ports.
     if flow.destination_port_ne() == 0 {
         return 0;
@@ -73,8 +84,9 @@ pub fn find_for_fragment(flow: &FlowKey) -> Option<&'static VirtualServer> {
     record(*index)
 }
 
+/// The virtual server at an index of [`find_index`].
 #[inline(always)]
-fn record(index: u32) -> Option<&'static VirtualServer> {
+pub fn record(index: u32) -> Option<&'static VirtualServer> {
     if index == 0 {
         return None;
     }

@@ -16,9 +16,9 @@ use lb_common::{
 use crate::{
     explain,
     forward::{Layout, frame_of},
-    fragment, icmp, nat, open, reset,
+    fragment, icmp, nat, open, proof, reset,
     scratch::scratch,
-    service,
+    service, syn,
     table::{self, Flows, Pending, Slot, Table, find_key},
     track::{self, Arrival},
     verdict::Verdict,
@@ -38,18 +38,36 @@ pub fn run(ctx: &XdpContext, l3: usize, family: u8) -> Verdict {
     go_on(ctx, verdict)
 }
 
-/// The steps from `TRACKED` or `HALF_OPEN` on: `scratch` has the packet as parsed, its hash, and what was found.
+/// The steps from `TRACKED`, `SYN`, `PROOF` or `HALF_OPEN` on: `scratch` has the packet as parsed, its hash, and what was found.
 #[inline(always)]
 pub fn go_on(ctx: *mut xdp_md, verdict: Verdict) -> Verdict {
     let mut verdict = verdict;
     if verdict == Verdict::TRACKED {
         verdict = Verdict::from_register(slow_tracked(ctx));
     }
+    if verdict == Verdict::SYN {
+        verdict = Verdict::from_register(syn::syn_run(ctx));
+    }
+    if verdict == Verdict::PROOF {
+        verdict = Verdict::from_register(proof::proof_look(ctx));
+    }
     if verdict == Verdict::HALF_OPEN {
         verdict = Verdict::from_register(slow_half_open(ctx));
     }
+    if verdict == Verdict::AGAIN {
+        verdict = Verdict::from_register(slow_tracked(ctx));
+        if verdict == Verdict::SYN || verdict == Verdict::PROOF || verdict == Verdict::HALF_OPEN {
+            verdict = Verdict::OPEN;
+        }
+    }
     if verdict == Verdict::OPEN {
         verdict = Verdict::from_register(open::open_run(ctx));
+        if verdict == Verdict::OPEN_PROOF {
+            return Verdict::from_register(open::open_with_proof(ctx));
+        }
+        if verdict == Verdict::OPEN_RECORD {
+            return Verdict::from_register(open::open_with_record(ctx));
+        }
     }
     if verdict == Verdict::RESET {
         verdict = Verdict::from_register(reset::reset_build(ctx));
@@ -78,7 +96,7 @@ extern "C" fn slow_classify(ctx: *mut xdp_md, l3: u32, family: u32) -> u32 {
     }
     let to_vip = service::is_vip(&packet.key);
     scratch.to_vip = u32::from(to_vip);
-    (scratch.moved, scratch.found) = (0, 0);
+    (scratch.moved, scratch.found, scratch.service) = (0, 0, 0);
     scratch.hash = table::hash_key(&packet.key);
     if to_vip {
         explain::step(step::FILTER_HIT);
@@ -106,6 +124,16 @@ pub fn of_vip(to_vip: bool, reason: Reason) -> Verdict {
     Verdict::end(if to_vip { reason } else { Reason::NotVirtual })
 }
 
+/// Where a packet goes on that `FLOWS` does not know.
+#[inline(always)]
+pub fn untracked(packet: &Packet) -> Verdict {
+    match packet.key.protocol() {
+        protocol::TCP if proof::is_opening(packet) => Verdict::SYN,
+        protocol::TCP => Verdict::PROOF,
+        _ => Verdict::HALF_OPEN,
+    }
+}
+
 /// The connection in `FLOWS`: where its digest was found, or looked for.
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -114,7 +142,7 @@ extern "C" fn slow_tracked(ctx: *mut xdp_md) -> u32 {
     let packet = &scratch.packet;
     let found = table::at::<Flows>(scratch.found).filter(|slot| table::is_of(slot, &packet.key));
     let slot = found.or_else(|| find_key::<Flows>(&packet.key, scratch.hash));
-    let Some(slot) = slot else { return Verdict::HALF_OPEN.to_register() };
+    let Some(slot) = slot else { return untracked(packet).to_register() };
     explain::step(step::FLOW_HIT);
     let verdict = forward_tracked(ctx, packet, slot.record, slot.index);
     if verdict != Verdict::STALE.to_register() {
@@ -131,7 +159,7 @@ extern "C" fn slow_half_open(ctx: *mut xdp_md) -> u32 {
     let Some(scratch) = scratch() else { return Verdict::end(Reason::Internal).to_register() };
     let packet = &scratch.packet;
     let Some(slot) = find_key::<Pending>(&packet.key, scratch.hash) else {
-        return moved_meanwhile(ctx, packet, scratch.hash);
+        return moved_meanwhile(packet);
     };
     explain::step(step::PENDING_HIT);
     if nat::lacks_answer(&slot) && !nat::nat_heal(ctx, slot.index) {
@@ -144,7 +172,7 @@ extern "C" fn slow_half_open(ctx: *mut xdp_md) -> u32 {
         return verdict;
     }
     if slot.control().flags & flag::REPLY != 0 {
-        return moved_meanwhile(ctx, packet, scratch.hash);
+        return moved_meanwhile(packet);
     }
     go_on_after(give_up::<Pending>(packet, slot), &mut scratch.moved).to_register()
 }
@@ -152,13 +180,9 @@ extern "C" fn slow_half_open(ctx: *mut xdp_md) -> u32 {
 /// Neither in `FLOWS` nor in `PENDING`, or no more: another CPU may have moved it from here to there since `FLOWS` was looked
 /// at. A SYN opens a connection all the same.
 #[inline(always)]
-fn moved_meanwhile(ctx: *mut xdp_md, packet: &Packet, hash: u64) -> u32 {
-    if packet.tcp_flags & (tcp_flag::SYN | tcp_flag::ACK) == tcp_flag::SYN {
-        return Verdict::OPEN.to_register();
-    }
-    let Some(slot) = find_key::<Flows>(&packet.key, hash) else { return Verdict::OPEN.to_register() };
-    let verdict = forward_tracked(ctx, packet, slot.record, slot.index);
-    if verdict == Verdict::STALE.to_register() { Verdict::OPEN.to_register() } else { verdict }
+fn moved_meanwhile(packet: &Packet) -> u32 {
+    let opening = packet.tcp_flags & (tcp_flag::SYN | tcp_flag::ACK) == tcp_flag::SYN;
+    (if opening { Verdict::OPEN } else { Verdict::AGAIN }).to_register()
 }
 
 #[inline(always)]

@@ -1,7 +1,7 @@
 //! Packets of connections that are known: checks that the record may still be believed, moves its state, keeps it alive,
 //! and forwards. The same code serves `FLOWS` (fast path) and `PENDING` (slow path).
 
-use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
+use aya_ebpf::helpers::generated::bpf_jiffies64;
 use lb_common::{
     conntrack::{Direction, SYN_SILENCE, State, on_segment, on_syn, tcp_flag},
     digest::check,
@@ -17,7 +17,7 @@ use crate::{
     forward::{self, Hop, Layout},
     frame::XdpFrame,
     fresh,
-    globals::{explaining, interface},
+    globals::{explaining, interface, jiffies_epoch, jiffy_ns},
     maps::{NODES, TIMEOUTS},
     scratch::scratch,
     table::{self, Flows, PROMOTING, Slot, Table},
@@ -49,11 +49,13 @@ impl Arrival {
     }
 }
 
-/// Now, in ticks. The coarse clock (Linux 5.11) is a plain load; its 4 ms do not matter here.
+/// Now, in ticks. Jiffies count CLOCK_MONOTONIC in the timer's steps of 1 to 10 ms; reading them is one load, where a helper
+/// that reads the clock is a call.
 #[inline(always)]
 pub fn now() -> u32 {
     // SAFETY: no arguments.
-    ticks(unsafe { bpf_ktime_get_coarse_ns() })
+    let jiffies = unsafe { bpf_jiffies64() };
+    ticks(jiffies.wrapping_mul(jiffy_ns()).wrapping_add(jiffies_epoch()))
 }
 
 /// A full look: forwards a packet of the connection in `slot`, or says `STALE`: expired, or its node may not be used.
@@ -283,16 +285,15 @@ fn count_change(record: *mut FlowRecord, moved: u32) -> u32 {
     let control = Slot { record, index: 0 }.control();
     // SAFETY: a live map value.
     let (node, virtual_server) = unsafe { ((*record).node, (*record).virtual_server) };
-    // A slot that is another node's by now counts from zero.
-    let current = NODES.get(u32::from(node)).is_some_and(|n| n.generation == control.generation);
-    if after & !before & flag::ACTIVE != 0 && current {
-        count::active(node, 1);
-    }
-    if before & !after & flag::ACTIVE != 0 && current {
-        count::active(node, u64::MAX);
-    }
     // Of the state that it has by now. SAFETY: as above; a 16-bit field that only the connection's own packets write.
     unsafe { (*record).timeout = timeout_of(virtual_server, control.state) };
+    if (before ^ after) & flag::ACTIVE == 0 {
+        return moved;
+    }
+    // A slot that is another node's by now counts from zero.
+    if NODES.get(u32::from(node)).is_some_and(|n| n.generation == control.generation) {
+        count::active(node, if after & flag::ACTIVE != 0 { 1 } else { u64::MAX });
+    }
     moved
 }
 
@@ -342,6 +343,24 @@ pub fn promote(record: *mut FlowRecord, index: u32, fin: u32) {
         // Not by an exchange, which fails when a packet comes at the same time: the mark would stay for ever.
         pending.word().clear(Control { seen: 0, state: 0, flags: PROMOTING, generation: 0 }.to_word());
     }
+}
+
+/// Notes the DSR connection of `scratch.record` in `FLOWS`: both ways are proven, by a segment that closes the client's half
+/// when `fin` is not 0. 0: there is no room.
+#[inline(never)]
+pub fn admit(fin: u32) -> u32 {
+    let Some(scratch) = scratch() else { return 0 };
+    let record = &mut scratch.record;
+    let (state, flags) = if fin == 0 { (State::Established, flag::ACTIVE) } else { (State::FinWait, flag::FIN_CLIENT) };
+    let now = record.control.seen;
+    let Some(home) = table::claim::<Flows>(scratch.hash, now) else { return 0 };
+    record.timeout = timeout_of(record.virtual_server, state as u8);
+    record.control = Control { state: state as u8, flags, ..record.control };
+    table::publish::<Flows>(&home, record);
+    if flags & flag::ACTIVE != 0 {
+        count::active(record.node, 1);
+    }
+    1
 }
 
 #[inline(always)]

@@ -15,14 +15,24 @@ impl Verdict {
 
     /// Where the slow path goes on, between its steps.
     pub const TRACKED: Verdict = Verdict(0xfffe);
-    /// The same, for packets that `FLOWS` does not know.
+    /// The same, for SYNs that `FLOWS` does not know.
+    pub const SYN: Verdict = Verdict(0xfff3);
+    /// The same, for TCP segments that it does not know.
+    pub const PROOF: Verdict = Verdict(0xfff7);
+    /// The same, for packets that neither `FLOWS` nor `PROOFS` know.
     pub const HALF_OPEN: Verdict = Verdict(0xfff9);
     /// The same, for ICMP.
     pub const ICMP: Verdict = Verdict(0xfffd);
     /// The same, for later fragments.
     pub const FRAGMENT: Verdict = Verdict(0xfffc);
+    /// The same, for packets whose record may have come to `FLOWS` since it was looked at.
+    pub const AGAIN: Verdict = Verdict(0xfff4);
     /// The same, for packets that no record knows.
     pub const OPEN: Verdict = Verdict(0xfffb);
+    /// The same, once a node is chosen: the connection gets a proof.
+    pub const OPEN_PROOF: Verdict = Verdict(0xfff6);
+    /// The same: it gets a record.
+    pub const OPEN_RECORD: Verdict = Verdict(0xfff5);
     /// The same, for segments that are answered by a reset.
     pub const RESET: Verdict = Verdict(0xfffa);
 

@@ -14,13 +14,14 @@ use aya::{
 };
 use lb_common::{
     digest::{Digest, DigestLine},
-    flow::{FlowRecord, HashKeys},
+    flow::{Control, FlowKey, FlowRecord, HashKeys},
     maps::global,
     node::{NodeLoad, NodeStats},
+    proof::{Proof, ProofSet},
     reason::{Counter, Reason},
 };
 
-use lb::dataplane::table::Table;
+use lb::dataplane::{clock, table::Table};
 use world::{IFINDEX, SLOT, World};
 
 /// XDP's answers.
@@ -97,6 +98,8 @@ pub struct Rig {
     pub digests: Table<Digest>,
     /// Half-open connections.
     pub pending: Table<FlowRecord>,
+    /// Half-open DSR connections over TCP.
+    pub proofs: Table<Proof>,
     /// Clients' nodes.
     pub affinity: Table<FlowRecord>,
     /// Fragmented datagrams.
@@ -134,6 +137,7 @@ impl Rig {
             flows: flow_table(&mut ebpf, "FLOWS")?,
             digests: map(&mut ebpf, "DIGESTS", size_of::<DigestLine>())?,
             pending: flow_table(&mut ebpf, "PENDING")?,
+            proofs: map(&mut ebpf, "PROOFS", size_of::<ProofSet>())?,
             affinity: flow_table(&mut ebpf, "AFFINITY")?,
             fragments: flow_table(&mut ebpf, "FRAGMENTS")?,
             writer: write::Writer::new(&mut ebpf)?,
@@ -248,6 +252,32 @@ impl Rig {
         self.forget_connections()
     }
 
+    /// What is known of a half-open flow: its record in `PENDING`, or what its proof says, as such a record.
+    #[must_use]
+    pub fn half_open(&self, key: &FlowKey) -> Option<FlowRecord> {
+        if let Some((_, record)) = tables::find(&self.pending, key) {
+            return Some(record);
+        }
+        let (_, proof) = tables::find_proof(&self.proofs, key)?;
+        let now = clock::now();
+        let seen = now.wrapping_sub(proof.age(now).into());
+        // A proof has four bits of the generation; the rest is as its node's, or of nobody's.
+        let generation = self.world.nodes.get(&proof.node()).map_or(u16::MAX, |node| node.generation);
+        let generation = if proof.is_generation(generation) { generation } else { u16::MAX };
+        let state = proof.state() as u8;
+        let server = self.world.servers.iter().find(|server| server.id == world::server_of(proof.node()))?;
+        Some(FlowRecord {
+            key: *key,
+            control: Control { seen, state, flags: 0, generation },
+            node: proof.node(),
+            virtual_server: server.id,
+            nat_port: key.source_port().to_be(),
+            timeout: server.timeouts.0[usize::from(state)],
+            peer: 0,
+            created: seen,
+        })
+    }
+
     /// Takes the freshness of all digests away, as whoever changes a record does.
     pub fn doubt(&self) {
         for index in 0..self.digests.len() {
@@ -263,6 +293,9 @@ impl Rig {
         self.doubt();
         for table in [&self.flows, &self.pending, &self.affinity, &self.fragments] {
             tables::clear(table);
+        }
+        for index in 0..self.proofs.len() {
+            self.proofs.write(index, &Proof::default());
         }
         for slot in self.world.nodes.keys() {
             self.loads.store(u32::from(*slot), 0, 0);
@@ -281,6 +314,7 @@ fn load(sizes: Sizes) -> Result<Ebpf> {
         ("FLOWS", sizes.flows),
         ("DIGESTS", sizes.flows),
         ("PENDING", sizes.pending),
+        ("PROOFS", sizes.pending),
         ("AFFINITY", sizes.affinity),
         ("FRAGMENTS", sizes.fragments),
     ] {
@@ -297,6 +331,9 @@ fn load(sizes: Sizes) -> Result<Ebpf> {
     loader.override_global(global::INTERFACE, &SLOT, true);
     loader.override_global(global::EXPLAIN, &0u32, true);
     loader.override_global(global::TABLE_KEYS, &TABLE_KEYS.0, true);
+    let (jiffy, epoch) = clock::jiffies();
+    loader.override_global(global::JIFFY_NS, &jiffy, true);
+    loader.override_global(global::JIFFIES_EPOCH, &epoch, true);
     let mut ebpf = loader.load(lb::dataplane::load::object()).context("creating the maps (root is needed)")?;
     let program: &mut Xdp = ebpf.program_mut(PROGRAM).context("the object has the program")?.try_into()?;
     program.load().context("loading the program")?;

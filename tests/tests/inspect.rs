@@ -25,6 +25,7 @@ use lb_common::{
     conntrack::{State, Timeouts},
     digest::Digest,
     flow::{Control, FlowKey, FlowRecord, flag},
+    proof::Proof,
 };
 use nix::sched::{CloneFlags, unshare};
 
@@ -165,6 +166,10 @@ fn the_collector_frees_the_dead_with_all_that_is_theirs_and_nothing_else() {
     lb.maps().affinity.write(4, &lb.record("n2", 0, State::Affinity, 0, 60));
     lb.maps().fragments.write(3, &lb.record("n2", 0, State::Fragment, flag::REPLY, 64));
 
+    let proof = |idle| Proof::new(0, half_open.node, half_open.control.generation, false, now() - idle);
+    lb.maps().proofs.write(5, &proof(0));
+    lb.maps().proofs.write(9, &proof(60));
+
     let findings = lb.whole_pass();
 
     let left: Vec<u32> = (0..flows.len()).filter(|index| flows.control(*index).state != 0).collect();
@@ -173,8 +178,9 @@ fn the_collector_frees_the_dead_with_all_that_is_theirs_and_nothing_else() {
     assert_eq!([10, 500, 12].map(fresh), [false, false, true], "nothing is forwarded by what was freed");
     assert_eq!((lb.active("n1"), lb.maps().node_loads.read(half_open.node.into()).pending), (1, 0));
     assert_eq!(findings.removed, 4 + 2 + 1 + 1 + 1, "connections and halves, orphan and claimed, and three entries");
-    let used: Vec<u64> = ["FLOWS", "PENDING", "AFFINITY", "FRAGMENTS"].map(|name| findings.tables[name].used).into();
-    assert_eq!(used, [3, 0, 1, 0]);
+    let used: Vec<u64> =
+        ["FLOWS", "PENDING", "PROOFS", "AFFINITY", "FRAGMENTS"].map(|name| findings.tables[name].used).into();
+    assert_eq!(used, [3, 0, 1, 1, 0]);
     assert_eq!(findings.tables["FLOWS"].capacity, 2048);
     assert_eq!(findings.translated, BTreeSet::from([lb.slot("n1").0]));
 }
@@ -288,6 +294,7 @@ fn every_map_can_be_dumped() {
     let fresh = Digest::fresh_of(9, now() + 60, record.nat_port, record.control.generation);
     lb.maps().digests.write(10, &Digest { name, fresh });
     lb.maps().pending.write(2, &lb.record("n2", 40_001, State::SynSent, 0, 0));
+    lb.maps().proofs.write(5, &Proof::new(7 << 40, record.node, record.control.generation, false, now()));
     lb.maps().affinity.write(4, &lb.record("n2", 0, State::Affinity, 0, 6));
     lb.maps().fragments.write(3, &lb.record("n2", 0, State::Fragment, 0, 1));
     lb.maps().node_loads.add_active(record.node.into(), 1);

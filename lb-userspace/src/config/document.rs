@@ -104,7 +104,7 @@ pub(super) struct Dataplane {
     /// need two.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) pin_dir: Option<At<AbsolutePath>>,
-    /// Room for tracked connections; one with `nat` takes two places. The tables have twice as many places, 128 bytes for
+    /// Room for tracked connections; one with `nat` takes two places. The tables have twice as many places, 160 bytes for
     /// each connection in all. Takes effect when the maps are created.
     #[schemars(range(min = 1024, max = 134_217_728))]
     pub(super) max_flows: At<u32>,

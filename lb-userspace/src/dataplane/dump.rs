@@ -44,6 +44,7 @@ pub fn dump_map(context: &Context, name: &str, limit: usize) -> Result<MapDump, 
     let rows = match name.as_str() {
         "FLOWS" => flows::connections(&source, &source.maps.flows),
         "DIGESTS" => flows::digests(&source),
+        "PROOFS" => flows::proofs(&source),
         "PENDING" => flows::connections(&source, &source.maps.pending),
         "AFFINITY" => flows::affinity(&source),
         "FRAGMENTS" => flows::fragments(&source),

@@ -13,7 +13,7 @@ use lb_common::{
     maps::{LAYOUT_VERSION, META_MAGIC, Meta, global},
 };
 
-use super::maps::NAMES;
+use super::{clock, maps::NAMES};
 
 /// The oldest kernel that the programs are verified on (`cargo xtask verify`).
 pub const KERNEL_FLOOR: (u32, u32) = (6, 1);
@@ -175,11 +175,12 @@ pub fn declared(meta: &Meta) -> Result<BTreeMap<&'static str, Shape>, LoadError>
         .collect()
 }
 
-fn flow_tables(meta: &Meta) -> [(&'static str, u32); 5] {
+fn flow_tables(meta: &Meta) -> [(&'static str, u32); 6] {
     [
         ("FLOWS", meta.flow_mask + 1),
         ("DIGESTS", meta.flow_mask + 1),
         ("PENDING", meta.pending_mask + 1),
+        ("PROOFS", meta.pending_mask + 1),
         ("AFFINITY", meta.affinity_mask + 1),
         ("FRAGMENTS", meta.fragment_mask + 1),
     ]
@@ -244,6 +245,9 @@ pub fn load(maps: &Path, meta: &Meta, purpose: Purpose) -> Result<Program, LoadE
         loader.override_global(name, value, true);
     }
     loader.override_global(global::TABLE_KEYS, &meta.table_keys, true);
+    let (jiffy, epoch) = clock::jiffies();
+    loader.override_global(global::JIFFY_NS, &jiffy, true);
+    loader.override_global(global::JIFFIES_EPOCH, &epoch, true);
     let mut program = Program(loader.load(OBJECT).map_err(refused)?);
     program.xdp()?.load().map_err(|error| refused(EbpfError::ProgramError(error)))?;
     Ok(program)

@@ -6,6 +6,7 @@
 
 use std::{
     fmt,
+    ops::Range,
     path::{Path, PathBuf},
 };
 
@@ -18,6 +19,7 @@ use lb_common::{
     maglev::RingChunk,
     maps::{Meta, Name, NodeNames},
     node::{Interface, Node, NodeLoad, NodeStats},
+    proof::{Proof, ProofSet},
     reason::Counter,
     vip::{Cursor, FloodWindow, PortRanges, ServiceKey, VirtualServer},
 };
@@ -25,10 +27,11 @@ use lb_common::{
 use super::table::Table;
 
 /// Names of all maps, as in the object and below `<pin_dir>/maps`.
-pub const NAMES: [&str; 24] = [
+pub const NAMES: [&str; 25] = [
     "FLOWS",
     "DIGESTS",
     "PENDING",
+    "PROOFS",
     "AFFINITY",
     "FRAGMENTS",
     "SERVICES",
@@ -81,8 +84,10 @@ pub struct Maps {
     pub flows: Table<FlowRecord>,
     /// Their digests, by the same index.
     pub digests: Table<Digest>,
-    /// Half-open connections.
+    /// Half-open connections that have records.
     pub pending: Table<FlowRecord>,
+    /// The others. Index = set × 4 + place.
+    pub proofs: Table<Proof>,
     /// Source-address persistence.
     pub affinity: Table<FlowRecord>,
     /// Owners of fragmented datagrams.
@@ -138,6 +143,7 @@ impl Maps {
             flows: flow_table(directory, "FLOWS")?,
             digests: table(directory, "DIGESTS", size_of::<DigestLine>())?,
             pending: flow_table(directory, "PENDING")?,
+            proofs: table(directory, "PROOFS", size_of::<ProofSet>())?,
             affinity: flow_table(directory, "AFFINITY")?,
             fragments: flow_table(directory, "FRAGMENTS")?,
             nodes: table(directory, "NODES", size_of::<Node>())?,
@@ -160,6 +166,31 @@ impl Maps {
             explanation: typed(directory, "EXPLANATION")?,
             meta: typed(directory, "META")?,
         })
+    }
+
+    /// Seconds after which a proof is dead; `None`: there is none, or it is.
+    pub(super) fn proof_timeout(&self, proof: Proof, now: u32) -> Option<u16> {
+        let timeouts = self.timeouts_of(proof.node())?;
+        let timeout = timeouts.0[proof.state() as usize];
+        (!proof.is_expired(timeout, now)).then_some(timeout)
+    }
+
+    /// Of the virtual server of a node slot; `None` for slot 0.
+    fn timeouts_of(&self, slot: u16) -> Option<Timeouts> {
+        let virtual_server = self.nodes.read(slot.into()).virtual_server;
+        (slot != 0).then(|| self.timeouts.get(&virtual_server.into(), 0).unwrap_or_default())
+    }
+
+    /// How many proofs in these places are not dead.
+    pub(super) fn live_proofs(&self, places: Range<u32>, now: u32) -> u64 {
+        // One system call for each node slot, not for each proof.
+        let mut timeouts = std::collections::HashMap::new();
+        let proofs = places.map(|index| self.proofs.read(index)).filter(|proof| proof.node() != 0);
+        let is_live = |proof: &Proof| {
+            let of_slot = timeouts.entry(proof.node()).or_insert_with(|| self.timeouts_of(proof.node()));
+            of_slot.is_some_and(|timeouts| !proof.is_expired(timeouts.0[proof.state() as usize], now))
+        };
+        proofs.filter(is_live).count() as u64
     }
 }
 

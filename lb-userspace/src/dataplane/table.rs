@@ -17,6 +17,7 @@ use lb_common::{
     digest::Digest,
     flow::{Control, FlowRecord},
     node::{Node, NodeLoad},
+    proof::Proof,
 };
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 
@@ -35,6 +36,8 @@ pub unsafe trait Words: Copy + 'static {
 unsafe impl Words for FlowRecord {}
 // SAFETY: repr(C, align(16)), two u64.
 unsafe impl Words for Digest {}
+// SAFETY: repr(transparent), a u64.
+unsafe impl Words for Proof {}
 // SAFETY: as above.
 unsafe impl Words for Node {}
 // SAFETY: repr(C, align(8)), four u64.

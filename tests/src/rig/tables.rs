@@ -2,10 +2,11 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use lb::dataplane::table::Table;
+use lb::dataplane::{clock, table::Table};
 use lb_common::{
     conntrack::State,
     flow::{Control, FlowKey, FlowRecord, candidates, grace, hash},
+    proof::Proof,
 };
 
 use super::TABLE_KEYS;
@@ -24,6 +25,26 @@ pub fn find(table: &Table<FlowRecord>, key: &FlowKey) -> Option<(u32, FlowRecord
     let indices = [first, second].into_iter().flat_map(|bucket| bucket * 4..bucket * 4 + 4);
     let live = indices.filter(|index| table.control(*index).state > State::Claimed as u8);
     live.map(|index| (index, table.read(index))).find(|(_, record)| record.key.plain() == *key)
+}
+
+/// The proof of a key, with its place: half-open in DSR over TCP.
+#[must_use]
+pub fn find_proof(table: &Table<Proof>, key: &FlowKey) -> Option<(u32, Proof)> {
+    let hash = hash(key.words(), key.family(), &TABLE_KEYS);
+    let set = hash as u32 & (table.len() / 4 - 1);
+    (set * 4..set * 4 + 4).map(|index| (index, table.read(index))).find(|(_, proof)| proof.is_of(hash))
+}
+
+/// The proofs that there are, dead ones too.
+pub fn proofs(table: &Table<Proof>) -> impl Iterator<Item = Proof> + '_ {
+    (0..table.len()).map(|index| table.read(index)).filter(|proof| proof.node() != 0)
+}
+
+/// Makes a proof look as if its last packet came so many seconds ago.
+pub fn age_proof(table: &Table<Proof>, index: u32, seconds: u32) {
+    let proof = table.read(index);
+    let now = clock::now();
+    table.write(index, &proof.seen(now.wrapping_sub(u32::from(proof.age(now)) + seconds)));
 }
 
 /// The key of a built packet's flow.

@@ -318,6 +318,12 @@ pub fn slot(id: u16, number: u8) -> u16 {
     id * 8 + u16::from(number)
 }
 
+/// The server of a slot.
+#[must_use]
+pub fn server_of(slot: u16) -> u16 {
+    slot / 8
+}
+
 /// The number of the machine in a slot.
 #[must_use]
 pub fn number_of(slot: u16) -> u8 {

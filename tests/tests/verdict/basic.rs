@@ -109,7 +109,7 @@ fn connections_open_go_on_and_are_answered_in_every_mode_family_protocol_and_tag
             let name = format!("{} {tags}", label(mode, v4, protocol));
             rig.forget().unwrap();
             check(&mut rig, &sent(&name, &request, forwarded(mode), &to_node(&request, mode, 1, CLIENT_PORT)));
-            let record = in_pending(&rig, &request).expect(&name);
+            let record = half_open(&rig, &request).expect(&name);
             let state = if protocol == TCP { State::SynSent } else { State::UdpNew };
             let server = rig.world.find(mode, v4, protocol).id;
             assert_eq!((record.control.state, record.control.generation), (state as u8, 7), "{name}");
@@ -117,7 +117,7 @@ fn connections_open_go_on_and_are_answered_in_every_mode_family_protocol_and_tag
             assert_eq!(record.nat_port, CLIENT_PORT.to_be(), "{name}");
             let nat = [0, flag::NAT, flag::NAT | flag::SOURCE_NAT][mode as usize];
             assert_eq!(record.control.flags, nat, "{name}");
-            assert_eq!(tables::records(&rig.pending).count(), if mode == Mode::Dsr { 1 } else { 2 }, "{name}");
+            assert_eq!(half_open_count(&rig), if mode == Mode::Dsr { 1 } else { 2 }, "{name}");
             assert_eq!(tables::records(&rig.flows).count(), 0, "{name}");
 
             rig.forget().unwrap();
@@ -126,7 +126,7 @@ fn connections_open_go_on_and_are_answered_in_every_mode_family_protocol_and_tag
             let state = if protocol == TCP { State::Established } else { State::Udp };
             assert_eq!((record.control.state, record.control.flags), (state as u8, nat | flag::ACTIVE), "{name}");
             assert_eq!(rig.loads.read(u32::from(record.node)).active, 1, "{name}");
-            assert_eq!(tables::records(&rig.pending).count(), 0, "{name}: both halves have moved");
+            assert_eq!(half_open_count(&rig), 0, "{name}: both halves have moved");
             let data = with_flags(&request, tcp::PSH | tcp::ACK).filled(700);
             check(&mut rig, &sent(&name, &data, forwarded(mode), &to_node(&data, mode, 1, CLIENT_PORT)));
             if mode == Mode::Dsr {
@@ -176,7 +176,7 @@ fn what_is_not_sent_is_not_counted_at_its_node_and_leaves_no_record() {
             assert_eq!(sent, what == "exactly", "{name}: {what}");
             let stats = rig.stats(slot(1, 1)).unwrap();
             assert_eq!((stats.packets, stats.connections), (u64::from(sent), u64::from(sent)), "{name}: {what}");
-            assert_eq!(in_pending(&rig, &packet).is_some(), sent, "{name}: {what}");
+            assert_eq!(half_open(&rig, &packet).is_some(), sent, "{name}: {what}");
 
             // And on a connection that is tracked.
             fresh(&mut rig, &World::of(mode, v4, protocol, 1));
@@ -316,7 +316,7 @@ fn ports_lead_to_the_most_specific_virtual_server() {
         {
             let packet = opening(mode, true, TCP).destination_port(port);
             assert_eq!(run(&mut rig, &packet).reason, forwarded(mode), "port {port}");
-            assert_eq!(in_pending(&rig, &packet).expect("noted").virtual_server, server, "port {port}");
+            assert_eq!(half_open(&rig, &packet).expect("noted").virtual_server, server, "port {port}");
         }
         let datagram = eth().ip(client(true), mode.vip(true)).udp(31337, 8050);
         check(&mut rig, &passed("another protocol", &datagram, Reason::NoVirtualServer));

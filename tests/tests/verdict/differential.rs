@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use lb::dataplane::clock;
 use lb_common::{
     conntrack::{STATE_SLOTS, Timeouts},
     flow::{MAX_GRACE, flag},
@@ -20,7 +21,7 @@ use lb_tests::{
     packet::sum,
     rig::{
         Rig, Sizes, action, tables,
-        world::{MODES, Mode, TCP, UDP, VLAN, World},
+        world::{self, MODES, Mode, TCP, UDP, VLAN, World},
     },
 };
 
@@ -182,7 +183,7 @@ impl Run {
     /// Node and source port of the half-open connection that a packet made, if it did.
     fn noted(&self, frame: &[u8]) -> Option<(u16, u16)> {
         let tuple = parse(frame, |_| true).ok()?.tuple;
-        let (_, record) = tables::find(&self.rig.pending, &key_of(&tuple))?;
+        let record = self.rig.half_open(&key_of(&tuple))?;
         Some((record.node, u16::from_be(record.nat_port)))
     }
 
@@ -247,6 +248,9 @@ impl Run {
                 table.write(index, &lb_common::flow::FlowRecord::default());
             }
         }
+        if let Some((index, _)) = tables::find_proof(&self.rig.proofs, &key) {
+            tables::age_proof(&self.rig.proofs, index, 30_002 + u32::from(MAX_GRACE));
+        }
     }
 
     /// The tables hold the connections that the model remembers.
@@ -270,6 +274,23 @@ impl Run {
                     self.step
                 );
             }
+        }
+        // Proofs have no keys: what the model knows must be there, and no more of them.
+        let mut proven = 0;
+        for (tuple, connection) in &self.state.connections {
+            let key = key_of(tuple);
+            if connection.phase.is_half_open() && tables::find(&self.rig.pending, &key).is_none() {
+                let Some((_, proof)) = tables::find_proof(&self.rig.proofs, &key) else { continue };
+                let generation = if proof.is_generation(connection.generation) { connection.generation } else { 0 };
+                let server = world::server_of(proof.node());
+                found.insert(key.words(), (proof.state() as u8, proof.node(), server, generation));
+                proven += 1;
+            }
+        }
+        let now = clock::now();
+        let live = tables::proofs(&self.rig.proofs).filter(|proof| proof.age(now) < 29_000).count();
+        if live != proven {
+            self.fail(frame, &format!("{live} proofs, expected {proven}"));
         }
         let expected: BTreeMap<_, _> = self
             .state

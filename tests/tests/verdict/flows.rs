@@ -38,7 +38,7 @@ pub(crate) fn node_sends(rig: &mut Rig, request: &Packet, flags: u8, mode: Mode,
 }
 
 pub(crate) fn pending_state(rig: &Rig, packet: &Packet) -> State {
-    State::from_number(in_pending(rig, packet).expect("half-open").control.state)
+    State::from_number(half_open(rig, packet).expect("half-open").control.state)
 }
 
 pub(crate) fn active(rig: &Rig, server: u16, machine: u8) -> u64 {
@@ -60,7 +60,7 @@ fn a_syn_sent_again_finds_its_node_and_makes_no_second_record() {
             let out = to_node(&request, mode, machine, port);
             check(rig, &sent("again", &request, forwarded(mode), &out));
         }
-        assert_eq!(tables::records(&rig.pending).count(), if mode == Mode::Dsr { 1 } else { 2 });
+        assert_eq!(half_open_count(rig), if mode == Mode::Dsr { 1 } else { 2 });
         assert_eq!(rig.stats(slot(1, machine)).unwrap().connections, 1);
     });
 }
@@ -83,7 +83,7 @@ fn in_nat_a_connection_is_proven_only_after_its_node_has_answered() {
         assert_eq!(pending_state(rig, &request), State::SynReceived, "nor does a reset");
         client_sends(rig, &request, tcp::ACK | tcp::PSH, mode, 1);
         assert_eq!(state(rig, &request), Some(State::Established));
-        assert_eq!(tables::records(&rig.pending).count(), 0);
+        assert_eq!(half_open_count(rig), 0);
         assert_eq!(tables::records(&rig.flows).count(), 2);
     });
 }
@@ -222,7 +222,7 @@ fn a_forged_end_and_a_forged_syn_do_not_move_a_live_connection() {
             client_sends(rig, &request, tcp::ACK | tcp::PSH, mode, machine);
             let record = in_flows(rig, &request).expect("never replaced");
             assert_eq!(number_of(record.node), machine, "{mode:?} {forged:02x?}");
-            assert!(in_pending(rig, &request).is_none(), "{mode:?} {forged:02x?}");
+            assert!(half_open(rig, &request).is_none(), "{mode:?} {forged:02x?}");
         }
     });
 }
@@ -325,7 +325,7 @@ fn a_silent_connection_is_dead_after_its_timeout() {
         } else {
             check(rig, &dropped("late", &late, Reason::UnknownFlow));
         }
-        assert_eq!(tables::records(&rig.flows).count() + tables::records(&rig.pending).count(), 0, "{mode:?}");
+        assert_eq!(tables::records(&rig.flows).count() + half_open_count(rig), 0, "{mode:?}");
         assert_eq!(active(rig, 1, 1), 0);
     });
 }
@@ -336,14 +336,20 @@ fn a_half_open_connection_is_dead_after_its_timeout() {
     for (mode, v4, protocol) in combinations() {
         let request = opening(mode, v4, protocol);
         open(&mut rig, &request, mode);
-        let (index, record) = tables::find(&rig.pending, &tables::key_of(&request)).expect("half-open");
-        tables::age(&rig.pending, index, tables::lifetime(&record));
+        let record = half_open(&rig, &request).expect("half-open");
+        let key = tables::key_of(&request);
+        if let Some((index, _)) = tables::find(&rig.pending, &key) {
+            tables::age(&rig.pending, index, tables::lifetime(&record));
+        }
+        if let Some((index, _)) = tables::find_proof(&rig.proofs, &key) {
+            tables::age_proof(&rig.proofs, index, tables::lifetime(&record));
+        }
         if mode != Mode::Dsr {
             let answer = with_flags(&from_node(&request, mode, 1, CLIENT_PORT), tcp::SYN | tcp::ACK);
             check(&mut rig, &passed("a late answer", &answer, Reason::NotVirtual));
         }
         open(&mut rig, &request, mode);
-        let record = in_pending(&rig, &request).expect("half-open again");
+        let record = half_open(&rig, &request).expect("half-open again");
         assert_eq!(record.created, record.control.seen, "{}", label(mode, v4, protocol));
     }
 }
@@ -361,7 +367,7 @@ fn what_belongs_to_no_connection() {
             } else {
                 check(rig, &dropped(format!("{flags:02x}"), &stray, Reason::UnknownFlow));
             }
-            assert_eq!(tables::records(&rig.pending).count() + tables::records(&rig.flows).count(), 0);
+            assert_eq!(half_open_count(rig) + tables::records(&rig.flows).count(), 0);
         }
         if mode == Mode::Dsr {
             return;

@@ -149,7 +149,7 @@ fn a_datagram_is_followed_to_where_its_connection_went_anew() {
         })
         .unwrap();
         run(&mut rig, &first);
-        let record = in_pending(&rig, &whole).expect("moved");
+        let record = half_open(&rig, &whole).expect("moved");
         let (other, port) = (number_of(record.node), u16::from_be(record.nat_port));
         check(&mut rig, &sent("after it", &second, forwarded(mode), &to_node(&second, mode, other, port)));
     }

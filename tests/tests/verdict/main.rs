@@ -10,6 +10,7 @@ mod malformed;
 mod mutate;
 mod nat;
 mod nodes;
+mod proofs;
 mod ring;
 mod scheduling;
 mod support;

@@ -7,7 +7,7 @@ use lb_common::reason::Reason;
 use lb_tests::{
     packet::{Packet, Sum, eth, tcp},
     rig::{
-        Rig, tables,
+        Rig,
         world::{
             MODES, Mode, OTHER, OTHER6, TCP, UDP, VLAN, VLAN2, World, client, from_node, node_address, to_client,
             to_node,
@@ -28,7 +28,7 @@ fn hold_against(rig: &mut Rig, name: &str, packet: &Packet, v4: bool, reason: Re
         check(rig, &dropped(name, &tagged, reason));
         check(rig, &passed(format!("{name}, to another address"), &elsewhere(&tagged, v4), Reason::NotVirtual));
     }
-    assert_eq!(tables::records(&rig.pending).count(), 0, "{name}: nothing is noted");
+    assert_eq!(half_open_count(rig), 0, "{name}: nothing is noted");
 }
 
 #[test]
@@ -54,7 +54,7 @@ fn a_packet_cut_at_any_byte_is_dropped_or_not_recognised() {
             }
         }
     }
-    assert_eq!(tables::records(&rig.pending).count(), 0);
+    assert_eq!(half_open_count(&rig), 0);
 }
 
 #[test]

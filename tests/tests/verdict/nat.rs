@@ -146,7 +146,7 @@ fn source_ports_are_unique_over_many_connections() {
         // And each answer finds its own client.
         for i in (0..1500).step_by(97) {
             let request = from_host(v4, protocol, i);
-            let port = u16::from_be(in_pending(&rig, &request).expect("noted").nat_port);
+            let port = u16::from_be(half_open(&rig, &request).expect("noted").nat_port);
             let answer = with_flags(&from_node(&request, Mode::SourceNat, 1, port), tcp::SYN | tcp::ACK);
             check(&mut rig, &sent("answer", &answer, Reason::ForwardedReply, &to_client(&request, &answer)));
         }

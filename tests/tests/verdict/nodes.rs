@@ -44,7 +44,7 @@ fn only_the_connections_of_a_failed_node_move() {
             }
             let outcome = run(&mut rig, &data);
             assert_eq!(outcome.reason, forwarded(mode), "{name}");
-            let record = in_pending(&rig, request).expect("placed anew");
+            let record = half_open(&rig, request).expect("placed anew");
             assert!(number_of(record.node) != 2, "{name}");
             let new = number_of(record.node);
             assert_eq!(outcome.bytes, to_node(&data, mode, new, u16::from_be(record.nat_port)).bytes(), "{name}");
@@ -108,7 +108,7 @@ fn a_slot_that_was_given_to_another_node_is_not_believed() {
         establish(rig, &request, mode);
         rig.change(|world| world.node_mut(1, 1).generation += 1).unwrap();
         client_sends(rig, &request, tcp::ACK, mode, 1);
-        let record = in_pending(rig, &request).expect("opened anew");
+        let record = half_open(rig, &request).expect("opened anew");
         assert_eq!(record.control.generation, 8);
         assert_eq!(in_flows(rig, &request), None);
     });
@@ -216,7 +216,7 @@ fn a_full_table_of_half_open_connections_evicts_and_leaves_established_ones_alon
             let raced = mode != Mode::Dsr && outcome.reason == Reason::InsertRace;
             assert!(raced || outcome.reason == forwarded(mode), "{mode:?}: {:?}", outcome.reason);
         }
-        assert!(tables::records(&rig.pending).count() <= 16);
+        assert!(half_open_count(&rig) <= 16);
         assert_eq!(tables::records(&rig.flows).count(), if mode == Mode::Dsr { 1 } else { 2 });
         client_sends(&mut rig, &request, tcp::ACK, mode, 1);
     }

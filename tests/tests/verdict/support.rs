@@ -99,9 +99,14 @@ pub(crate) fn in_flows(rig: &Rig, packet: &Packet) -> Option<FlowRecord> {
     tables::find(&rig.flows, &tables::key_of(packet)).map(|(_, record)| record)
 }
 
-/// The record of the packet's flow in `PENDING`.
-pub(crate) fn in_pending(rig: &Rig, packet: &Packet) -> Option<FlowRecord> {
-    tables::find(&rig.pending, &tables::key_of(packet)).map(|(_, record)| record)
+/// What is known of the packet's half-open flow: its record in `PENDING`, or what its proof says, as such a record.
+pub(crate) fn half_open(rig: &Rig, packet: &Packet) -> Option<FlowRecord> {
+    rig.half_open(&tables::key_of(packet))
+}
+
+/// How many half-open flows and answering halves of such are known.
+pub(crate) fn half_open_count(rig: &Rig) -> usize {
+    tables::records(&rig.pending).count() + tables::proofs(&rig.proofs).count()
 }
 
 /// State of the packet's flow in `FLOWS`.
@@ -157,7 +162,7 @@ pub(crate) fn establish(rig: &mut Rig, opening: &Packet, mode: Mode) -> (u8, u16
     }
     let proof = with_flags(opening, tcp::ACK);
     check(rig, &sent("proof", &proof, forwarded(mode), &to_node(&proof, mode, machine, port)));
-    assert!(in_flows(rig, opening).is_some() && in_pending(rig, opening).is_none(), "promoted");
+    assert!(in_flows(rig, opening).is_some() && half_open(rig, opening).is_none(), "promoted");
     (machine, port)
 }
 
@@ -165,7 +170,7 @@ pub(crate) fn establish(rig: &mut Rig, opening: &Packet, mode: Mode) -> (u8, u16
 pub(crate) fn open(rig: &mut Rig, opening: &Packet, mode: Mode) -> (u8, u16) {
     let outcome = run(rig, opening);
     assert_eq!(outcome.reason, forwarded(mode), "{opening:?}");
-    let record = in_pending(rig, opening).expect("noted as half-open");
+    let record = half_open(rig, opening).expect("noted as half-open");
     let (machine, port) = (number_of(record.node), u16::from_be(record.nat_port));
     let expected = to_node(opening, mode, machine, port).bytes();
     assert!(outcome.bytes == expected, "expected {}\nfound    {}", hex(&expected), hex(&outcome.bytes));

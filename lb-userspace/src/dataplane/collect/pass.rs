@@ -26,7 +26,8 @@ use crate::{
 };
 
 /// The tables in the order of the walk.
-const TABLES: [(&str, Kind); 4] = [
+const TABLES: [(&str, Kind); 5] = [
+    ("PROOFS", Kind::Proofs),
     ("PENDING", Kind::HalfOpen),
     ("FLOWS", Kind::Connections),
     ("AFFINITY", Kind::Entries),
@@ -35,6 +36,8 @@ const TABLES: [(&str, Kind); 4] = [
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
+    /// Which nobody removes: they are only counted.
+    Proofs,
     HalfOpen,
     Connections,
     Entries,
@@ -53,6 +56,11 @@ const PEER_WORD: usize = offset_of!(FlowRecord, peer) / 8;
 /// Word of a node with its generation, and where in it.
 const GENERATION_WORD: usize = offset_of!(Node, generation) / 8;
 const GENERATION_SHIFT: usize = offset_of!(Node, generation) % 8 * 8;
+
+/// Places of a table.
+fn length(maps: &Maps, name: &str) -> u32 {
+    if name == "PROOFS" { maps.proofs.len() } else { table(maps, name).len() }
+}
 
 fn table<'m>(maps: &'m Maps, name: &str) -> &'m Table<FlowRecord> {
     match name {
@@ -113,7 +121,7 @@ impl Pass {
     /// All places of all tables.
     #[must_use]
     pub fn places(&self) -> u64 {
-        TABLES.iter().map(|(name, _)| u64::from(table(&self.maps, name).len())).sum()
+        TABLES.iter().map(|(name, _)| u64::from(length(&self.maps, name))).sum()
     }
 
     /// Walks over the next places, at most so many. Says what was found once the walk is over; the next call begins anew.
@@ -122,9 +130,10 @@ impl Pass {
         while left > 0 {
             let Some((name, kind)) = TABLES.get(self.table) else { return Some(self.end()) };
             let maps = Arc::clone(&self.maps);
-            let table = table(&maps, name);
-            let end = table.len().min(self.index.saturating_add(left));
+            let (table, length) = (table(&maps, name), length(&maps, name));
+            let end = length.min(self.index.saturating_add(left));
             match kind {
+                Kind::Proofs => self.live += maps.live_proofs(self.index..end, now),
                 Kind::HalfOpen => self.connections(table, self.index..end, now, |_| true),
                 Kind::Connections => {
                     let turn = self.number % ORPHAN_PASSES;
@@ -135,7 +144,7 @@ impl Pass {
             }
             left -= end - self.index;
             self.index = end;
-            if end == table.len() {
+            if end == length {
                 let used = TableUse { used: self.live, capacity: u64::from(end) };
                 self.findings.tables.insert((*name).to_owned(), used);
                 (self.table, self.index, self.live) = (self.table + 1, 0, 0);

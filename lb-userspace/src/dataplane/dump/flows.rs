@@ -4,6 +4,7 @@ use lb_common::{
     conntrack::State,
     digest::Digest,
     flow::{FlowRecord, flag},
+    proof::Proof,
 };
 
 use super::{Source, rows::Rows};
@@ -64,6 +65,32 @@ fn digest_row(index: u32, digest: Digest, left: u16, names: &Names) -> Vec<Strin
         port,
         digest.generation().to_string(),
         format!("{}s", seconds(left.into())),
+    ]
+}
+
+/// `PROOFS`: those that are believed. A proof has no addresses: the flow is known by its hash alone.
+pub(super) fn proofs(source: &Source<'_>) -> Rows {
+    let mut rows = source.rows(&["index", "hash", "state", "node", "idle", "timeout"]);
+    let (proofs, now) = (&source.maps.proofs, now());
+    for index in 0..proofs.len() {
+        let proof = proofs.read(index);
+        if let Some(timeout) = source.maps.proof_timeout(proof, now) {
+            rows.push(|| proof_row(source, index, proof, (timeout, now)));
+        }
+    }
+    rows
+}
+
+fn proof_row(source: &Source<'_>, index: u32, proof: Proof, (timeout, now): (u16, u32)) -> Vec<String> {
+    let generation = source.maps.nodes.read(proof.node().into()).generation;
+    let is_current = proof.is_generation(generation);
+    vec![
+        index.to_string(),
+        format!("{:07x}", proof.0 >> 36),
+        words::state(proof.state() as u8).to_owned(),
+        if is_current { words::node(source.names, proof.node(), generation) } else { words::REMOVED.to_owned() },
+        format!("{}s", seconds(proof.age(now).into())),
+        format!("{timeout}s"),
     ]
 }
 

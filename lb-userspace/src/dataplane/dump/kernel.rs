@@ -13,9 +13,10 @@ use crate::{
 };
 
 /// Every pinned map and what it is for.
-const PURPOSES: [(&str, &str); 24] = [
+const PURPOSES: [(&str, &str); 25] = [
     ("FLOWS", "tracked connections, both directions of translated ones"),
-    ("PENDING", "half-open connections; evicts the oldest"),
+    ("PENDING", "half-open connections of NAT, of counting pools and of UDP; evicts the oldest"),
+    ("PROOFS", "half-open TCP connections of DSR, a word each; evicts the oldest"),
     ("DIGESTS", "sixteen bytes about each record of FLOWS, by which it is found"),
     ("AFFINITY", "which node a client had last, for source-address persistence"),
     ("FRAGMENTS", "where the first fragment of a datagram went"),

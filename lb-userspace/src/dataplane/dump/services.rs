@@ -175,11 +175,12 @@ pub(super) fn timeouts(source: &Source<'_>) -> Result<Rows, QueryError> {
 
 /// `CURSORS`.
 pub(super) fn cursors(source: &Source<'_>) -> Result<Rows, QueryError> {
-    let mut rows = source.rows(&["virtual_server", "scheduled"]);
+    let mut rows = source.rows(&["virtual_server", "scheduled", "recorded"]);
     for (id, cursor) in (0..).zip(source.maps.cursors.iter()) {
         let cursor = cursor.map_err(unreadable("CURSORS"))?;
-        if cursor.next != 0 {
-            rows.push(|| vec![words::virtual_server(source.names, id), cursor.next.to_string()]);
+        if cursor.next != 0 || cursor.recorded != 0 {
+            let recorded = if cursor.recorded == 0 { "-".to_owned() } else { cursor.recorded.to_string() };
+            rows.push(|| vec![words::virtual_server(source.names, id), cursor.next.to_string(), recorded]);
         }
     }
     Ok(rows)
