@@ -88,7 +88,8 @@ fn server(port: Port, service: Service, tls: Option<ServerTls>) -> VirtualServer
         timeouts: ClientTimeouts::default(),
         bandwidth: None,
         access_log: None,
-        recent: 0,
+        // As by default.
+        recent: 1000,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::{
     future::Future,
+    io::{Read, Write},
     net::SocketAddr,
     sync::{
         Arc,
@@ -17,7 +18,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::wire::{self, GOAWAY, HEADERS, Wire};
 use crate::{
-    control::proxy::{ProxyPlan, pool::NodeProtocol},
+    control::proxy::{ProxyPlan, Service, http::Coding, pool::NodeProtocol},
     proxy::testing::{Proxy, Recorder, Server, http_plan, read_request, wait},
 };
 
@@ -446,4 +447,35 @@ fn an_answer_before_the_body_came_ends_the_stream_alone() {
     // What was on its way is no mistake.
     wire.send(&[wire::frame(wire::DATA, 0, 1, b"more"), wire::frame(wire::PING, 0, 0, &[1; 8])].concat());
     assert!(wire.read_kind(wire::PING).is_some());
+}
+
+#[test]
+fn responses_are_compressed_for_clients_over_h2_and_end_with_their_trailers() {
+    let body = "the same words over and over. ".repeat(10_000);
+    let text = body.clone();
+    let node = Server::start(move |mut peer| {
+        while read_request(&mut peer).is_some() {
+            let head = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n";
+            let chunk = format!("{:x}\r\n{text}\r\n0\r\nx-sum: 1\r\n\r\n", text.len());
+            peer.write_all([head, &chunk].concat().as_bytes()).unwrap();
+        }
+    });
+    let mut plan = http_plan(&[node.address()]);
+    let Service::Http(http) = &mut plan.virtual_servers.get_mut("test").unwrap().service else { unreachable!() };
+    http.compression = vec![Coding::Gzip];
+    let proxy = Proxy::start(plan);
+    block_on(async {
+        let mut sender = connect(proxy.address()).await;
+        let request = message("GET", "/").header("accept-encoding", "gzip").header("te", "trailers");
+        let (response, _) = sender.send_request(request.body(()).unwrap(), true).unwrap();
+        let mut response = response.await.unwrap();
+        assert_eq!(response.headers()["content-encoding"], "gzip");
+        assert!(response.headers().get("content-length").is_none());
+        let (bytes, trailers) = read(response.body_mut()).await;
+        assert!(bytes.len() < body.len() / 10, "{}", bytes.len());
+        let mut plain = String::new();
+        flate2::read::GzDecoder::new(&bytes[..]).read_to_string(&mut plain).unwrap();
+        assert_eq!(plain, body);
+        assert_eq!(trailers.unwrap()["x-sum"], "1");
+    });
 }
