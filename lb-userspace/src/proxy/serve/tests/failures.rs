@@ -14,7 +14,7 @@ use super::{exchange, read_response};
 use crate::{
     control::proxy::Service,
     control::proxy::http::ErrorPage,
-    proxy::testing::{Proxy, Recorder, Server, http_plan, read_head, read_request},
+    proxy::testing::{Proxy, Recorder, Server, http_plan, read_head, read_request, wait},
 };
 
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
@@ -204,4 +204,59 @@ fn a_slow_body_is_answered_408() {
     let answer = exchange(&proxy, b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\nslow");
     assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
     assert!(node.requests().is_empty());
+}
+
+/// A listener whose backlog is full: SYNs to it are dropped, as by a machine that is gone. With what keeps it so.
+fn blackhole() -> (std::net::SocketAddr, Vec<socket2::Socket>) {
+    let new = || socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    let listener = new();
+    listener.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    listener.listen(0).unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut kept = vec![listener];
+    for _ in 0..4 {
+        let client = new();
+        client.set_nonblocking(true).unwrap();
+        // In progress, for ever or not.
+        let _ = client.connect(&address);
+        kept.push(client);
+    }
+    (address.as_socket().unwrap(), kept)
+}
+
+#[test]
+fn a_node_that_drops_every_packet_is_passed_over_within_the_connect_timeout() {
+    let (gone, _kept) = blackhole();
+    let node = Recorder::start(std::str::from_utf8(OK).unwrap());
+    let mut plan = http_plan(&[gone, node.address()]);
+    plan.pools.get_mut("nodes").unwrap().timeouts.connect = Duration::from_millis(300);
+    let proxy = Proxy::start(plan);
+    let begin = std::time::Instant::now();
+    for _ in 0..4 {
+        let answer =
+            exchange(&proxy, b"POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 3\r\n\r\nabc");
+        assert!(answer.ends_with("ok"), "{answer}");
+    }
+    let took = begin.elapsed();
+    assert!(took >= Duration::from_millis(300), "nobody was waited for: {took:?}");
+    assert!(took < Duration::from_secs(3), "took {took:?}");
+    assert_eq!(node.requests().len(), 4, "none twice");
+}
+
+#[test]
+fn a_client_that_takes_nothing_is_cut_after_the_write_stall() {
+    let node = Server::start(|mut peer| {
+        read_request(&mut peer);
+        let _ = peer.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 50000000\r\n\r\n");
+        while peer.write_all(&[0; 65_536]).is_ok() {}
+    });
+    let mut plan = http_plan(&[node.address()]);
+    plan.virtual_servers.get_mut("test").unwrap().timeouts.write_stall = Duration::from_millis(300);
+    let proxy = Proxy::start(plan);
+    let mut client = proxy.connect();
+    client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    wait(|| proxy.handle().states()[0].connections == 1);
+    let begin = std::time::Instant::now();
+    wait(|| proxy.handle().states()[0].connections == 0);
+    assert!(begin.elapsed() >= Duration::from_millis(200), "it had its time");
 }

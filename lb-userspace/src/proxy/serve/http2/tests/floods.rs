@@ -5,7 +5,7 @@ use std::time::Duration;
 use rustix::time::{ClockId, clock_gettime};
 
 use super::wire::*;
-use crate::proxy::testing::{Proxy, Recorder, http_plan};
+use crate::proxy::testing::{Proxy, Recorder, http_plan, wait};
 
 /// Most frames that a flood sends: far more than are taken.
 const FRAMES: usize = 200_000;
@@ -107,4 +107,23 @@ fn h11_a_connection_without_requests_ends_after_its_time() {
     let proxy = Proxy::start(plan);
     let mut wire = Wire::open(&proxy);
     assert_eq!(wire.read_kind(GOAWAY).unwrap().code(), 0);
+}
+
+#[test]
+fn h11_answers_that_are_complete_wait_no_longer_than_the_write_stall() {
+    let head = "HTTP/1.1 200 OK\r\nContent-Length: 30000\r\n\r\n";
+    let node = Recorder::start((head.to_owned() + &"x".repeat(30_000)).leak());
+    let mut plan = http_plan(&[node.address()]);
+    plan.virtual_servers.get_mut("test").unwrap().timeouts.write_stall = Duration::from_millis(300);
+    let proxy = Proxy::start(plan);
+    let mut wire = Wire::open(&proxy);
+    // Windows without end: what holds it back is that nobody reads.
+    wire.send(&[frame(SETTINGS, 0, 0, &setting(4, 0x7fff_ffff)), frame(WINDOW_UPDATE, 0, 0, &[0x7f, 0, 0, 0])].concat());
+    for stream in 0..1000 {
+        wire.send(&get(stream * 2 + 1));
+        if stream % 50 == 49 {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+    wait(|| proxy.handle().states()[0].connections == 0);
 }
