@@ -9,6 +9,7 @@ mod advice;
 mod at;
 mod build;
 mod check;
+pub mod cluster;
 mod document;
 mod error;
 pub mod files;
@@ -59,6 +60,8 @@ pub struct Config {
     pub dataplane: Dataplane,
     /// Interfaces that get the XDP program, by name.
     pub interfaces: BTreeMap<String, Interface>,
+    /// The machines that VIP groups move between; `None`: this one is alone.
+    pub cluster: Option<cluster::Cluster>,
     /// VIP groups, by name.
     pub vips: BTreeMap<String, VipGroup>,
     /// L4 virtual servers, by name.
@@ -123,10 +126,18 @@ pub struct Dataplane {
 pub struct VipGroup {
     /// The addresses, in the configured order.
     pub addresses: Vec<IpAddr>,
-    /// The interface they are raised on; always there when `raise` is set.
-    pub interface: Option<String>,
-    /// Whether lbd adds the addresses to the interface and announces them.
-    pub raise: bool,
+    /// The interface that each is raised on; all of them are there when `mode` raises them.
+    pub interfaces: BTreeMap<IpAddr, String>,
+    /// When lbd adds the addresses to their interfaces and announces them.
+    pub mode: cluster::VipMode,
+    /// With failover: the machine with the greatest one owns, 1..=254.
+    pub priority: u8,
+    /// With failover: whether this machine takes the group back from one with less priority.
+    pub failback: bool,
+    /// With failover: how long both must have been well before.
+    pub failback_delay: Duration,
+    /// With failover: the VRRP or CARP routers it is shared with; `None`: the machines of the cluster.
+    pub router: Option<cluster::Router>,
 }
 
 /// `[virtual_server.NAME]`.

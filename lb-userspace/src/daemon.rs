@@ -1,6 +1,6 @@
 //! The composition root: the one module that knows every subsystem. Parse → build → run → drain.
 //!
-//! It connects control (the one writer of state) with the data plane, the proxy's worker, the monitors, the static VIPs and the
+//! It connects control (the one writer of state) with the data plane, the proxy's worker, the monitors, the VIPs and the
 //! admin API; it
 //! decides nothing about packets, health or addresses itself. Called by `bin/lbd.rs`.
 
@@ -33,7 +33,7 @@ use crate::{
         owner::{Dataplane, DataplaneError, Options},
         task,
     },
-    failover::{self, StaticVips},
+    failover,
     health::{Monitors, Outside, Runner, runner},
     proxy::{
         channel::Channel,
@@ -47,6 +47,7 @@ mod certificates;
 mod handle;
 pub mod handover;
 mod knocks;
+mod machine;
 mod names;
 mod notify;
 mod pid;
@@ -56,6 +57,7 @@ mod remembered;
 mod running;
 mod signals;
 mod subsystems;
+mod vips;
 mod worker;
 
 use self::{
@@ -69,6 +71,7 @@ use self::{
     running::{Inputs, Parts, Running, Seat},
     signals::Signals,
     subsystems::Real,
+    vips::Vips,
 };
 
 /// Health reports that wait for the control task; the monitors keep the newest of each target beyond.
@@ -95,7 +98,7 @@ pub enum StartError {
     /// The data path cannot be had.
     #[error(transparent)]
     DataPath(#[from] DataplaneError),
-    /// The static VIPs cannot be had.
+    /// The VIPs cannot be had.
     #[error(transparent)]
     Vips(#[from] failover::Error),
     /// Privileges could not be given up.
@@ -165,7 +168,7 @@ async fn serve(
     let down = Remembered::<Vec<Down>>::load(&config.daemon.state_dir, DOWN);
     let names = Remembered::<BTreeMap<String, Vec<IpAddr>>>::load(&config.daemon.state_dir, NAMES);
     let state = resume(config, overrides.value(), down.value(), names.value());
-    let vips = StaticVips::spawn(&state.config().daemon.state_dir)?;
+    let vips = Vips::start(state.config())?;
     let data_plane = Dataplane::open(&options(state.config()))?;
     let secret = worker::secret(&state.config().daemon.state_dir);
     worker::raise_descriptors();

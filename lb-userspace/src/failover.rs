@@ -1,26 +1,31 @@
 //! VIPs: raised on their interfaces while this machine is to have them, announced to the neighbours, taken down otherwise.
 //!
 //! Owns the addresses it added and nothing else: an address that was there before stays when its VIP goes. Called by the
-//! composition root, which uses static VIPs alone so far.
+//! composition root.
 //!
 //! Static VIPs: `vips` (what is to be done) and `announce` (the packets) are pure; `addresses`, `packet_socket`, `record` and
 //! `engine` are the shells around them. Groups that move between machines: `election`, `heartbeat` and `cluster` among our
-//! own, `vrrp`, `carp` and `advertiser` with others, all pure; `host` and `cluster::thread` are the shells.
+//! own, `vrrp`, `carp`, `advertiser` and `routers` with others, all pure; `host`, `wire`,
+//! `cluster::thread` and `guard` are the shells.
 
 pub mod advertiser;
 pub mod announce;
 pub mod carp;
 pub mod cluster;
 pub mod election;
+pub mod guard;
 pub mod heartbeat;
 pub mod host;
+pub mod routers;
 pub mod vips;
 pub mod vrrp;
 
 mod addresses;
+mod claims;
 mod engine;
 mod packet_socket;
 mod record;
+mod wire;
 
 use std::{
     collections::BTreeSet,
@@ -58,10 +63,11 @@ pub enum Error {
     /// The thread of failover.
     #[error("cannot start the failover thread: {0}")]
     Thread(io::Error),
+    /// The guard.
+    #[error("cannot start the guard of VIP groups: {0}")]
+    Guard(io::Error),
     /// The sockets of heartbeats.
-    #[error(
-        "cannot listen for heartbeats on {listen:?}: {source} (are the addresses this machine's, and the ports free?)"
-    )]
+    #[error("cannot listen for heartbeats on {listen:?}: {source} (are the ports free?)")]
     Heartbeats {
         /// Where.
         listen: Vec<std::net::SocketAddr>,
@@ -100,6 +106,7 @@ pub struct StaticVips {
     orders: mpsc::UnboundedSender<engine::Order>,
     withdraw: mpsc::Sender<oneshot::Sender<Result<(), Error>>>,
     problems: watch::Receiver<Vec<String>>,
+    surroundings: watch::Receiver<vips::Surroundings>,
     engine: AbortHandle,
 }
 
@@ -111,9 +118,10 @@ impl StaticVips {
         let (withdraw, withdrawn) = mpsc::channel(1);
         let (orders, ordered) = mpsc::unbounded_channel();
         let (problem, problems) = watch::channel(Vec::new());
-        let engine = engine::Engine::new(state_dir, problem)?;
+        let (around, surroundings) = watch::channel(vips::Surroundings::default());
+        let engine = engine::Engine::new(state_dir, problem, around)?;
         let engine = tokio::spawn(engine.run(changed, ordered, withdrawn)).abort_handle();
-        Ok(Self { wanted, orders, withdraw, problems, engine })
+        Ok(Self { wanted, orders, withdraw, problems, surroundings, engine })
     }
 
     /// Replaces the VIPs. Those that stay are not touched.
@@ -141,8 +149,17 @@ impl StaticVips {
         self.problems.borrow().clone()
     }
 
+    /// Interfaces and addresses of this machine, as they change.
+    fn surroundings(&self) -> watch::Receiver<vips::Surroundings> {
+        self.surroundings.clone()
+    }
+
+    fn problems_receiver(&self) -> watch::Receiver<Vec<String>> {
+        self.problems.clone()
+    }
+
     /// Takes down every address it raised, now or in an earlier run, and ends.
-    pub async fn withdraw(self) -> Result<(), Error> {
+    pub async fn withdraw(&self) -> Result<(), Error> {
         let (done, answer) = oneshot::channel();
         if self.withdraw.send(done).await.is_err() {
             return Err(Error::Left("all: the task has ended".into()));

@@ -13,7 +13,7 @@ use lb_common::reason::{Action, Reason};
 use super::Backend;
 use crate::control::{
     query::QueryError,
-    view::{Health, InterfaceView, NodeView, PoolView, Status, TableUse, VirtualServerView},
+    view::{Health, InterfaceView, NodeView, PoolView, Status, TableUse, VipState, VipsView, VirtualServerView},
 };
 
 /// Media type of the format.
@@ -28,19 +28,21 @@ pub(super) fn collect(backend: &Backend) -> Result<String, QueryError> {
     let virtual_servers = backend.control.virtual_servers()?;
     let pools = backend.control.pools()?;
     let certificates = backend.control.certificates()?;
-    let mut page = render(&status, &virtual_servers, &pools);
+    let vips = backend.control.vips()?;
+    let mut page = render(&status, &virtual_servers, &pools, &vips);
     proxy::certificates(&mut page, &certificates, now());
     proxy::proxy(&mut page, &backend.proxy.counted());
     Ok(page.text)
 }
 
-fn render(status: &Status, virtual_servers: &[VirtualServerView], pools: &[PoolView]) -> Page {
+fn render(status: &Status, virtual_servers: &[VirtualServerView], pools: &[PoolView], vips: &VipsView) -> Page {
     let mut page = Page::default();
     daemon(&mut page, status);
     interfaces(&mut page, &status.interfaces);
     tables(&mut page, status);
     for_virtual_servers(&mut page, virtual_servers);
     nodes(&mut page, &pools.iter().flat_map(|pool| &pool.nodes).collect::<Vec<_>>());
+    failover(&mut page, vips);
     page
 }
 
@@ -144,6 +146,61 @@ fn nodes(page: &mut Page, nodes: &[&NodeView]) {
     }
 }
 
+fn failover(page: &mut Page, vips: &VipsView) {
+    let Some(cluster) = &vips.cluster else { return };
+    let groups = || vips.groups.iter().filter_map(|group| Some((group, group.transitions?)));
+    page.family("lb_failover_state", "gauge", "1 for the state of this machine in the VIP group.");
+    for (group, _) in groups() {
+        for (state, word) in VipState::MOVING {
+            let labels = [("vip", group.name.as_str()), ("state", word)];
+            page.sample("lb_failover_state", &labels, u64::from(group.state == state));
+        }
+    }
+    page.family("lb_failover_transitions_total", "counter", "Changes of this machine's state in the VIP group.");
+    for (group, transitions) in groups() {
+        page.sample("lb_failover_transitions_total", &[("vip", &group.name)], transitions);
+    }
+    page.family("lb_failover_fault", "gauge", "1 when this machine gives its VIPs away because something is wrong.");
+    page.sample("lb_failover_fault", &[], u64::from(cluster.fault.is_some()));
+    page.family("lb_failover_maintenance", "gauge", "1 in maintenance.");
+    page.sample("lb_failover_maintenance", &[], u64::from(cluster.in_maintenance));
+    page.family("lb_failover_claims_total", "counter", "Claims of others to addresses that this machine owned.");
+    page.sample("lb_failover_claims_total", &[], cluster.claims);
+    page.family("lb_failover_machine_alive", "gauge", "1 when the other machine is heard.");
+    for machine in &cluster.machines {
+        page.sample("lb_failover_machine_alive", &[("machine", &machine.name)], u64::from(machine.alive));
+    }
+    page.family("lb_failover_heartbeats_total", "counter", "Heartbeats that came, by what became of them.");
+    let counters = &cluster.counters;
+    for (fate, count) in [
+        ("heard", counters.heard),
+        ("looped_back", counters.looped_back),
+        ("stale", counters.stale),
+        ("unproven", counters.unproven),
+        ("forged", counters.forged),
+        ("malformed", counters.malformed),
+    ] {
+        page.sample("lb_failover_heartbeats_total", &[("fate", fate)], count);
+    }
+    page.family(
+        "lb_failover_advertisements_total",
+        "counter",
+        "VRRP and CARP advertisements that came, by what became of them.",
+    );
+    let counters = &cluster.router_counters;
+    for (fate, count) in [
+        ("heard", counters.heard),
+        ("looped_back", counters.looped_back),
+        ("foreign", counters.foreign),
+        ("stranger", counters.strangers),
+        ("malformed", counters.malformed),
+        ("forged", counters.forged),
+        ("other_addresses", counters.other_addresses),
+    ] {
+        page.sample("lb_failover_advertisements_total", &[("fate", fate)], count);
+    }
+}
+
 fn action(reason: &str) -> &'static str {
     match Reason::ALL.iter().find(|known| known.name() == reason).map(|known| known.action()) {
         Some(Action::Send) => "send",
@@ -197,7 +254,8 @@ mod tests {
     fn packets_are_labelled_by_interface_action_and_reason() {
         let reasons = [("forwarded_dsr".to_owned(), Traffic { packets: 3, bytes: 180 })].into();
         let interface = InterfaceView { name: "eth0".into(), ifindex: 2, mode: "native".into(), reasons };
-        let text = render(&Status { interfaces: vec![interface], ..Status::default() }, &[], &[]).text;
+        let status = Status { interfaces: vec![interface], ..Status::default() };
+        let text = render(&status, &[], &[], &VipsView::default()).text;
         let line = "lb_xdp_packets_total{interface=\"eth0\",action=\"send\",reason=\"forwarded_dsr\"} 3\n";
         assert!(text.contains(line), "{text}");
         assert!(text.contains("reason=\"forwarded_dsr\"} 180\n"), "{text}");

@@ -11,14 +11,14 @@ use axum::{
     http::{Method, StatusCode, Uri, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
-    routing::{get, patch, post},
+    routing::{get, patch, post, put},
 };
 use serde::Deserialize;
 use tokio::{task::spawn_blocking, time::timeout};
 
 use super::{Backend, metrics, problem::Refusal, serve::Peer};
 use crate::control::{
-    api::{Empty, NodePatch, NodeStats, PREFIX, PoolPatch, Stats, problem_type},
+    api::{Empty, Maintenance, Move, NodePatch, NodeStats, PREFIX, PoolPatch, Stats, problem_type},
     proxy::{
         recent::{Filter, Record},
         stats::Snapshot,
@@ -27,7 +27,7 @@ use crate::control::{
     query::{ConnectionFilter, Connections, Order, QueryError},
     view::{
         CertificateView, Finding, MapDump, MapView, NodeView, PoolView, RingShare, Status, TraceRequest, TraceView,
-        VirtualServerView,
+        VipsView, VirtualServerView,
     },
 };
 
@@ -65,6 +65,9 @@ pub(super) fn router(backend: Backend) -> Router {
         .route("/maps", get(maps))
         .route("/maps/{name}", get(map))
         .route("/rings/{virtual_server}", get(ring))
+        .route("/vips", get(vips))
+        .route("/vips/{group}/move", post(move_vip))
+        .route("/maintenance", put(maintenance))
         .route("/stats", get(stats))
         .route("/trace", post(trace))
         .route("/trace_url", post(trace_url))
@@ -221,6 +224,37 @@ async fn map(
 
 async fn ring(State(backend): State<Backend>, Path(virtual_server): Path<String>) -> Answer<Vec<RingShare>> {
     ask(move || backend.data_path.ring(&virtual_server)).await
+}
+
+async fn vips(State(backend): State<Backend>) -> Answer<VipsView> {
+    ask(move || backend.control.vips()).await
+}
+
+async fn move_vip(
+    State(backend): State<Backend>,
+    Path(group): Path<String>,
+    Extension(peer): Extension<Peer>,
+    body: Result<Json<Move>, JsonRejection>,
+) -> Answer<VipsView> {
+    let Json(Move { to }) = body?;
+    ask(move || {
+        order(&backend, peer, Order::MoveVip { group, to })?;
+        backend.control.vips()
+    })
+    .await
+}
+
+async fn maintenance(
+    State(backend): State<Backend>,
+    Extension(peer): Extension<Peer>,
+    body: Result<Json<Maintenance>, JsonRejection>,
+) -> Answer<VipsView> {
+    let Json(Maintenance { on }) = body?;
+    ask(move || {
+        order(&backend, peer, Order::Maintenance(on))?;
+        backend.control.vips()
+    })
+    .await
 }
 
 async fn stats(State(backend): State<Backend>) -> Answer<Stats> {

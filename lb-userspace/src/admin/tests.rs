@@ -19,7 +19,7 @@ use crate::control::{
     query::{ConnectionFilter, Connections, Control, Counters, DataPath, NodeCounters, Order, ProxyPath, QueryError},
     view::{
         CertificateView, Finding, Health, MapDump, MapView, NodeState, NodeView, PoolView, RingShare, Severity, Status,
-        TraceRequest, TraceView, Traffic, VirtualServerView,
+        TraceRequest, TraceView, Traffic, VipsView, VirtualServerView,
     },
 };
 
@@ -46,6 +46,10 @@ impl Control for FakeControl {
     fn certificates(&self) -> Result<Vec<CertificateView>, QueryError> {
         let (subject, names) = ("CN=a".into(), vec!["a.example".into()]);
         Ok(vec![CertificateView { name: "site".into(), subject, names, not_after: 4_102_444_800 }])
+    }
+
+    fn vips(&self) -> Result<VipsView, QueryError> {
+        Ok(VipsView::default())
     }
 
     fn order(&self, order: Order) -> Result<(), QueryError> {

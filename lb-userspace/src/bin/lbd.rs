@@ -11,6 +11,7 @@ use clap::{Parser, Subcommand};
 use lb::{
     config::Config,
     daemon::{self, StartError, handover::Handover},
+    failover::guard,
     health::runner,
     proxy::{process, spawner},
     telemetry::{self, LogFormat},
@@ -78,6 +79,9 @@ enum Part {
     /// What runs monitors' programs
     #[command(hide = true)]
     MonitorRunner { directory: PathBuf },
+    /// What gives VIP groups away when lbd cannot
+    #[command(hide = true)]
+    Guard,
 }
 
 fn main() -> ExitCode {
@@ -88,6 +92,7 @@ fn main() -> ExitCode {
         Some(Part::Confined) => return outcome(&process::tryout::run()),
         Some(Part::Rehearse { config }) => return rehearse(&config),
         Some(Part::MonitorRunner { directory }) => return outcome(&runner::run(&directory)),
+        Some(Part::Guard) => return outcome(&guard::run()),
         None => {}
     }
     if arguments.check {

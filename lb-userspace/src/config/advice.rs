@@ -42,7 +42,7 @@ pub(super) fn unknown_section(name: &str, sections: &[&str]) -> String {
         return "did you mean \"version\"?".to_owned();
     }
     match words::meant(name, sections) {
-        Some(one @ ("daemon" | "dataplane" | "proxy" | "tls")) => format!("did you mean [{one}]?"),
+        Some(one @ ("cluster" | "daemon" | "dataplane" | "proxy" | "tls")) => format!("did you mean [{one}]?"),
         Some(named) => format!("did you mean [{named}.NAME]?"),
         None if words::meant(name, &["node"]).is_some() => {
             "nodes are part of their pool: [pool.NAME.node.NAME]".to_owned()
@@ -96,6 +96,8 @@ pub(super) fn example(format: &str) -> Option<&'static str> {
         "pattern" => "'\"status\": *\"ok\"' (in single quotes, a backslash is one)",
         "bytes" => "\"PING\\r\\n\" or '\\x00\\xff'",
         "statuses" => "\"200\" or \"200-399\"",
+        "front-end" => "\"%gateway%\" or \"10.0.0.1\"",
+        "socket-address" => "\"10.0.0.1\", \"10.0.0.1:3780\" or \"[2001:db8::1]:3780\"",
         "node-address" => "\"10.0.0.1\", \"10.0.0.1:80\" or \"[2001:db8::1]:80\"",
         "port-range" => "\"1024-32767\"",
         "path" => "\"/run/lb/admin.sock\"",

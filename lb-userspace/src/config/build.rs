@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 use lb_common::conntrack::{State, Timeouts};
 
 use super::{
-    Config, Daemon, Dataplane, Node, Pool, VipGroup, VirtualServer,
+    Config, Daemon, Dataplane, Node, Pool, VirtualServer,
     at::At,
     document::{self, Document, ForwardingWord, Named, ProtocolWord, SchedulerWord},
     ports::Ports,
@@ -17,6 +17,7 @@ use super::{
 };
 use crate::control::plan::{Forwarding, Interface, Protocol, Scheduler, SourceAffinity};
 
+mod cluster;
 mod monitor;
 mod proxy;
 
@@ -35,7 +36,8 @@ pub(super) fn build(building: &Building<'_>) -> Config {
         daemon: daemon(&document.daemon),
         dataplane: dataplane(&document.dataplane),
         interfaces: each(&document.interface, |i| Some(interface(i))),
-        vips: each(&document.vip, |group| Some(vip_group(group, document))),
+        cluster: cluster::cluster(building),
+        vips: each(&document.vip, |group| Some(cluster::vip_group(group, building))),
         virtual_servers: each(&document.virtual_server, virtual_server),
         pools: each(&document.pool, pool),
         monitors: each(&document.monitor, |raw| monitor::monitor(building, raw)),
@@ -73,16 +75,6 @@ fn dataplane(raw: &document::Dataplane) -> Dataplane {
 
 fn interface(raw: &document::Interface) -> Interface {
     Interface { mode: raw.mode.value, vlans: raw.vlans.iter().map(|vlan| vlan.value).collect() }
-}
-
-fn vip_group(raw: &document::VipGroup, document: &Document) -> VipGroup {
-    let mut interfaces = document.interface.keys();
-    let only = interfaces.next().filter(|_| interfaces.next().is_none());
-    VipGroup {
-        addresses: raw.addresses.iter().flatten().map(|address| address.value).collect(),
-        interface: raw.interface.as_ref().or(only).map(|name| name.value.clone()),
-        raise: raw.raise.value,
-    }
 }
 
 fn virtual_server(raw: &document::VirtualServer) -> Option<VirtualServer> {

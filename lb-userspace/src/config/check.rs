@@ -2,6 +2,7 @@
 //! other. Every step reports all that it finds; the value comes out only when there was nothing.
 
 mod addresses;
+mod cluster;
 mod limits;
 mod monitors;
 mod pools;
@@ -62,6 +63,7 @@ fn check_references(
     let mut checker = Checker { document, config, rules, users: config.users(), pruned, problems };
     checker.references();
     checker.addresses();
+    checker.cluster();
     checker.ports();
     checker.pools();
     checker.monitors();

@@ -17,6 +17,7 @@ use super::{
 };
 use crate::control::{plan::AttachMode, proxy::ClientTimeouts};
 
+pub(super) mod cluster;
 mod monitor;
 mod pool;
 pub(super) mod proxy;
@@ -26,6 +27,7 @@ pub(super) use self::{
     pool::{ForwardingWord, Node, Persistence, PersistenceWord, Pool, SchedulerWord},
 };
 
+use self::cluster::{Cluster, Network, VipGroup};
 use self::proxy::{
     AccessLog, BandwidthClass, Certificate, ErrorPage, Http, IdentityTable, Limits, Proxy, RateClass, ServerTls,
     TlsDefaults, period,
@@ -47,6 +49,13 @@ pub(super) struct Document {
     /// answers. At least one is needed for virtual servers to be served.
     #[serde(default)]
     pub(super) interface: Named<Interface>,
+    /// The machines that VIP groups with `mode = "failover"` move between. Each tells the others by heartbeats which groups
+    /// it owns; there is no quorum, so that two machines are enough. Takes effect when lbd starts.
+    pub(super) cluster: Option<Cluster>,
+    /// A network, `[network."203.0.113.0/24"]`: on which interface its VIPs are raised. Needed for VIPs that do not belong
+    /// to the network of the machine's only interface.
+    #[serde(default)]
+    pub(super) network: Named<Network>,
     /// A VIP group: addresses that clients connect to, and that move together between machines.
     #[serde(default)]
     pub(super) vip: Named<VipGroup>,
@@ -133,19 +142,6 @@ pub(super) struct Interface {
     #[serde(default)]
     #[schemars(inner(range(min = 1, max = 4094)))]
     pub(super) vlans: Vec<At<u16>>,
-}
-
-#[derive(Debug, Deserialize, JsonSchema)]
-pub(super) struct VipGroup {
-    /// IPv4 and IPv6 addresses.
-    #[schemars(required, length(min = 1))]
-    pub(super) addresses: Option<Vec<At<IpAddr>>>,
-    /// The interface the addresses are raised on; by default the only `[interface]`, when there is one.
-    pub(super) interface: Option<At<String>>,
-    /// Whether lbd adds the addresses to the interface and announces them (gratuitous ARP, unsolicited neighbour
-    /// advertisement). Without, something else must bring the packets here: a route, or the machine's own set-up.
-    #[serde(default)]
-    pub(super) raise: At<bool>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]

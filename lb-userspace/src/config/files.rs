@@ -2,6 +2,7 @@
 //! open none. A file that cannot be read is a mistake at the place where it is named.
 
 mod certificates;
+mod cluster;
 
 use std::{
     collections::BTreeMap,
@@ -53,6 +54,7 @@ impl Files {
                 Err(error) => errors.push(unreadable(file, &error)),
             }
         }
+        errors.extend(files.secret_mistakes(config));
         if needs_system_store(config) {
             match SYSTEM_STORES.iter().find_map(|path| read(Path::new(path), true).ok()) {
                 Some(content) => files.system_store = String::from_utf8_lossy(&content.bytes).into_owned(),
@@ -93,6 +95,12 @@ impl Files {
 fn named(config: &Config) -> Vec<(&FileRef, bool)> {
     let proxy = &config.proxy;
     let mut files = Vec::new();
+    if let Some(cluster) = &config.cluster {
+        files.push((&cluster.key, false));
+        files.extend(cluster.old_key.iter().map(|file| (file, false)));
+    }
+    let routers = config.vips.values().filter_map(|group| group.router.as_ref());
+    files.extend(routers.filter_map(|router| router.passphrase.as_ref()).map(|file| (file, false)));
     for certificate in proxy.certificates.values() {
         files.extend([(&certificate.chain, true), (&certificate.key, true)]);
         files.extend(certificate.ocsp.iter().map(|file| (file, false)));

@@ -32,7 +32,7 @@ pub struct Proxy {
 }
 
 /// A file that the configuration names. Compared by its path: its content is no part of the configuration.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct FileRef {
     /// Absolute.
     pub path: PathBuf,

@@ -16,7 +16,8 @@ use super::{
     ports,
     rule::{self, Written},
     source::Span,
-    text, words,
+    text::{self, NetworkText, Text},
+    words,
 };
 
 /// The greatest length of a name, in bytes: it must fit `lb_common::maps::Name` with a zero behind it.
@@ -244,6 +245,8 @@ impl Check<'_> {
         let what = path.last().map_or("name", String::as_str);
         let wrong = if what == "interface" {
             advice::interface_name(name)
+        } else if what == "network" {
+            NetworkText::read(name).err().map(|wrong| format!("is no IP network: {wrong}"))
         } else if what == "server_names" {
             let host = name.strip_prefix("*.").unwrap_or(name);
             (!text::is_host_name(host)).then(|| "is no DNS name, nor one with \"*.\" in front".to_owned())

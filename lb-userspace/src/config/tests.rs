@@ -146,7 +146,8 @@ fn what_is_not_said_has_a_default() {
     let node = Node { address: "10.0.0.31".parse().unwrap(), port: None, weight: 1, state: NodeState::Active };
     assert_eq!(config.pools["api"].nodes["a1"], node);
     let web = &config.vips["web"];
-    assert_eq!((web.raise, web.interface.as_deref()), (false, Some("eth0")), "the only interface");
+    let interface = web.interfaces.get(&web.addresses[0]).map(String::as_str);
+    assert_eq!((web.mode, interface), (cluster::VipMode::External, Some("eth0")), "the only interface");
 }
 
 #[test]

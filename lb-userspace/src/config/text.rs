@@ -11,13 +11,17 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 mod amount;
+mod front_end;
 mod key;
 mod monitor;
+mod socket;
 
 pub(super) use self::{
     amount::{ByteRate, Rate, Size},
+    front_end::FrontEndText,
     key::{KeyText, is_token},
     monitor::{BytesText, PatternText, StatusText},
+    socket::SocketText,
 };
 use crate::control::proxy::Network;
 
@@ -96,6 +100,8 @@ pub(super) fn complaint(format: &str, text: &str) -> Option<(&'static str, Strin
         PortRange::FORMAT => of::<PortRange>(text),
         AbsolutePath::FORMAT => of::<AbsolutePath>(text),
         NetworkText::FORMAT => of::<NetworkText>(text),
+        FrontEndText::FORMAT => of::<FrontEndText>(text),
+        SocketText::FORMAT => of::<SocketText>(text),
         Size::FORMAT => of::<Size>(text),
         Rate::FORMAT => of::<Rate>(text),
         ByteRate::FORMAT => of::<ByteRate>(text),
@@ -323,6 +329,8 @@ written_as_text!(
     PortRange,
     AbsolutePath,
     NetworkText,
+    SocketText,
+    FrontEndText,
     Size,
     Rate,
     ByteRate,

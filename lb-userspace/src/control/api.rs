@@ -72,6 +72,23 @@ pub struct NodePatch {
     pub up: bool,
 }
 
+/// `POST /api/v1/vips/{group}/move`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Move {
+    /// To this machine; without it to the best other one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<String>,
+}
+
+/// `PUT /api/v1/maintenance`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Maintenance {
+    /// Whether this machine leaves all VIP groups to the others.
+    pub on: bool,
+}
+
 /// `GET /api/v1/stats`: every counter at one moment. Counters count from the creation of the data path.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stats {

@@ -12,7 +12,7 @@ use super::{
     },
     view::{
         CertificateView, ConnectionView, Finding, InterfaceView, MapDump, MapView, NodeState, PoolView, RingShare,
-        Status, TableUse, TraceRequest, TraceView, Traffic, VirtualServerView,
+        Status, TableUse, TraceRequest, TraceView, Traffic, VipsView, VirtualServerView,
     },
 };
 
@@ -193,6 +193,15 @@ pub enum Order {
         /// New way.
         forwarding: Forwarding,
     },
+    /// Give a VIP group away: to that machine, or to the best other one. Changes nothing of the state.
+    MoveVip {
+        /// VIP group.
+        group: String,
+        /// Machine.
+        to: Option<String>,
+    },
+    /// Leave all VIP groups to the other machines, until it is switched off: also over a restart.
+    Maintenance(bool),
     /// Read the configuration file again.
     Reload,
     /// Replace lbd by the program that is installed now.
@@ -221,6 +230,11 @@ pub trait Control: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// When lbd is stopping.
     fn certificates(&self) -> Result<Vec<CertificateView>, QueryError>;
+    /// VIP groups and the machines they move between.
+    ///
+    /// # Errors
+    /// When lbd is stopping.
+    fn vips(&self) -> Result<VipsView, QueryError>;
     /// Carry out an order; returns once the data path does it.
     ///
     /// # Errors

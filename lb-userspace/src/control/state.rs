@@ -10,6 +10,7 @@ mod overrides;
 mod proxy;
 mod proxy_views;
 mod views;
+mod vips;
 
 #[cfg(test)]
 mod tests;
@@ -20,7 +21,10 @@ use std::{
     time::Duration,
 };
 
-pub use self::overrides::{NodeOverride, Override, Overrides};
+pub use self::{
+    overrides::{NodeOverride, Override, Overrides},
+    vips::{FailoverGroup, RaisedVip, VipPlan},
+};
 use super::{
     plan::{Admission, Forwarding, Plan},
     probe::Kind,
@@ -117,17 +121,6 @@ pub struct Check {
     pub successes: u32,
 }
 
-/// A VIP address that lbd raises.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RaisedVip {
-    /// VIP group.
-    pub group: String,
-    /// Address.
-    pub address: IpAddr,
-    /// The interface it is added to and announced on.
-    pub interface: String,
-}
-
 impl State {
     /// The state at the start: configuration generation 1, nothing set at run time, nothing checked.
     #[must_use]
@@ -203,20 +196,10 @@ impl State {
         checks::checks(self)
     }
 
-    /// The VIP addresses to raise, in a stable order.
+    /// The VIPs to raise: always, or while this machine owns their group.
     #[must_use]
-    pub fn vips(&self) -> Vec<RaisedVip> {
-        let groups = self.config.vips.iter().filter(|(_, group)| group.raise);
-        groups
-            .filter_map(|(name, group)| group.interface.as_ref().map(|interface| (name, group, interface)))
-            .flat_map(|(name, group, interface)| {
-                group.addresses.iter().map(|address| RaisedVip {
-                    group: name.clone(),
-                    address: *address,
-                    interface: interface.clone(),
-                })
-            })
-            .collect()
+    pub fn vips(&self) -> VipPlan {
+        vips::plan(&self.config, self.overrides.in_maintenance)
     }
 
     /// The configuration in force.

@@ -1,5 +1,7 @@
 //! What the admin API shows and `lbctl` prints: plain values, serialised as they are. Field names are the JSON keys.
 
+mod vips;
+
 use std::{collections::BTreeMap, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
@@ -9,6 +11,7 @@ mod proxy;
 pub use self::proxy::{
     CLASSES, CertificateView, ProxyNodeView, ProxyPoolView, ProxyServerView, Requests, Way, WorkerView,
 };
+pub use self::vips::{ClusterView, HeartbeatCounters, MachineView, RouterCounters, VipState, VipView, VipsView};
 use super::plan::{Admission, Forwarding, OnNodeFailure, Protocol, Refusal};
 
 /// Configured state of a node.

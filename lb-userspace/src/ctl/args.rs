@@ -3,8 +3,10 @@
 mod cert;
 mod connections;
 mod requests;
+mod stats;
+mod vip;
 
-use std::{ffi::OsString, path::PathBuf, time::Duration};
+use std::{ffi::OsString, path::PathBuf};
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
@@ -12,6 +14,8 @@ pub use self::{
     cert::{Cert, KeyType, Subject},
     connections::ConnectionArguments,
     requests::{RequestArguments, UrlArguments},
+    stats::Stats,
+    vip::Vip,
 };
 use crate::control::plan::{Forwarding, Protocol};
 
@@ -91,6 +95,12 @@ pub enum Command {
         before_help = "Examples:\n  lbctl node ls\n  lbctl node drain web/n1\n  lbctl node set web/n1 weight=3\n"
     )]
     Node(Node),
+    /// VIP groups, and the machines they move between
+    #[command(
+        subcommand,
+        before_help = "Examples:\n  lbctl vip ls\n  lbctl vip status\n  lbctl vip failover web --to lb2\n  lbctl vip maintenance on\n"
+    )]
+    Vip(Vip),
     /// Tracked connections, and requests of the L7 proxy that ended lately
     #[command(
         subcommand,
@@ -256,20 +266,6 @@ pub enum Map {
     },
 }
 
-/// Arguments of `stats`.
-#[derive(Debug, Args)]
-pub struct Stats {
-    /// Again and again, with rates
-    #[arg(short, long)]
-    pub watch: bool,
-    /// Time between two looks
-    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = interval)]
-    pub interval: Duration,
-    /// Stop after so many looks (implies --watch)
-    #[arg(long, value_name = "N")]
-    pub count: Option<u64>,
-}
-
 /// Arguments of `trace`.
 #[derive(Debug, Args)]
 pub struct Trace {
@@ -335,15 +331,6 @@ fn protocol(word: &str) -> Result<Protocol, String> {
         "tcp" => Ok(Protocol::Tcp),
         "udp" => Ok(Protocol::Udp),
         _ => Err("it is tcp or udp".to_owned()),
-    }
-}
-
-/// `1s`, `500ms`, `2m`; at least 100 ms, so that a typing mistake does not flood the daemon.
-fn interval(text: &str) -> Result<Duration, String> {
-    let span: jiff::SignedDuration = text.parse().map_err(|_| "say a time like 1s, 500ms or 2m".to_owned())?;
-    match Duration::try_from(span) {
-        Ok(interval) if interval >= Duration::from_millis(100) => Ok(interval),
-        _ => Err("at least 100ms".to_owned()),
     }
 }
 

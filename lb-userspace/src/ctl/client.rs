@@ -58,6 +58,10 @@ impl Client {
         self.request(Method::PATCH, path, Some(body))
     }
 
+    pub(super) fn put<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<Answer<T>, Failure> {
+        self.request(Method::PUT, path, Some(body))
+    }
+
     fn request<T: DeserializeOwned>(
         &self,
         method: Method,

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    args::{self, Command, Conn, Map, Named, Node, Pool},
+    args::{self, Command, Conn, Map, Named, Node, Pool, Vip},
     client::{Client, connections_path, encode, query_path},
     failure::Failure,
     flow,
@@ -14,12 +14,12 @@ use super::{
     stats, views,
 };
 use crate::control::{
-    api::{Empty, NodePatch, PoolPatch},
+    api::{Empty, Maintenance, Move, NodePatch, PoolPatch},
     plan::Forwarding,
     proxy::{recent::Record, trace::UrlTraceView},
     query::Connections,
     view::{
-        Finding, MapDump, MapView, NodeState, NodeView, PoolView, RingShare, Severity, Status, TraceView,
+        Finding, MapDump, MapView, NodeState, NodeView, PoolView, RingShare, Severity, Status, TraceView, VipsView,
         VirtualServerView,
     },
 };
@@ -57,6 +57,7 @@ pub(super) fn execute(client: &Client, output: &Output, command: Command) -> Res
             }
             Ok(())
         }
+        Command::Vip(verb) => vip(client, output, verb),
         Command::Conn(Conn::Ls(arguments)) => {
             let answer = client.get::<Connections>(&connections_path(&arguments.filter()))?;
             output.answer(&answer, views::connections)?;
@@ -178,6 +179,34 @@ fn node(client: &Client, output: &Output, verb: Node) -> Result<(), Failure> {
     }
     output.note(&changed(&answer.value, &patch));
     Ok(())
+}
+
+fn vip(client: &Client, output: &Output, verb: Vip) -> Result<(), Failure> {
+    match verb {
+        Vip::Ls => output.answer(&client.get::<VipsView>("vips")?, views::vips),
+        Vip::Status => output.answer(&client.get::<VipsView>("vips")?, views::vip_status),
+        Vip::Failover { name, to } => {
+            let answer = client.post::<VipsView>(&format!("vips/{}/move", encode(&name)), &Move { to: to.clone() })?;
+            if output.is_json() {
+                return output.answer(&answer, views::vips);
+            }
+            let whom = to.unwrap_or_else(|| "the best other machine".to_owned());
+            output.note(&format!("VIP group {name} moves to {whom}\nnext: lbctl vip ls"));
+            Ok(())
+        }
+        Vip::Maintenance { on } => {
+            let answer = client.put::<VipsView>("maintenance", &Maintenance { on })?;
+            if output.is_json() {
+                return output.answer(&answer, views::vip_status);
+            }
+            output.note(if on {
+                "this machine leaves all VIP groups to the others, also after a restart\nnext: lbctl vip maintenance off"
+            } else {
+                "this machine takes part again\nnext: lbctl vip status"
+            });
+            Ok(())
+        }
+    }
 }
 
 fn is_set(nodes: &[NodeView]) -> bool {

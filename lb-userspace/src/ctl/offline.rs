@@ -23,6 +23,7 @@ pub(super) fn execute(command: &Command, output: &Output) -> Option<Result<(), F
         | Command::Vs(_)
         | Command::Pool(_)
         | Command::Node(_)
+        | Command::Vip(_)
         | Command::Conn(_)
         | Command::Map(_)
         | Command::Stats(_)

@@ -14,12 +14,14 @@ mod proxied;
 mod requests;
 mod servers;
 mod status;
+mod vips;
 
 pub(super) use connections::{connections, map_dump, maps, ring};
 pub(super) use findings::{doctor, trace};
 pub(super) use requests::{duration, requests, trace_url};
 pub(super) use servers::{facts, node, nodes, pool, pools, virtual_server, virtual_servers};
 pub(super) use status::status;
+pub(super) use vips::{vip_status, vips};
 
 /// The word that JSON has for a value: tables and JSON never differ.
 pub(super) fn word(value: &impl Serialize) -> String {

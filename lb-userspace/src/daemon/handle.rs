@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::control::{
     query::{Control, Counters, DataPath, Order, ProxyPath, QueryError},
-    view::{CertificateView, PoolView, Status, VirtualServerView},
+    view::{CertificateView, PoolView, Status, VipsView, VirtualServerView},
 };
 
 /// Requests that wait for the control task at most; further askers wait for their turn.
@@ -24,6 +24,8 @@ pub(super) enum Request {
     Pools(Counters, oneshot::Sender<Vec<PoolView>>),
     /// The certificates of the configuration.
     Certificates(oneshot::Sender<Vec<CertificateView>>),
+    /// VIP groups and machines.
+    Vips(oneshot::Sender<VipsView>),
     /// To change something.
     Order(Order, oneshot::Sender<Result<(), QueryError>>),
 }
@@ -74,6 +76,10 @@ impl Control for Handle {
 
     fn certificates(&self) -> Result<Vec<CertificateView>, QueryError> {
         self.ask(Request::Certificates)
+    }
+
+    fn vips(&self) -> Result<VipsView, QueryError> {
+        self.ask(Request::Vips)
     }
 
     fn order(&self, order: Order) -> Result<(), QueryError> {

@@ -40,8 +40,8 @@ use crate::{
             rule::RuleEvent,
         },
         query::{Counters, Order, QueryError},
-        state::{Check, Event, Overrides, RaisedVip, State},
-        view::{Health, NodeState, Status},
+        state::{Check, Event, Overrides, State, VipPlan},
+        view::{Health, NodeState, Status, VipsView},
     },
     health::Report,
     proxy::supervisor::News,
@@ -83,7 +83,7 @@ pub(super) struct Running<S> {
     /// Why the data path does not do what the state says, until it does.
     behind: Option<String>,
     checks: Vec<Check>,
-    raised: Vec<RaisedVip>,
+    raised: VipPlan,
     /// What monitors say is down.
     down: Vec<Down>,
     /// Why what is known now would not survive a restart.
@@ -115,7 +115,7 @@ impl<S: Subsystems> Running<S> {
             proxied: Arc::default(),
             behind: None,
             checks: Vec::new(),
-            raised: Vec::new(),
+            raised: VipPlan::default(),
             down,
             unsaved: None,
             certificates: Certificates::default(),
@@ -170,6 +170,8 @@ impl<S: Subsystems> Running<S> {
         tracing::info!(signal, on_stop = ?daemon.on_stop, "lbd is stopping");
         notify::stopping("stopping");
         let stop = async {
+            // First of all: the others take over while everything here still works.
+            self.parts.subsystems.resign().await;
             if tokio::task::spawn_blocking(move || api.stop()).await.is_err() {
                 tracing::error!("the admin API could not be stopped");
             }
@@ -257,6 +259,8 @@ impl<S: Subsystems> Running<S> {
             Request::Order(Order::Upgrade, answer) => {
                 self.upgrade.begin(&self.parts.seat, &self.parts.config_path, Some(answer));
             }
+            Request::Vips(answer) => drop(answer.send(self.vips())),
+            Request::Order(Order::MoveVip { group, to }, answer) => drop(answer.send(self.move_vip(group, to).await)),
             Request::Order(Order::Reload, answer) => drop(answer.send(self.reload().await)),
             Request::Order(order, answer) => drop(answer.send(self.change(Event::Order(order)).await)),
         }
@@ -265,6 +269,7 @@ impl<S: Subsystems> Running<S> {
     async fn tick(&mut self) {
         notify::watchdog();
         self.certificates.tell(now());
+        self.parts.subsystems.look_after(self.state.config());
         if self.behind.is_some() && self.enact().await.is_ok() {
             tracing::info!("the data path follows again");
         }
@@ -335,6 +340,15 @@ impl<S: Subsystems> Running<S> {
         }
     }
 
+    fn vips(&self) -> VipsView {
+        self.parts.subsystems.vips(self.state.config(), &self.state.vips())
+    }
+
+    async fn move_vip(&mut self, group: String, to: Option<String>) -> Result<(), QueryError> {
+        self.state.apply(Event::Order(Order::MoveVip { group: group.clone(), to: to.clone() }))?;
+        self.parts.subsystems.move_vip(&group, to.as_deref()).await
+    }
+
     /// Starts monitors, VIPs and the L7 proxy. What the L7 proxy cannot do is tried again: forwarding, which is in place,
     /// does not depend on it.
     pub(super) async fn begin(&mut self) {
@@ -389,8 +403,8 @@ impl<S: Subsystems> Running<S> {
         self.parts.subsystems.resolve(&self.state.config().proxy.names());
         let raised = self.state.vips();
         // Also when there is none: an earlier lbd may have raised some.
-        if raised != self.raised || raised.is_empty() {
-            self.parts.subsystems.raise(&raised).await;
+        if raised != self.raised || raised == VipPlan::default() {
+            self.parts.subsystems.raise(self.state.config(), &raised).await;
             self.raised = raised;
         }
     }
@@ -464,6 +478,7 @@ fn restart_needed(first: &Config, now: &Config) -> Vec<String> {
     let made = "takes effect when the data path is made anew: set on_stop = \"withdraw\", reload, then restart lbd";
     let rows = [
         ("daemon.socket", first.daemon.socket != now.daemon.socket, started),
+        ("cluster", first.cluster != now.cluster, started),
         ("daemon.state_dir", first.daemon.state_dir != now.daemon.state_dir, started),
         ("daemon.monitor_dir", first.daemon.monitor_dir != now.daemon.monitor_dir, started),
         ("daemon.monitor_user", first.daemon.monitor_user != now.daemon.monitor_user, started),

@@ -3,16 +3,17 @@
 
 use std::{future::Future, sync::Arc, time::Duration};
 
-use super::names::Names;
+use super::{names::Names, vips::Vips};
 use crate::{
+    config::Config,
     control::{
         plan::Plan,
         proxy::ProxyPlan,
-        state::{Check, RaisedVip},
-        view::WorkerView,
+        query::QueryError,
+        state::{Check, VipPlan},
+        view::{VipsView, WorkerView},
     },
     dataplane::{collect::Collector, names::SharedNames, task},
-    failover::{self, StaticVips},
     health::{Monitors, Settings, Target},
     proxy::supervisor::{Estate, Supervisor, WorkerState},
 };
@@ -36,7 +37,15 @@ pub(super) trait Subsystems {
     /// Replaces the health checks.
     fn check(&self, checks: &[Check]);
     /// Replaces the VIPs that are raised; done when the kernel was asked for all of them.
-    fn raise(&self, vips: &[RaisedVip]) -> impl Future<Output = ()>;
+    fn raise(&self, config: &Config, vips: &VipPlan) -> impl Future<Output = ()>;
+    /// VIP groups and machines, as they stand.
+    fn vips(&self, config: &Config, plan: &VipPlan) -> VipsView;
+    /// Moves a VIP group to a machine, or to the best other one.
+    fn move_vip(&self, group: &str, to: Option<&str>) -> impl Future<Output = Result<(), QueryError>>;
+    /// Leaves all VIP groups to the other machines.
+    fn resign(&self) -> impl Future<Output = ()>;
+    /// A new configuration is in force, and a second has passed since the last call at most.
+    fn look_after(&self, config: &Config);
     /// What an operator should know of them.
     fn problems(&self) -> Vec<String>;
     /// Lets the L7 proxy end what it does, for so long at most.
@@ -52,7 +61,7 @@ pub(super) struct Real {
     pub(super) names: SharedNames,
     pub(super) collector: Collector,
     pub(super) monitors: Monitors,
-    pub(super) vips: StaticVips,
+    pub(super) vips: Vips,
     pub(super) proxy: Supervisor,
     pub(super) resolver: Names,
 }
@@ -98,9 +107,27 @@ impl Subsystems for Real {
         self.monitors.set(checks.iter().map(target).collect());
     }
 
-    async fn raise(&self, vips: &[RaisedVip]) {
-        let raised = |vip: &RaisedVip| failover::RaisedVip { address: vip.address, interface: vip.interface.clone() };
-        self.vips.set_now(vips.iter().map(raised).collect()).await;
+    async fn raise(&self, config: &Config, vips: &VipPlan) {
+        self.vips.set(config, vips).await;
+    }
+
+    fn look_after(&self, config: &Config) {
+        self.vips.configure(config);
+        let serves = config.proxy.virtual_servers.is_empty() || self.proxy.state().ready;
+        let problem = || self.proxy.state().problem.unwrap_or_else(|| "the L7 proxy has no worker".to_owned());
+        self.vips.note_worker((!serves).then(problem));
+    }
+
+    fn vips(&self, config: &Config, plan: &VipPlan) -> VipsView {
+        self.vips.view(config, plan)
+    }
+
+    async fn move_vip(&self, group: &str, to: Option<&str>) -> Result<(), QueryError> {
+        self.vips.move_group(group, to).await
+    }
+
+    async fn resign(&self) {
+        self.vips.leave().await;
     }
 
     fn problems(&self) -> Vec<String> {

@@ -108,6 +108,12 @@ impl Advertiser {
         self.role
     }
 
+    /// Whether another router was ever heard, or is configured.
+    #[must_use]
+    pub fn knows_others(&self) -> bool {
+        self.ever_heard || self.settings.has_peers
+    }
+
     /// What this router's advertisements offer.
     #[must_use]
     pub fn offer(&self) -> Offer {
@@ -155,7 +161,7 @@ impl Advertiser {
             return changes;
         }
         self.settled_since = now;
-        if self.role == Role::Active && (self.ever_heard || self.settings.has_peers) {
+        if self.role == Role::Active && self.knows_others() {
             self.yield_role(&mut changes, Reason::StoodStill(gap), now);
         } else if self.role == Role::Backup {
             self.due = now + self.down_time();

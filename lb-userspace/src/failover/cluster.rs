@@ -5,13 +5,13 @@
 //! `thread`, which carries out an [`Output`] in the order of its fields.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     mem,
     time::{Duration, Instant},
 };
 
 use super::{
-    election::{Changes, Election, Event, MachineId, Role, Says, Settings},
+    election::{Alarm, Changes, Election, Event, MachineId, Role, Says, Settings},
     heartbeat::{Boot, Freshness, GroupId, Heartbeat, Key, MAX_ENTRIES, Malformed, Refused},
 };
 
@@ -22,12 +22,16 @@ mod thread;
 
 pub(super) use self::thread::{Addresses, Order, Task, open};
 pub use self::{
-    output::{Counters, GroupStatus, Incident, MachineStatus, Output, Status},
+    output::{Counters, GroupStatus, Incident, MachineStatus, Names, Output, Status},
     thread::{INCIDENTS, Paths},
 };
 
 /// A machine is forgotten by `status` when it was not heard for so long.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(24 * 3_600);
+
+/// How far ahead of this machine's heartbeats the guard's are numbered: more than are ever sent, 13 years of them at 10 a
+/// second.
+const LAST_WORDS_AHEAD: u64 = 1 << 32;
 
 /// Who this machine is, and its cluster.
 #[derive(Debug)]
@@ -82,7 +86,11 @@ pub enum Command {
     Claimed {
         /// Which.
         group: String,
+        /// When that was heard: a group that has changed since was on its way from or to another machine.
+        heard: Instant,
     },
+    /// The guard has given these groups away while this machine stood still.
+    Deposed(BTreeSet<String>),
     /// Leaves all groups, or takes part again.
     Maintenance(bool),
 }
@@ -93,6 +101,7 @@ struct Member {
     election: Election,
     since: Instant,
     why: String,
+    transitions: u64,
 }
 
 #[derive(Debug)]
@@ -119,6 +128,11 @@ pub struct Cluster {
 }
 
 impl Cluster {
+    /// Whether a group is one of the cluster's.
+    pub(in crate::failover) fn has(&self, group: &str) -> bool {
+        self.members.contains_key(&GroupId::of_name(group))
+    }
+
     /// A machine that takes part in no group yet.
     #[must_use]
     pub fn new(machine: Machine, now: Instant) -> Self {
@@ -200,8 +214,18 @@ impl Cluster {
             Command::Move { group, to } => {
                 self.step(GroupId::of_name(&group), Event::Move(to), &mut output, &mut last_words, now);
             }
-            Command::Claimed { group } => {
-                self.step(GroupId::of_name(&group), Event::Claimed, &mut output, &mut last_words, now);
+            Command::Claimed { group, heard } => {
+                let id = GroupId::of_name(&group);
+                if self.members.get(&id).is_some_and(|member| member.since < heard) {
+                    self.step(id, Event::Claimed, &mut output, &mut last_words, now);
+                }
+            }
+            Command::Deposed(groups) => {
+                // Beyond what the guard has said, so that this machine is believed again.
+                self.sequence += LAST_WORDS_AHEAD;
+                for group in groups {
+                    self.step(GroupId::of_name(&group), Event::Deposed, &mut output, &mut last_words, now);
+                }
             }
             Command::Maintenance(on) => {
                 self.in_maintenance = on;
@@ -212,6 +236,21 @@ impl Cluster {
             }
         }
         self.finish(output, &last_words, now, wall_ms)
+    }
+
+    /// Owned groups that another machine can take now.
+    #[must_use]
+    pub fn replaceable(&self, now: Instant) -> BTreeSet<String> {
+        let replaceable = self.members.values().filter(|member| member.election.is_replaceable(now));
+        replaceable.map(|member| member.group.name.clone()).collect()
+    }
+
+    /// Heartbeats that give these groups away, for the guard to send when this machine cannot.
+    #[must_use]
+    pub fn last_words(&self, groups: &BTreeSet<String>, now: Instant, wall_ms: u64) -> Vec<Vec<u8>> {
+        let idle = Says { role: Role::Idle, priority: 0, successor: None };
+        let says: Vec<_> = groups.iter().map(|name| (GroupId::of_name(name), idle)).collect();
+        if says.is_empty() { Vec::new() } else { self.write(&says, self.sequence + LAST_WORDS_AHEAD, now, wall_ms) }
     }
 
     /// What an operator wants to know.
@@ -232,16 +271,19 @@ impl Cluster {
             role: member.election.role(),
             since: now.saturating_duration_since(member.since),
             why: member.why.clone(),
+            transitions: member.transitions,
             owner: if member.election.role() == Role::Active { Some(name(&self.machine.id)) } else { owner(id) },
         };
         let lately = |(_, seen): &(&MachineId, &Seen)| now.saturating_duration_since(seen.heard) < FORGOTTEN_AFTER;
         let machine = |(id, seen): (&MachineId, &Seen)| MachineStatus {
             name: name(id),
             silent_for: now.saturating_duration_since(seen.heard),
+            alive: now.saturating_duration_since(seen.heard) < self.machine.interval * (self.machine.misses + 1),
             hears_us: seen.hears_us,
         };
         Status {
             groups: self.members.iter().map(group).collect(),
+            wire: crate::failover::routers::Counters::default(),
             machines: self.seen.iter().filter(lately).map(machine).collect(),
             counters: self.counters,
             fault: self.fault(),
@@ -250,7 +292,7 @@ impl Cluster {
     }
 
     /// All that is wrong with this machine, in one sentence.
-    fn fault(&self) -> Option<String> {
+    pub(in crate::failover) fn fault(&self) -> Option<String> {
         let faults: Vec<String> = self.faults.iter().map(|(watcher, why)| format!("{watcher}: {why}")).collect();
         (!faults.is_empty()).then(|| faults.join("; "))
     }
@@ -293,7 +335,7 @@ impl Cluster {
                 election.apply(Event::Start, now);
             }
             election.apply(Event::Fault(self.fault()), now);
-            self.members.insert(id, Member { group, election, since: now, why: "started".to_owned() });
+            self.members.insert(id, Member { group, election, since: now, why: "started".to_owned(), transitions: 0 });
         }
     }
 
@@ -325,11 +367,14 @@ impl Cluster {
             output.lower.push(name());
         }
         if let Some(alarm) = alarm {
+            self.counters.claims += u64::from(alarm == Alarm::AddressClaimed);
             output.incidents.push(Incident::Alarm { group: name(), alarm });
         }
         if let Some(reason) = reason {
             self.counters.transitions += 1;
-            (member.since, member.why) = (now, reason.to_string());
+            member.transitions += 1;
+            let why = Names(self.machine.names.clone()).put_into(&reason.to_string());
+            (member.since, member.why) = (now, why);
             output.incidents.push(Incident::Transition { group: name(), role: member.election.role(), reason });
         }
     }
@@ -356,8 +401,6 @@ impl Cluster {
         if !mem::take(&mut output.send_due) {
             return output;
         }
-        let alive = self.machine.interval * (self.machine.misses + 1);
-        let echoes: Vec<_> = self.freshness.echoes(now, alive).collect();
         let says = |(id, member): (&GroupId, &Member)| {
             let mut says = member.election.says();
             if last_words.contains(id) {
@@ -372,26 +415,33 @@ impl Cluster {
             *times -= 1;
             *times > 0
         });
+        output.send = self.write(&groups, self.sequence, now, wall_ms);
+        self.sequence += output.send.len() as u64;
+        output
+    }
+
+    /// Heartbeats that say this of groups, numbered from the one after `sequence`.
+    fn write(&self, groups: &[(GroupId, Says)], sequence: u64, now: Instant, wall_ms: u64) -> Vec<Vec<u8>> {
+        let Some(key) = self.machine.keys.first() else { return Vec::new() };
+        let alive = self.machine.interval * (self.machine.misses + 1);
+        let echoes: Vec<_> = self.freshness.echoes(now, alive).collect();
         let room = MAX_ENTRIES.saturating_sub(echoes.len()).max(1);
         // A machine without groups is heard as well: it may be asked to take one.
         let parts: Vec<&[_]> = if groups.is_empty() { vec![&[]] } else { groups.chunks(room).collect() };
-        for part in parts {
-            self.sequence += 1;
+        let heartbeat = |(part, sequence): (&&[(GroupId, Says)], u64)| {
             let heartbeat = Heartbeat {
                 sender: self.machine.id,
                 boot: self.machine.boot,
-                sequence: self.sequence,
+                sequence,
                 sent_ms: wall_ms,
                 interval_ms: u16::try_from(self.machine.interval.as_millis()).unwrap_or(u16::MAX),
                 echoes: echoes.clone(),
                 groups: part.to_vec(),
             };
             let mut datagram = Vec::new();
-            if let Some(key) = self.machine.keys.first() {
-                heartbeat.write(key, &mut datagram);
-                output.send.push(datagram);
-            }
-        }
-        output
+            heartbeat.write(key, &mut datagram);
+            datagram
+        };
+        parts.iter().zip(sequence + 1..).map(heartbeat).collect()
     }
 }

@@ -24,6 +24,16 @@ pub use self::changes::{Alarm, Changes, Reason, Rival};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MachineId(pub u64);
 
+impl MachineId {
+    /// Of a machine's name: 64-bit FNV-1a, mixed. Stable for ever: machines of different versions must agree. Never 0, which
+    /// heartbeats have for "none".
+    #[must_use]
+    pub fn of_name(name: &str) -> Self {
+        let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        Self(lb_common::flow::mix64(name.bytes().fold(0xcbf2_9ce4_8422_2325, step)).max(1))
+    }
+}
+
 /// How a group is elected; the same on all machines but for `priority`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -93,6 +103,8 @@ pub enum Event {
     Move(Option<MachineId>),
     /// Somebody else claims an address of ours (ARP, neighbour discovery).
     Claimed,
+    /// The guard has taken the addresses down and said that this machine leaves.
+    Deposed,
     /// New settings.
     Configured(Settings),
 }
@@ -158,6 +170,12 @@ impl Election {
         Says { role: self.role, priority, successor: self.successor.map(|(machine, _)| machine) }
     }
 
+    /// Whether this machine owns and another one without a fault could take over now.
+    #[must_use]
+    pub fn is_replaceable(&self, now: Instant) -> bool {
+        self.role == Role::Active && self.best(now).is_some()
+    }
+
     /// When `Tick` is due at the latest, heartbeats aside.
     #[must_use]
     pub fn deadline(&self, now: Instant) -> Option<Instant> {
@@ -189,6 +207,12 @@ impl Election {
                 if self.role == Role::Active {
                     changes.alarm = Some(Alarm::AddressClaimed);
                     self.assert(&mut changes, now);
+                }
+            }
+            Event::Deposed => {
+                if self.role == Role::Active {
+                    self.yield_role(&mut changes, Reason::LeaseEnded);
+                    changes.send = true;
                 }
             }
             Event::Configured(settings) => self.settings = settings,

@@ -9,7 +9,7 @@ use std::{
 
 use tokio::{
     sync::{mpsc, oneshot, watch},
-    task, time,
+    time,
 };
 
 use super::{
@@ -18,7 +18,7 @@ use super::{
     announce::Announcement,
     packet_socket::PacketSocket,
     record::Record,
-    vips::{Announce, Changes, Event, Place, Vips},
+    vips::{Announce, Changes, Event, Place, Surroundings, Vips},
 };
 
 /// Notifications come in bursts; one look at the kernel answers them all.
@@ -50,10 +50,15 @@ pub(super) struct Engine {
     /// What the kernel said of a VIP that it refused to add or remove.
     failures: BTreeMap<RaisedVip, String>,
     problems: watch::Sender<Vec<String>>,
+    surroundings: watch::Sender<Surroundings>,
 }
 
 impl Engine {
-    pub(super) fn new(state_dir: &Path, problems: watch::Sender<Vec<String>>) -> Result<Self, Error> {
+    pub(super) fn new(
+        state_dir: &Path,
+        problems: watch::Sender<Vec<String>>,
+        surroundings: watch::Sender<Surroundings>,
+    ) -> Result<Self, Error> {
         let socket = |what| move |source| Error::Socket { what, source };
         let record = Record::new(state_dir);
         let ours = record.read().unwrap_or_else(|error| {
@@ -70,6 +75,7 @@ impl Engine {
             observe_at: None,
             failures: BTreeMap::new(),
             problems,
+            surroundings,
         })
     }
 
@@ -140,7 +146,11 @@ impl Engine {
 
     async fn look(&mut self) -> Option<Event> {
         match self.netlink.observe().await {
-            Ok(snapshot) => Some(Event::Observed(snapshot)),
+            Ok(snapshot) => {
+                let now = snapshot.surroundings();
+                self.surroundings.send_if_modified(|before| std::mem::replace(before, now.clone()) != now);
+                Some(Event::Observed(snapshot))
+            }
             Err(error) => {
                 tracing::warn!(%error, "cannot list interfaces and addresses; trying again");
                 self.observe_at = Some(Instant::now() + OBSERVE_AGAIN);
@@ -151,7 +161,7 @@ impl Engine {
 
     async fn carry_out(&mut self, changes: Changes) -> Vec<Event> {
         if let Some(ours) = changes.record {
-            self.write_record(ours).await;
+            self.write_record(ours);
         }
         for place in &changes.remove {
             let removed = self.netlink.remove(place).await;
@@ -172,11 +182,10 @@ impl Engine {
         events
     }
 
-    async fn write_record(&self, ours: BTreeSet<RaisedVip>) {
-        let record = self.record.clone();
-        let written = task::spawn_blocking(move || record.write(ours)).await;
+    /// On this thread: a thread of lesser priority could be late, and the VIPs wait for it.
+    fn write_record(&self, ours: BTreeSet<RaisedVip>) {
         // The VIPs matter more than the record of them.
-        if let Ok(Err(error)) = written {
+        if let Err(error) = self.record.write(ours) {
             tracing::warn!(%error, "the record of raised addresses could not be written");
         }
     }

@@ -5,6 +5,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
+    os::fd::OwnedFd,
     path::Path,
     sync::mpsc as blocking,
     thread,
@@ -15,33 +16,44 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{
     Error, RaisedVip, StaticVips,
+    claims::{self, Claims},
     cluster::{self, Addresses, Cluster, Command, Incident, Machine, Order, Paths, Status, Task},
+    election::{Alarm, MachineId},
+    guard::Lease,
+    routers::{Router, Routers},
+    wire::Wire,
 };
 
 /// Priority of the thread among real-time ones: above nothing of the kernel's, far below its watchdogs.
 const REALTIME_PRIORITY: i32 = 10;
 
-/// How long a graceful leave may take.
-const LEAVE_WITHIN: Duration = Duration::from_secs(2);
+/// How long the thread may take for what it is asked.
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
 /// This machine's part in a cluster, on its own thread. When it is dropped the thread ends and addresses stay.
 #[derive(Debug)]
 pub struct Host {
     orders: mpsc::UnboundedSender<Order>,
     status: watch::Receiver<Status>,
+    watched: watch::Sender<claims::Watched>,
+    /// Ends with this.
+    _claims: Claims,
     incidents: Option<mpsc::Receiver<Incident>>,
+    problems: watch::Receiver<Vec<String>>,
     thread: Option<thread::JoinHandle<()>>,
 }
 
 impl Host {
-    /// Starts the thread. `prepare` runs on it first: to give up privileges, which belong to threads.
+    /// Starts the thread, and on the current runtime what listens for claims. `prepare` runs on it first: to give up privileges, which belong to threads. `guard` is what
+    /// [`super::guard::start`] returned.
     ///
     /// # Errors
-    /// When a socket cannot be had: an address of [`Paths::listen`] that is not there, a port that is taken.
+    /// When a socket cannot be had: a port that is taken.
     pub fn start(
         state_dir: &Path,
         machine: Machine,
         paths: Paths,
+        guard: Option<OwnedFd>,
         prepare: impl FnOnce() -> io::Result<()> + Send + 'static,
     ) -> Result<Self, Error> {
         let (orders, ordered) = mpsc::unbounded_channel();
@@ -49,17 +61,17 @@ impl Host {
         let (started, start) = blocking::channel();
         let state_dir = state_dir.to_owned();
         let run = move || {
-            raise_priority();
+            let on_time = raise_priority();
             let built = prepare().map_err(Error::Thread).and_then(|()| runtime());
             let runtime = match built {
                 Ok(runtime) => runtime,
                 Err(error) => return drop(started.send(Err(error))),
             };
             runtime.block_on(async move {
-                match task(&state_dir, machine, &paths, ordered, incidents) {
+                match task(&state_dir, machine, &paths, ordered, incidents, guard.map(|guard| (guard, on_time))) {
                     Ok((task, status)) => {
                         // Who starts us waits for this.
-                        let _ = started.send(Ok(status));
+                        let _ = started.send(Ok((status, task.vips.problems_receiver())));
                         task.run().await;
                     }
                     Err(error) => drop(started.send(Err(error))),
@@ -68,8 +80,10 @@ impl Host {
         };
         let thread = thread::Builder::new().name("failover".to_owned()).spawn(run).map_err(Error::Thread)?;
         let ended = || Error::Thread(io::Error::other("it ended at once"));
-        let status = start.recv().map_err(|_| ended())??;
-        Ok(Self { orders, status, incidents: Some(incident), thread: Some(thread) })
+        let (status, problems) = start.recv().map_err(|_| ended())??;
+        let (watched, watches) = watch::channel(claims::Watched::new());
+        let claims = Claims::spawn(watches, Faults { orders: orders.clone() });
+        Ok(Self { orders, status, watched, _claims: claims, incidents: Some(incident), problems, thread: Some(thread) })
     }
 
     /// Takes a command.
@@ -78,9 +92,27 @@ impl Host {
         let _ = self.orders.send(Order::Command(command));
     }
 
-    /// VIPs that are up whatever the cluster says, and the addresses of each group.
-    pub fn addresses(&self, fixed: BTreeSet<RaisedVip>, groups: BTreeMap<String, BTreeSet<RaisedVip>>) {
-        let _ = self.orders.send(Order::Addresses { fixed, groups });
+    /// The groups that are shared with VRRP or CARP routers. Those that stay are not touched.
+    pub fn routers(&self, routers: Vec<Router>) {
+        // A thread that has ended has left every group.
+        let _ = self.orders.send(Order::Routers(routers));
+    }
+
+    /// VIPs that are up whatever the cluster says, and the addresses of each group. What it returns comes when the kernel was
+    /// asked for those that are to be up now.
+    pub fn addresses(
+        &self,
+        fixed: BTreeSet<RaisedVip>,
+        groups: BTreeMap<String, BTreeSet<RaisedVip>>,
+    ) -> oneshot::Receiver<()> {
+        let of_group = |(group, vips): (&String, &BTreeSet<RaisedVip>)| {
+            vips.iter().map(|vip| (vip.clone(), group.clone())).collect::<Vec<_>>()
+        };
+        self.watched.send_replace(groups.iter().flat_map(of_group).collect());
+        let (done, asked) = oneshot::channel();
+        // As above.
+        let _ = self.orders.send(Order::Addresses { fixed, groups, done });
+        asked
     }
 
     /// How things stand.
@@ -94,19 +126,88 @@ impl Host {
         self.incidents.take()
     }
 
-    /// Gives every group away, takes their addresses down and ends.
-    pub async fn leave(mut self) {
-        let (done, left) = oneshot::channel();
-        if self.orders.send(Order::Leave(done)).is_ok() && tokio::time::timeout(LEAVE_WITHIN, left).await.is_err() {
-            tracing::error!("the failover thread did not leave within {LEAVE_WITHIN:?}");
-            return;
+    /// A way for watchers of this machine to say what is wrong with it.
+    #[must_use]
+    pub fn faults(&self) -> Faults {
+        Faults { orders: self.orders.clone() }
+    }
+
+    /// Moves a group to a machine, or to the best other one. Returns once the others were told.
+    ///
+    /// # Errors
+    /// What keeps it from moving.
+    pub async fn move_group(&self, group: &str, to: Option<MachineId>) -> Result<(), Unmoved> {
+        let (answer, answered) = oneshot::channel();
+        // A thread that has ended drops the answer.
+        let _ = self.orders.send(Order::Move { group: group.to_owned(), to, answer });
+        match tokio::time::timeout(ANSWER_WITHIN, answered).await {
+            Ok(Ok(None)) => Ok(()),
+            Ok(Ok(Some(Alarm::NotOwner))) => Err(Unmoved::NotOwner),
+            Ok(Ok(Some(_))) => Err(Unmoved::NoSuccessor),
+            Ok(Err(_)) | Err(_) => Err(Unmoved::NoAnswer),
         }
+    }
+
+    /// Gives every group away and takes their addresses down. Fixed VIPs stay.
+    pub async fn leave(&self) {
+        let (done, left) = oneshot::channel();
+        if self.orders.send(Order::Leave(done)).is_ok() && tokio::time::timeout(ANSWER_WITHIN, left).await.is_err() {
+            tracing::error!("the failover thread did not leave within {ANSWER_WITHIN:?}");
+        }
+    }
+
+    /// Takes down every address that lbd raised, and ends the thread.
+    ///
+    /// # Errors
+    /// When addresses are left.
+    pub async fn withdraw(mut self) -> Result<(), Error> {
+        let (done, withdrawn) = oneshot::channel();
+        let ended = || Error::Left("all: the failover thread has ended".to_owned());
+        self.orders.send(Order::Withdraw(done)).map_err(|_| ended())?;
+        let outcome =
+            tokio::time::timeout(ANSWER_WITHIN, withdrawn).await.map_err(|_| Error::NoAnswer(ANSWER_WITHIN))?;
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
             tracing::error!("the failover thread ended by a panic");
         }
+        outcome.unwrap_or_else(|_| Err(ended()))
     }
+
+    /// What keeps VIPs from being up, one sentence each.
+    #[must_use]
+    pub fn problems(&self) -> Vec<String> {
+        self.problems.borrow().clone()
+    }
+}
+
+/// Says what is wrong with this machine.
+#[derive(Clone, Debug)]
+pub struct Faults {
+    orders: mpsc::UnboundedSender<Order>,
+}
+
+impl Faults {
+    /// Why this machine should own nothing, as this watcher sees it; `None`: it is well.
+    pub fn set(&self, watcher: &'static str, why: Option<String>) {
+        // A thread that has ended has left every group.
+        let _ = self.orders.send(Order::Command(Command::Fault { watcher, why }));
+    }
+
+    pub(super) fn claimed(&self, group: String, heard: Instant) {
+        let _ = self.orders.send(Order::Command(Command::Claimed { group, heard }));
+    }
+}
+
+/// What keeps a group from moving.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unmoved {
+    /// Another machine owns it.
+    NotOwner,
+    /// That machine, or any other one, cannot take it: not heard, with a fault, or it does not hear this one.
+    NoSuccessor,
+    /// The failover thread does not answer.
+    NoAnswer,
 }
 
 fn task(
@@ -115,16 +216,44 @@ fn task(
     paths: &Paths,
     orders: mpsc::UnboundedReceiver<Order>,
     incidents: mpsc::Sender<Incident>,
+    guard: Option<(OwnedFd, bool)>,
 ) -> Result<(Task, watch::Receiver<Status>), Error> {
     let sockets = cluster::open(paths).map_err(|source| Error::Heartbeats { listen: paths.listen.clone(), source })?;
     let vips = StaticVips::spawn(state_dir)?;
     let now = Instant::now();
+    let dead_after = machine.interval * machine.misses + machine.interval / 4;
+    // A thread that may be late for want of priority must not lose its addresses by that.
+    let length = if guard.as_ref().is_some_and(|(_, on_time)| *on_time) { machine.interval } else { dead_after };
+    let (progress, progressed) = watch::channel(now);
+    let keep = |(guard, _)| Lease::keep(guard, length, dead_after, progressed).map_err(Error::Thread);
+    let lease = guard.map(keep).transpose()?;
+    let surroundings = vips.surroundings();
+    let machine_seed = machine.boot.0;
     let cluster = Cluster::new(machine, now);
     let (status, watched) = watch::channel(cluster.status(now));
     let addresses = Addresses::default();
     let peers = paths.peers.clone();
-    let task =
-        Task { cluster, sockets, peers, vips, orders, status, incidents, addresses, send_errors: 0, mute: false };
+    let task = Task {
+        cluster,
+        sockets,
+        peers,
+        vips,
+        orders,
+        status,
+        incidents,
+        addresses,
+        send_errors: 0,
+        mute: false,
+        ready: false,
+        surroundings,
+        routers: Routers::new(machine_seed),
+        wire: Wire::default(),
+        wire_errors: 0,
+        wire_mute: false,
+        lease,
+        progress,
+        lease_terms: (length, state_dir.to_owned()),
+    };
     Ok((task, watched))
 }
 
@@ -132,8 +261,8 @@ fn runtime() -> Result<tokio::runtime::Runtime, Error> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Thread)
 }
 
-/// Real-time priority for this thread; without the right to it heartbeats are late on a machine that is overloaded.
-fn raise_priority() {
+/// Real-time priority for this thread, and whether it was given; without the right to it heartbeats are late on a machine that is overloaded.
+pub(super) fn raise_priority() -> bool {
     let parameter = libc::sched_param { sched_priority: REALTIME_PRIORITY };
     // SAFETY: the pointer is to a sched_param that lives through the call; thread 0 is the calling one.
     let result =
@@ -142,6 +271,7 @@ fn raise_priority() {
         let error = io::Error::last_os_error();
         tracing::warn!(%error, "no real-time priority for heartbeats (CAP_SYS_NICE, or LimitRTPRIO= in the unit)");
     }
+    result == 0
 }
 
 #[cfg(test)]

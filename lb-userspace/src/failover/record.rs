@@ -21,7 +21,7 @@ struct Content {
 }
 
 /// The file.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Record {
     directory: PathBuf,
 }
@@ -45,7 +45,8 @@ impl Record {
         Ok(content.raised)
     }
 
-    /// Replaces it as a whole: a crash leaves the old or the new one. Blocks until it is on disk.
+    /// Replaces it as a whole: a crash of lbd leaves the old or the new one. It is not forced to disk, which could take longer
+    /// than a failover: a machine that has lost its power has lost the addresses as well.
     pub(super) fn write(&self, raised: BTreeSet<RaisedVip>) -> Result<(), Error> {
         self.replace(&Content { version: VERSION, raised }).map_err(|error| self.error(error))
     }
@@ -55,9 +56,7 @@ impl Record {
         let fresh = self.directory.join(format!("{NAME}.new"));
         let mut file = File::create(&fresh)?;
         file.write_all(&serde_json::to_vec_pretty(content)?)?;
-        file.sync_all()?;
-        fs::rename(fresh, self.path())?;
-        File::open(&self.directory)?.sync_all()
+        fs::rename(fresh, self.path())
     }
 
     fn path(&self) -> PathBuf {

@@ -9,10 +9,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{RaisedVip, announce::Mac};
+use super::{RaisedVip, announce::Mac, routers::Primary};
 
-/// How often a VIP is announced.
+/// How often a VIP that has come up is announced.
 const ANNOUNCEMENTS: u8 = 5;
+
+/// Between announcements of a VIP that stays: switches forget an address sooner than neighbours do, and flood from then on.
+const REFRESH: Duration = Duration::from_secs(60);
 
 /// Between two announcements, and between two tries to add or remove an address.
 const SPACING: Duration = Duration::from_secs(1);
@@ -37,6 +40,17 @@ pub struct Snapshot {
     pub links: BTreeMap<String, Link>,
     /// Interface index, address and prefix length.
     pub addresses: BTreeSet<(u32, IpAddr, u8)>,
+}
+
+/// What others want to know of the kernel's state.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Surroundings {
+    /// Interfaces that are down or without carrier.
+    pub silent: BTreeSet<String>,
+    /// Every address of this machine.
+    pub own: BTreeSet<IpAddr>,
+    /// Addresses that VRRP and CARP speak from, by interface.
+    pub primaries: BTreeMap<String, Primary>,
 }
 
 /// What happens.
@@ -205,8 +219,10 @@ impl Vips {
 
     fn announce_due(&mut self, changes: &mut Changes, now: Instant) {
         for (vip, state) in self.announced.iter_mut().filter(|(_, state)| state.left > 0 && state.due <= now) {
-            state.left -= 1;
-            state.due = now + SPACING;
+            (state.left, state.due) = match state.left {
+                0 | 1 => (1, now + REFRESH),
+                more => (more - 1, now + SPACING),
+            };
             changes.announce.push(Announce { vip: vip.clone(), index: state.link.index, mac: state.mac });
         }
     }
@@ -224,6 +240,25 @@ fn note_link(announced: &mut BTreeMap<RaisedVip, Announced>, vip: &RaisedVip, li
 }
 
 impl Snapshot {
+    /// What others want to know of it.
+    pub fn surroundings(&self) -> Surroundings {
+        let silent = self.links.iter().filter(|(_, link)| !link.is_running).map(|(name, _)| name.clone());
+        let of = |link: &Link, is_primary: fn(&(u32, IpAddr, u8)) -> bool| {
+            let on_link = self.addresses.iter().filter(|(index, _, _)| *index == link.index);
+            on_link.filter(|address| is_primary(address)).map(|(_, address, _)| *address).min()
+        };
+        let primary = |link: &Link| Primary {
+            // VIPs have no network with them.
+            v4: of(link, |(_, address, prefix)| address.is_ipv4() && *prefix < 32),
+            v6: of(link, |(_, address, _)| matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())),
+        };
+        Surroundings {
+            silent: silent.collect(),
+            own: self.addresses.iter().map(|(_, address, _)| *address).collect(),
+            primaries: self.links.iter().map(|(name, link)| (name.clone(), primary(link))).collect(),
+        }
+    }
+
     /// The address is on its interface, with whatever prefix.
     fn has(&self, vip: &RaisedVip) -> bool {
         let Some(link) = self.links.get(&vip.interface) else { return false };

@@ -4,7 +4,11 @@
 
 use std::{
     fs::{self, File},
-    os::unix::{fs::PermissionsExt, net::UnixDatagram},
+    io::{Read, Write},
+    os::unix::{
+        fs::PermissionsExt,
+        net::{UnixDatagram, UnixStream},
+    },
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
     sync::atomic::{AtomicU32, Ordering},
@@ -14,7 +18,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use lb::control::{
     query::Connections,
-    view::{NodeView, PoolView, Status, VirtualServerView},
+    view::{NodeView, PoolView, Status, VipsView, VirtualServerView},
 };
 use nix::{
     sys::signal::{Signal, kill},
@@ -23,7 +27,7 @@ use nix::{
 use tempfile::TempDir;
 use toml::{Table, Value};
 
-use super::{command::sh, namespace, topology::Net, wait::until};
+use super::{command::sh, host::Host, namespace, topology::Net, wait::until};
 
 /// Within this lbd must be ready, take a reload, or end.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -44,7 +48,7 @@ pub enum Stop {
 /// An lbd on the balancer of a network; with it its pins are removed.
 #[derive(Debug)]
 pub struct Lb<'n> {
-    net: &'n Net,
+    host: &'n Host,
     dir: TempDir,
     pins: PathBuf,
     child: Option<Child>,
@@ -71,13 +75,27 @@ impl<'n> Lb<'n> {
     /// # Errors
     /// When the configuration is not TOML, or without a BPF file system.
     pub fn prepare(net: &'n Net, config: &str) -> Result<Self> {
+        Self::prepare_on(net, &net.balancer, config)
+    }
+
+    /// As [`Self::start`], on another machine of the network.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_on(net: &'n Net, host: &'n Host, config: &str) -> Result<Self> {
+        let mut lb = Self::prepare_on(net, host, config)?;
+        lb.launch()?;
+        Ok(lb)
+    }
+
+    fn prepare_on(net: &'n Net, host: &'n Host, config: &str) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix(&namespace::prefix(&net.name)).tempdir()?;
         if !Path::new("/sys/fs/bpf").join(".").exists() || sh("stat -f -c %T /sys/fs/bpf")?.trim() != "bpf_fs" {
             sh("mount -t bpf bpf /sys/fs/bpf").context("lbd's pins need a BPF file system")?;
         }
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
         let pins = PathBuf::from(format!("/sys/fs/bpf/{}{number}", namespace::prefix(&net.name)));
-        let lb = Self { net, dir, pins, child: None, notify: None, quiet: false, own_program: None };
+        let lb = Self { host, dir, pins, child: None, notify: None, quiet: false, own_program: None };
         lb.write_config(config)?;
         Ok(lb)
     }
@@ -199,7 +217,7 @@ impl<'n> Lb<'n> {
         let notify = UnixDatagram::bind(&notify_path)?;
         notify.set_nonblocking(true)?;
         let start = Instant::now();
-        let mut child = self.net.balancer.start(self.command()?.env("NOTIFY_SOCKET", &notify_path))?;
+        let mut child = self.host.start(self.command()?.env("NOTIFY_SOCKET", &notify_path))?;
         let mut buffer = [0; 4096];
         let ready = until("lbd is ready (READY=1)", DEADLINE, || {
             if let Some(status) = child.try_wait()? {
@@ -230,7 +248,7 @@ impl<'n> Lb<'n> {
     /// # Errors
     /// When it goes on.
     pub fn launch_to_fail(&mut self) -> Result<(ExitStatus, String)> {
-        let mut child = self.net.balancer.start(&mut self.command()?)?;
+        let mut child = self.host.start(&mut self.command()?)?;
         let ended = until("lbd ends", DEADLINE, || child.try_wait());
         if ended.is_err() {
             self.child = Some(child);
@@ -247,6 +265,14 @@ impl<'n> Lb<'n> {
         command.env("LB_LOG", std::env::var("LB_LOG").unwrap_or_else(|_| "info".into())).env("NO_COLOR", "1");
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         Ok(command)
+    }
+
+    /// Sends a signal to the process.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        Ok(kill(Pid::from_raw(self.pid()?.cast_signed()), signal)?)
     }
 
     /// Ends the process and waits for its end.
@@ -334,6 +360,14 @@ impl<'n> Lb<'n> {
         Ok(serde_json::from_value(self.ctl_json(&["status"])?)?)
     }
 
+    /// `lbctl vip status`.
+    ///
+    /// # Errors
+    /// As [`Self::ctl_json`].
+    pub fn vips(&self) -> Result<VipsView> {
+        Ok(serde_json::from_value(self.ctl_json(&["vip", "status"])?)?)
+    }
+
     /// `lbctl vs show NAME`.
     ///
     /// # Errors
@@ -373,6 +407,19 @@ impl<'n> Lb<'n> {
     /// As [`Self::status`].
     pub fn packets(&self, reason: &str) -> Result<u64> {
         Ok(self.status()?.interfaces.iter().filter_map(|i| i.reasons.get(reason)).map(|traffic| traffic.packets).sum())
+    }
+
+    /// `GET /metrics`.
+    ///
+    /// # Errors
+    /// When lbd does not answer.
+    pub fn metrics(&self) -> Result<String> {
+        let mut stream = UnixStream::connect(self.dir.path().join("admin.sock"))?;
+        stream.set_read_timeout(Some(DEADLINE))?;
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: lbd\r\nConnection: close\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
     }
 
     /// Waits until the next hops of a pool's nodes are resolved: until then their packets are dropped.

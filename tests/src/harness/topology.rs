@@ -57,6 +57,7 @@ pub struct Topology {
     nodes: u8,
     routed: bool,
     two_arm: bool,
+    pair: bool,
     dsr_vips: Vec<IpAddr>,
 }
 
@@ -69,6 +70,8 @@ pub struct Net {
     pub clients: Vec<Host>,
     /// `lb`.
     pub balancer: Host,
+    /// `lb2`, in a pair.
+    pub second: Option<Host>,
     /// `n1`, `n2`, …
     pub nodes: Vec<Host>,
     /// `r1`, when the clients are routed.
@@ -83,7 +86,7 @@ impl Topology {
     #[must_use]
     pub fn new(name: &str) -> Self {
         let name = name.to_owned();
-        Self { name, clients: 1, nodes: 0, routed: false, two_arm: false, dsr_vips: Vec::new() }
+        Self { name, clients: 1, nodes: 0, routed: false, two_arm: false, pair: false, dsr_vips: Vec::new() }
     }
 
     /// How many clients.
@@ -114,6 +117,13 @@ impl Topology {
         self
     }
 
+    /// A second balancer beside the first one, and a network of their own between them: `eth1`, 10.2.0.0/16, for heartbeats.
+    #[must_use]
+    pub fn pair(mut self) -> Self {
+        self.pair = true;
+        self
+    }
+
     /// The nodes are set up for direct server return of these VIPs.
     #[must_use]
     pub fn dsr(mut self, vips: &[IpAddr]) -> Self {
@@ -133,7 +143,7 @@ impl Topology {
         let id = COUNTER.fetch_add(1, Ordering::Relaxed);
         let wiring = Wiring { prefix: format!("{PREFIX}{}-{id}-", std::process::id()) };
 
-        let switch = wiring.switch(self.two_arm)?;
+        let switch = wiring.switch(self.two_arm || self.pair)?;
         let balancer = wiring.host("lb", [10, 1, 0, 2], 1, [0, 2])?;
         let mut peers = vec![wiring.plug(&switch, &balancer, "eth0", "br0")?];
         if self.two_arm {
@@ -141,6 +151,7 @@ impl Topology {
             balancer.ip(&addresses("eth1", Ipv4Addr::new(10, 2, 0, 2), net6(2, [0, 2])))?;
             balancer.route_packets()?;
         }
+        let second = self.pair.then(|| wiring.second(&switch, &balancer, &mut peers)).transpose()?;
         let mut clients = Vec::new();
         for number in 1..=self.clients {
             clients.push(wiring.client(&switch, number, self.routed)?);
@@ -158,6 +169,7 @@ impl Topology {
             name: self.name.clone(),
             clients,
             balancer,
+            second,
             nodes,
             router,
             _peers: peers,
@@ -190,6 +202,32 @@ impl Net {
     /// When there is no such machine.
     pub fn plug_cable(&self, machine: &str) -> Result<()> {
         self.switch.ip(&[format!("link set {machine}.eth0 up")])
+    }
+
+    /// Takes a machine's port out of the bridge: frames get lost on both ways, and its carrier stays.
+    ///
+    /// # Errors
+    /// When there is no such machine or interface.
+    pub fn cut(&self, machine: &str, interface: &str) -> Result<()> {
+        self.switch.ip(&[format!("link set {machine}.{interface} nomaster")])
+    }
+
+    /// Puts it back.
+    ///
+    /// # Errors
+    /// When there is no such machine or interface.
+    pub fn heal(&self, machine: &str, interface: &str) -> Result<()> {
+        let bridge = if interface == "eth1" { "br1" } else { "br0" };
+        self.switch.ip(&[format!("link set {machine}.{interface} master {bridge}")])
+    }
+
+    /// The bridge sends a machine's own frames back to it, as virtual switches in promiscuous mode do.
+    ///
+    /// # Errors
+    /// When there is no such machine or interface.
+    pub fn hairpin(&self, machine: &str, interface: &str, on: bool) -> Result<()> {
+        let word = if on { "on" } else { "off" };
+        self.switch.sh(&format!("bridge link set dev {machine}.{interface} hairpin {word}")).map(drop)
     }
 
     /// Starts lbd on the balancer and waits until it is ready.
@@ -243,6 +281,17 @@ impl Wiring {
         connect(host, "eth0", switch, &port)?;
         switch.ip(&[format!("link set {port} master {bridge}")])?;
         host.ip(&addresses("eth0", host.v4, host.v6))
+    }
+
+    /// The second balancer of a pair, and `eth1` of both.
+    fn second(&self, switch: &Host, first: &Host, peers: &mut Vec<PassProgram>) -> Result<Host> {
+        let second = self.host("lb2", [10, 1, 0, 3], 1, [0, 3])?;
+        peers.push(self.plug(switch, &second, "eth0", "br0")?);
+        for (host, number) in [(first, 2), (&second, 3)] {
+            peers.push(self.plug(switch, host, "eth1", "br1")?);
+            host.ip(&addresses("eth1", Ipv4Addr::new(10, 2, 0, number), net6(2, [0, number.into()])))?;
+        }
+        Ok(second)
     }
 
     fn client(&self, switch: &Host, number: u8, routed: bool) -> Result<Host> {

@@ -1,6 +1,7 @@
 //! End-to-end tests: the real `lbd`, real servers and clients in network namespaces. Need root and BPF, and fail without.
 //! `cargo xtask test` builds the binaries first.
 
+mod failover;
 mod forwarding;
 mod hostile;
 mod icmp;
@@ -9,6 +10,7 @@ mod monitors;
 mod network;
 mod nodes;
 mod operator;
+mod routers;
 mod scheduling;
 mod start;
 mod support;

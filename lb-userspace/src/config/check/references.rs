@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 
 use super::Checker;
 use crate::config::{
-    advice,
     at::At,
     document::{ForwardingWord, Pool, VirtualServer},
     error::Problem,
@@ -28,7 +27,7 @@ impl Checker<'_> {
             self.forwarding_settings(&name.value, pool);
         }
         self.circles();
-        self.vip_interfaces();
+        self.vlans();
         self.pin_dir();
         let forwards = |server: &VirtualServer| server.protocol.as_ref().is_some_and(|word| !word.value.is_proxy());
         let first = document.virtual_server.iter().find(|(_, server)| forwards(server));
@@ -131,23 +130,8 @@ impl Checker<'_> {
         (chain.into_iter().map(|(name, _)| name).collect(), last)
     }
 
-    fn vip_interfaces(&mut self) {
+    fn vlans(&mut self) {
         let document = self.document;
-        for (name, group) in &document.vip {
-            if let Some(interface) = &group.interface
-                && let Some(wrong) = advice::interface_name(&interface.value)
-            {
-                let message = format!("interface {:?} {wrong} (in [vip.{}])", interface.value, name.value);
-                self.report(Problem::new(&interface.span, message, "no interface name"));
-            }
-            let known = self.config.vips.get(&name.value).is_some_and(|group| group.interface.is_some());
-            if group.raise.value && !known {
-                let message = format!("[vip.{}] does not say on which interface it is raised", name.value);
-                self.report(Problem::new(&group.raise.span, message, "raised where?").help(
-                    "add interface = \"eth0\"; it can be left out only when there is exactly one [interface.NAME]",
-                ));
-            }
-        }
         for (name, interface) in &document.interface {
             let mut seen = BTreeSet::new();
             for vlan in interface.vlans.iter().filter(|vlan| !seen.insert(vlan.value)) {

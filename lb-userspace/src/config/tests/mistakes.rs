@@ -243,6 +243,43 @@ fn each_address_family_of_the_vips_needs_a_node() {
 }
 
 #[test]
+fn vip_groups_move_only_where_everything_for_it_is_said() {
+    let with = |lines: &str| BASE.replace("raise = true\n", lines);
+    let router = |lines: &str| with(&format!("mode = \"failover\"\nrouter = {{ id = 42, {lines} }}\n"));
+    let cases = [
+        (with("mode = \"failover\"\n"), "[vip.dns] moves between machines, and there is no cluster"),
+        (with("raise = true\nmode = \"static\"\n"), "[vip.dns] says both raise and mode"),
+        (with("raise = true\npriority = 200\n"), "priority has no effect without mode = \"failover\" (in [vip.dns])"),
+        (router("protocol = \"carp\""), "carp needs a passphrase (in [vip.dns.router])"),
+        (router("protocol = \"vrrp2\", interval = \"500ms\""), "interval must be whole seconds (in [vip.dns.router])"),
+        (router("protocol = \"vrrp\", unicast = true"), "unicast needs peers (in [vip.dns.router])"),
+    ];
+    for (text, message) in cases {
+        assert_eq!(only_error(message, &text).message, message);
+    }
+    parse(&router("protocol = \"vrrp\", interval = \"100ms\", peers = [\"10.0.0.3\"], unicast = true"));
+    let cluster = "[cluster]\nmachine = \"lb1\"\nkey_file = \"/k\"\nlisten = [\"10.0.0.2\"]\npeer.lb2.addresses = [\"10.0.0.3:4000\"]\n";
+    let config = parse(&(with("mode = \"failover\"\n") + cluster));
+    let machines = config.cluster.unwrap();
+    assert_eq!(machines.listen, ["10.0.0.2:3780".parse().unwrap()]);
+    assert_eq!(machines.peers["lb2"], ["10.0.0.3:4000".parse().unwrap()]);
+    let own = cluster.replace("peer.lb2", "peer.lb1");
+    let error = only_error("a peer with this machine's name", &(with("mode = \"failover\"\n") + &own));
+    assert_eq!(error.message, "[cluster.peer.lb1] has the name of this machine, \"lb1\"");
+}
+
+#[test]
+fn vips_of_a_network_are_raised_on_its_interface() {
+    let text = BASE.replace("interface = \"eth0\"\nraise = true", "raise = true");
+    let networks = "[network.\"192.0.2.0/24\"]\ninterface = \"eth7\"\n[network.\"192.0.2.53\"]\ninterface = \"eth8\"\n";
+    let config = parse(&(text.clone() + networks));
+    let of = |group: &str| config.vips[group].interfaces.values().next().unwrap().as_str();
+    assert_eq!((of("dns"), of("web")), ("eth8", "eth7"), "the smallest network");
+    let error = only_error("no network", &(text + "[network.lan]\ninterface = \"eth7\"\n"));
+    assert!(error.message.contains("is no IP network"), "{}", error.message);
+}
+
+#[test]
 fn a_vip_is_listed_once() {
     let text = BASE.replace("[\"192.0.2.10\"]", "[\"192.0.2.10\", \"192.0.2.10\"]");
     let error = only_error("one VIP in two places", &text);
@@ -255,7 +292,7 @@ fn a_vip_is_raised_on_a_known_interface() {
     let text =
         BASE.replace("interface = \"eth0\"\n", "").replace("[interface.eth0]", "[interface.eth1]\n[interface.eth0]");
     let error = only_error("raised where", &text);
-    assert_eq!(error.message, "[vip.dns] does not say on which interface it is raised");
+    assert_eq!(error.message, "[vip.dns] does not say on which interface 192.0.2.53 is raised");
     assert!(error.help.unwrap().contains("add interface ="));
 }
 

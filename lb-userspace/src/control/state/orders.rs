@@ -55,6 +55,8 @@ impl State {
                 self.overrides.set_forwarding(name, configured.forwarding, forwarding);
                 Ok(())
             }
+            Order::MoveVip { group, to } => self.check_move(&group, to.as_deref()),
+            Order::Maintenance(on) => self.set_maintenance(on),
             Order::Reload | Order::Upgrade => {
                 Err(QueryError::Invalid("reload and upgrade are not for the control state".into()))
             }
@@ -133,7 +135,7 @@ fn no_pool(config: &Config, pool: &str) -> QueryError {
 /// At most this many names are listed in an error.
 const MAX_LISTED: usize = 20;
 
-fn list<T: ToString>(names: impl Iterator<Item = T>) -> String {
+pub(super) fn list<T: ToString>(names: impl Iterator<Item = T>) -> String {
     let names: Vec<String> = names.map(|name| name.to_string()).collect();
     if names.is_empty() {
         return "none".to_owned();

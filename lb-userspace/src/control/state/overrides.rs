@@ -41,6 +41,8 @@ pub struct Overrides {
     /// Nodes that a monitor with manual recovery took out, until somebody takes them in again: pool, node, monitor, and what
     /// it said last.
     pub held: BTreeMap<String, BTreeMap<String, BTreeMap<String, String>>>,
+    /// Whether this machine leaves all VIP groups to the others.
+    pub in_maintenance: bool,
 }
 
 impl Overrides {

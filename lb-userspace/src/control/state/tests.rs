@@ -384,5 +384,5 @@ fn checks_go_to_the_nodes_own_address_and_port() {
 #[test]
 fn only_vips_that_are_to_be_raised_are_listed() {
     let web = RaisedVip { group: "web".into(), address: "192.0.2.10".parse().unwrap(), interface: "eth0".into() };
-    assert_eq!(state().vips(), [web]);
+    assert_eq!(state().vips(), VipPlan { fixed: vec![web], ..VipPlan::default() });
 }

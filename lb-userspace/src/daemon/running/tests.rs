@@ -51,7 +51,8 @@ struct Fake {
     plans: RefCell<Vec<Arc<Plan>>>,
     proxied: RefCell<Vec<Arc<ProxyPlan>>>,
     checks: Cell<usize>,
-    raised: RefCell<Vec<RaisedVip>>,
+    raised: RefCell<VipPlan>,
+    moved: RefCell<Vec<(String, Option<String>)>>,
     brought_back: RefCell<Vec<String>>,
 }
 
@@ -92,9 +93,22 @@ impl Subsystems for Fake {
         self.checks.set(checks.len());
     }
 
-    async fn raise(&self, vips: &[RaisedVip]) {
-        *self.raised.borrow_mut() = vips.to_vec();
+    async fn raise(&self, _config: &Config, vips: &VipPlan) {
+        *self.raised.borrow_mut() = vips.clone();
     }
+
+    fn look_after(&self, _config: &Config) {}
+
+    fn vips(&self, _config: &Config, _plan: &VipPlan) -> VipsView {
+        VipsView::default()
+    }
+
+    async fn move_vip(&self, group: &str, to: Option<&str>) -> Result<(), QueryError> {
+        self.moved.borrow_mut().push((group.to_owned(), to.map(str::to_owned)));
+        Ok(())
+    }
+
+    async fn resign(&self) {}
 
     fn problems(&self) -> Vec<String> {
         vec!["a VIP is not up".to_owned()]
@@ -151,7 +165,7 @@ impl Running<Fake> {
 async fn subsystems_follow_an_order_and_what_changes_nothing_is_not_sent() {
     let dir = directory(CONFIG);
     let mut running = start(dir.path()).await;
-    assert_eq!((running.parts.subsystems.checks.get(), running.parts.subsystems.raised.borrow().len()), (2, 1));
+    assert_eq!((running.parts.subsystems.checks.get(), running.parts.subsystems.raised.borrow().fixed.len()), (2, 1));
     running.change(drain("n1")).await.unwrap();
     assert_eq!(admissions(&running.newest_plan()), [Admission::Tracked, Admission::All]);
     running.change(drain("n1")).await.unwrap();

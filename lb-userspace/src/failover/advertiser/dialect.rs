@@ -52,7 +52,7 @@ pub enum Offer {
 
 impl Dialect {
     /// What this router offers, with a fault or without.
-    pub(super) fn offer(self, fault: bool) -> Offer {
+    pub(in crate::failover) fn offer(self, fault: bool) -> Offer {
         match self {
             Dialect::Vrrp { priority, interval } => {
                 Offer::Vrrp { priority: if fault { VRRP_FAULT } else { priority }, interval }

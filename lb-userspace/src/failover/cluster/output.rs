@@ -1,10 +1,11 @@
 //! What comes out of a cluster: what is to be done, what happened, and how things stand.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, fmt, time::Duration};
 
 use crate::failover::{
     election::{Alarm, MachineId, Reason, Role},
     heartbeat::{Malformed, Refused},
+    routers,
 };
 
 /// What is to be done, in the order of the fields: a group that moves is raised here before the old owner hears of it, and
@@ -55,6 +56,40 @@ pub enum Incident {
     },
 }
 
+impl Incident {
+    /// The alarm, when it is one.
+    #[must_use]
+    pub fn alarm(&self) -> Option<Alarm> {
+        match self {
+            Incident::Alarm { alarm, .. } => Some(alarm.clone()),
+            Incident::Transition { .. } | Incident::Malformed(_) | Incident::Refused { .. } => None,
+        }
+    }
+}
+
+impl fmt::Display for Incident {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Incident::Transition { group, role, reason } => write!(f, "VIP group {group} is {role:?}: {reason}"),
+            Incident::Alarm { group, alarm } => write!(f, "VIP group {group}: {alarm}"),
+            Incident::Malformed(malformed) => write!(f, "a datagram at the port of heartbeats is refused: {malformed}"),
+            Incident::Refused { from, refused } => write!(f, "a heartbeat of {from} is refused: {refused}"),
+        }
+    }
+}
+
+/// Names of machines, for people.
+#[derive(Clone, Debug, Default)]
+pub struct Names(pub BTreeMap<MachineId, String>);
+
+impl Names {
+    /// A text with machines' names where it has their ids.
+    #[must_use]
+    pub fn put_into(&self, text: &str) -> String {
+        self.0.iter().fold(text.to_owned(), |text, (id, name)| text.replace(&id.to_string(), name))
+    }
+}
+
 /// What was counted since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
@@ -70,6 +105,8 @@ pub struct Counters {
     pub forged: u64,
     /// Datagrams that are something else.
     pub malformed: u64,
+    /// Claims of others to addresses that this machine owned.
+    pub claims: u64,
     /// Changes of a role.
     pub transitions: u64,
 }
@@ -83,6 +120,8 @@ pub struct Status {
     pub machines: Vec<MachineStatus>,
     /// Counters.
     pub counters: Counters,
+    /// Counters of VRRP and CARP.
+    pub wire: routers::Counters,
     /// Why this machine should own nothing.
     pub fault: Option<String>,
     /// Whether it takes part at all.
@@ -100,6 +139,8 @@ pub struct GroupStatus {
     pub since: Duration,
     /// Why.
     pub why: String,
+    /// Changes of the role since the start.
+    pub transitions: u64,
     /// Name of the machine that owns it, where one is heard.
     pub owner: Option<String>,
 }
@@ -111,6 +152,8 @@ pub struct MachineStatus {
     pub name: String,
     /// Time since it was heard.
     pub silent_for: Duration,
+    /// Whether it counts as alive.
+    pub alive: bool,
     /// Whether it hears this machine.
     pub hears_us: bool,
 }

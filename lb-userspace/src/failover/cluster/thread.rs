@@ -7,9 +7,11 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     net::SocketAddr,
-    time::{Instant, SystemTime, UNIX_EPOCH},
+    path::PathBuf,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{
     net::UdpSocket,
     sync::{mpsc, oneshot, watch},
@@ -17,13 +19,24 @@ use tokio::{
 };
 
 use super::{Cluster, Command, Incident, Output, Status};
-use crate::failover::{RaisedVip, StaticVips, heartbeat::MAX_BYTES};
+use crate::failover::{
+    Error, RaisedVip, StaticVips,
+    election::{Alarm, MachineId},
+    guard::{Charge, Lease},
+    heartbeat::MAX_BYTES,
+    routers::{self, Router, Routers},
+    vips::Surroundings,
+    wire::Wire,
+};
 
 /// Datagrams that are read before time and commands are looked at again.
 const BATCH: usize = 64;
 
 /// Incidents that wait for the control task; more are counted by the cluster and not told one by one.
 pub const INCIDENTS: usize = 256;
+
+/// Class selector 6 (RFC 4594 §3.1): switches drop heartbeats last.
+const NETWORK_CONTROL: u32 = 0xc0;
 
 /// Send errors in a row after which this machine counts as faulty: it cannot tell others that it owns.
 const MAX_SEND_ERRORS: u32 = 3;
@@ -42,10 +55,16 @@ pub struct Paths {
 pub(in crate::failover) enum Order {
     /// A command for the cluster.
     Command(Command),
-    /// VIPs that are up whatever the cluster says, and those of each group.
-    Addresses { fixed: BTreeSet<RaisedVip>, groups: BTreeMap<String, BTreeSet<RaisedVip>> },
-    /// Leave all groups, take their addresses down, and end.
+    /// VIPs that are up whatever the cluster says, and those of each group. Nothing is heard or said before the first of these.
+    Addresses { fixed: BTreeSet<RaisedVip>, groups: BTreeMap<String, BTreeSet<RaisedVip>>, done: oneshot::Sender<()> },
+    /// The groups that are shared with VRRP or CARP routers, from now on.
+    Routers(Vec<Router>),
+    /// Move a group, and say what keeps it from moving.
+    Move { group: String, to: Option<MachineId>, answer: oneshot::Sender<Option<Alarm>> },
+    /// Leave all groups and take their addresses down.
     Leave(oneshot::Sender<()>),
+    /// Take down everything that lbd raised, and end.
+    Withdraw(oneshot::Sender<Result<(), Error>>),
 }
 
 /// The task.
@@ -62,6 +81,22 @@ pub(in crate::failover) struct Task {
     pub(in crate::failover) send_errors: u32,
     /// Whether the cluster was told that nothing can be sent.
     pub(in crate::failover) mute: bool,
+    /// Whether it knows which addresses are whose: what an earlier lbd left has been taken down then.
+    pub(in crate::failover) ready: bool,
+    pub(in crate::failover) surroundings: watch::Receiver<Surroundings>,
+    /// Groups that are shared with VRRP and CARP routers.
+    pub(in crate::failover) routers: Routers,
+    pub(in crate::failover) wire: Wire,
+    /// Advertisements in a row that could not be sent.
+    pub(in crate::failover) wire_errors: u32,
+    /// Whether the cluster was told that they cannot.
+    pub(in crate::failover) wire_mute: bool,
+    /// What the guard waits for; `None`: there is no guard.
+    pub(in crate::failover) lease: Option<Lease>,
+    /// When the task last went round: a task that does not is no owner.
+    pub(in crate::failover) progress: watch::Sender<Instant>,
+    /// For the guard: how long it waits, and where the record of addresses is.
+    pub(in crate::failover) lease_terms: (Duration, PathBuf),
 }
 
 /// What is up: fixed VIPs and those of owned groups.
@@ -78,20 +113,30 @@ impl Addresses {
         self.fixed.iter().chain(owned).cloned().collect()
     }
 
-    fn of_groups(&self, groups: &[String]) -> BTreeSet<RaisedVip> {
-        groups.iter().filter_map(|group| self.groups.get(group)).flatten().cloned().collect()
+    fn of_groups<'g>(&self, groups: impl Iterator<Item = &'g String>) -> BTreeSet<RaisedVip> {
+        groups.filter_map(|group| self.groups.get(group)).flatten().cloned().collect()
     }
 }
 
 /// Opens the sockets of heartbeats.
 ///
 /// # Errors
-/// When an address is not there or its port is taken.
+/// When a port is taken.
 pub(in crate::failover) fn open(paths: &Paths) -> io::Result<Vec<UdpSocket>> {
     let open = |address: &SocketAddr| {
-        let socket = std::net::UdpSocket::bind(address)?;
+        let socket = Socket::new(Domain::for_address(*address), Type::DGRAM, Some(Protocol::UDP))?;
+        // The address may come later: lbd starts before the network is up.
+        if address.is_ipv6() {
+            socket.set_freebind_v6(true)?;
+            socket.set_only_v6(true)?;
+            socket.set_tclass_v6(NETWORK_CONTROL)?;
+        } else {
+            socket.set_freebind_v4(true)?;
+            socket.set_tos_v4(NETWORK_CONTROL)?;
+        }
         socket.set_nonblocking(true)?;
-        UdpSocket::from_std(socket)
+        socket.bind(&(*address).into())?;
+        UdpSocket::from_std(socket.into())
     };
     paths.listen.iter().map(open).collect()
 }
@@ -102,34 +147,217 @@ impl Task {
         let mut buffer = [0; MAX_BYTES + 1];
         loop {
             let deadline = self.cluster.deadline(Instant::now());
+            let deadline = self.routers.deadline().map_or(deadline, |due| due.min(deadline));
+            let ready = self.ready;
             tokio::select! {
                 // Time first: who stood still must notice before it believes what piled up.
                 biased;
-                () = time::sleep_until(deadline.into()) => {
+                // Whoever stood still learns first that others own now.
+                ended = ended(&mut self.lease) => self.deposed(ended).await,
+                () = time::sleep_until(deadline.into()), if ready => {
                     let output = self.cluster.tick(Instant::now(), wall_ms());
                     self.carry_out(output).await;
+                    let output = self.routers.tick(Instant::now());
+                    self.carry_out_routers(output).await;
                 }
                 order = self.orders.recv() => match order {
                     None => return,
-                    Some(Order::Leave(done)) => {
-                        self.leave().await;
-                        // Nobody waits: there is nobody to tell.
-                        let _ = done.send(());
+                    Some(Order::Withdraw(done)) => {
+                        // Who asked may have stopped waiting; so below.
+                        let _ = done.send(self.vips.withdraw().await);
                         return;
                     }
-                    Some(Order::Command(command)) => {
-                        let output = self.cluster.command(command, Instant::now(), wall_ms());
-                        self.carry_out(output).await;
-                    }
-                    Some(Order::Addresses { fixed, groups }) => {
-                        (self.addresses.fixed, self.addresses.groups) = (fixed, groups);
-                        self.vips.set_now(self.addresses.wanted()).await;
-                    }
+                    Some(order) => self.obey(order).await,
                 },
-                () = readable(&self.sockets) => self.receive(&mut buffer).await,
+                Ok(()) = self.surroundings.changed() => self.look_around().await,
+                () = self.wire.readable(), if ready => self.receive_advertisements().await,
+                () = readable(&self.sockets), if ready => self.receive(&mut buffer).await,
             }
-            self.status.send_replace(self.cluster.status(Instant::now()));
+            self.progress.send_replace(Instant::now());
+            self.charge_guard();
+            self.tell_status();
         }
+    }
+
+    fn tell_status(&self) {
+        let now = Instant::now();
+        let mut status = self.cluster.status(now);
+        status.groups.extend(self.routers.status(now));
+        status.wire = self.routers.counters();
+        self.status.send_replace(status);
+    }
+
+    /// Interfaces or addresses of this machine have changed.
+    async fn look_around(&mut self) {
+        let around = self.surroundings.borrow_and_update().clone();
+        self.wire.listen(&self.routers.interfaces());
+        let output = self.routers.addressed(around.own, around.primaries, Instant::now());
+        self.carry_out_routers(output).await;
+        self.watch_carrier(&around.silent).await;
+    }
+
+    async fn receive_advertisements(&mut self) {
+        for packet in self.wire.receive() {
+            let output = self.routers.receive(packet.as_received(), Instant::now());
+            self.carry_out_routers(output).await;
+        }
+    }
+
+    async fn carry_out_routers(&mut self, output: routers::Output) {
+        let routers::Output { raise, send, announce, lower, incidents } = output;
+        self.raise(&raise).await;
+        for packet in &send {
+            match self.wire.send(packet) {
+                Ok(()) => self.wire_errors = 0,
+                Err(error) => {
+                    self.wire_errors = self.wire_errors.saturating_add(1);
+                    tracing::debug!(%error, interface = packet.interface, "an advertisement could not be sent");
+                }
+            }
+        }
+        self.announce(&announce);
+        self.lower(&lower).await;
+        self.tell(incidents);
+        // A router that cannot say that it owns should not.
+        let mute = self.wire_errors >= MAX_SEND_ERRORS;
+        if mute != self.wire_mute {
+            self.wire_mute = mute;
+            let why = mute.then(|| "they cannot be sent".to_owned());
+            let command = Command::Fault { watcher: "advertisements", why };
+            let output = self.cluster.command(command, Instant::now(), wall_ms());
+            self.carry_out(output).await;
+        }
+    }
+
+    async fn raise(&mut self, groups: &[String]) {
+        if !groups.is_empty() {
+            self.addresses.owned.extend(groups.iter().cloned());
+            self.vips.set_now(self.addresses.wanted()).await;
+        }
+    }
+
+    fn announce(&self, groups: &[String]) {
+        if !groups.is_empty() {
+            self.vips.announce(self.addresses.of_groups(groups.iter()));
+        }
+    }
+
+    async fn lower(&mut self, groups: &[String]) {
+        if !groups.is_empty() {
+            self.addresses.owned.retain(|group| !groups.contains(group));
+            self.vips.set_now(self.addresses.wanted()).await;
+        }
+    }
+
+    fn tell(&self, incidents: Vec<Incident>) {
+        for incident in incidents {
+            // A full queue means that control is behind; the counters have them all.
+            let _ = self.incidents.try_send(incident);
+        }
+    }
+
+    /// A machine whose VIPs are on an interface without carrier cannot serve them.
+    async fn watch_carrier(&mut self, silent: &BTreeSet<String>) {
+        let used = self.addresses.groups.values().flatten().map(|vip| &vip.interface);
+        let without: BTreeSet<&String> = used.filter(|name| silent.contains(*name)).collect();
+        let names: Vec<&str> = without.into_iter().map(String::as_str).collect();
+        let why = (!names.is_empty()).then(|| format!("{} is down or has no carrier", names.join(", ")));
+        self.command(Command::Fault { watcher: "carrier", why }).await;
+    }
+
+    async fn deposed(&mut self, ended: io::Result<BTreeSet<String>>) {
+        match ended {
+            Ok(groups) => {
+                tracing::warn!(?groups, "this machine stood still, and its guard gave VIP groups away");
+                for group in &groups {
+                    let resigned = self.routers.move_away(group, Instant::now()).unwrap_or_default();
+                    self.carry_out_routers(resigned).await;
+                }
+                self.command(Command::Deposed(groups)).await;
+            }
+            Err(error) => {
+                tracing::error!(%error, "the guard is gone: start lbd again soon, its addresses would outlive it");
+                self.lease = None;
+            }
+        }
+    }
+
+    /// Lets the guard know which groups are its own to give away.
+    fn charge_guard(&mut self) {
+        let Some(lease) = &mut self.lease else { return };
+        let now = Instant::now();
+        let of_cluster = self.cluster.replaceable(now);
+        let of_routers = self.routers.replaceable();
+        let groups: BTreeSet<String> = of_cluster.union(&of_routers).cloned().collect();
+        let vips = self.addresses.of_groups(groups.iter());
+        let (cluster, sockets, peers, terms) = (&self.cluster, &self.sockets, &self.peers, &self.lease_terms);
+        let routers = &mut self.routers;
+        lease.give(groups, vips, || Charge {
+            last_words: cluster.last_words(&of_cluster, now, wall_ms()),
+            advertisements: routers.last_words(&of_routers),
+            lease: terms.0,
+            state_dir: terms.1.clone(),
+            listen: sockets.iter().filter_map(|socket| socket.local_addr().ok()).collect(),
+            peers: peers.clone(),
+            ..Charge::default()
+        });
+    }
+
+    async fn obey(&mut self, order: Order) {
+        match order {
+            Order::Command(command) => drop(self.command(command).await),
+            Order::Routers(routers) => {
+                let output = self.routers.configure(routers, Instant::now());
+                self.carry_out_routers(output).await;
+                self.wire.listen(&self.routers.interfaces());
+            }
+            Order::Move { group, answer, .. } if !self.cluster.has(&group) => {
+                let output = self.routers.move_away(&group, Instant::now()).unwrap_or_default();
+                let alarm = output.incidents.iter().find_map(Incident::alarm);
+                self.carry_out_routers(output).await;
+                let _ = answer.send(alarm);
+            }
+            Order::Move { group, to, answer } => {
+                let alarms = self.command(Command::Move { group: group.clone(), to }).await;
+                let of_group = alarms.into_iter().find(|(of, _)| *of == group);
+                let _ = answer.send(of_group.map(|(_, alarm)| alarm));
+            }
+            Order::Addresses { fixed, groups, done } => {
+                (self.addresses.fixed, self.addresses.groups) = (fixed, groups);
+                self.vips.set_now(self.addresses.wanted()).await;
+                self.look_around().await;
+                self.ready = true;
+                let _ = done.send(());
+            }
+            Order::Leave(done) => {
+                self.command(Command::Maintenance(true)).await;
+                let _ = done.send(());
+            }
+            Order::Withdraw(done) => drop(done),
+        }
+    }
+
+    /// Carries out a command; which alarms it raised at once.
+    async fn command(&mut self, command: Command) -> Vec<(String, Alarm)> {
+        let now = Instant::now();
+        let of_routers = match &command {
+            Command::Claimed { group, heard } => self.routers.claimed(group, *heard, now),
+            Command::Maintenance(on) => self.routers.maintenance(*on, now),
+            Command::Groups(_) | Command::Fault { .. } | Command::Move { .. } | Command::Deposed(_) => {
+                routers::Output::default()
+            }
+        };
+        self.carry_out_routers(of_routers).await;
+        let output = self.cluster.command(command, now, wall_ms());
+        let of_group = |incident: &Incident| match incident {
+            Incident::Alarm { group, alarm } => Some((group.clone(), alarm.clone())),
+            Incident::Transition { .. } | Incident::Malformed(_) | Incident::Refused { .. } => None,
+        };
+        let alarms = output.incidents.iter().filter_map(of_group).collect();
+        self.carry_out(output).await;
+        let output = self.routers.fault(self.cluster.fault(), now);
+        self.carry_out_routers(output).await;
+        alarms
     }
 
     async fn receive(&mut self, buffer: &mut [u8]) {
@@ -152,25 +380,14 @@ impl Task {
 
     /// Returns what follows from it.
     async fn carry_out_one(&mut self, output: Output) -> Option<Output> {
-        if !output.raise.is_empty() {
-            self.addresses.owned.extend(output.raise.iter().cloned());
-            self.vips.set_now(self.addresses.wanted()).await;
-        }
+        self.raise(&output.raise).await;
         for datagram in &output.send {
             self.send(datagram);
         }
         let follows = self.demote_when_mute();
-        if !output.announce.is_empty() {
-            self.vips.announce(self.addresses.of_groups(&output.announce));
-        }
-        if !output.lower.is_empty() {
-            self.addresses.owned.retain(|group| !output.lower.contains(group));
-            self.vips.set_now(self.addresses.wanted()).await;
-        }
-        for incident in output.incidents {
-            // A full queue means that control is behind; the counters have them all.
-            let _ = self.incidents.try_send(incident);
-        }
+        self.announce(&output.announce);
+        self.lower(&output.lower).await;
+        self.tell(output.incidents);
         follows
     }
 
@@ -203,10 +420,13 @@ impl Task {
         let command = Command::Fault { watcher: "heartbeats", why };
         Some(self.cluster.command(command, Instant::now(), wall_ms()))
     }
+}
 
-    async fn leave(&mut self) {
-        let output = self.cluster.command(Command::Maintenance(true), Instant::now(), wall_ms());
-        self.carry_out(output).await;
+/// Waits until the guard has acted.
+async fn ended(lease: &mut Option<Lease>) -> io::Result<BTreeSet<String>> {
+    match lease {
+        Some(lease) => lease.ended().await,
+        None => std::future::pending().await,
     }
 }
 

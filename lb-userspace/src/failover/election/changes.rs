@@ -60,6 +60,8 @@ pub enum Reason {
     Unheard(MachineId),
     /// This machine stood still.
     StoodStill(Duration),
+    /// It stood still for so long that the guard gave its addresses away.
+    LeaseEnded,
     /// lbd stops, or maintenance begins.
     Stopped,
 }
@@ -75,6 +77,7 @@ impl fmt::Display for Reason {
             Reason::BetterOwner(machine) => write!(f, "{machine} owns it too, with greater priority"),
             Reason::Unheard(machine) => write!(f, "{machine} owns it too and does not hear this machine"),
             Reason::StoodStill(time) => write!(f, "this machine stood still for {time:?}"),
+            Reason::LeaseEnded => f.write_str("this machine stood still, and its guard gave the addresses away"),
             Reason::Stopped => f.write_str("this machine leaves"),
         }
     }
@@ -95,6 +98,21 @@ pub enum Alarm {
     NoSuccessor,
     /// A move was asked for here, and this machine does not own the group.
     NotOwner,
+}
+
+impl fmt::Display for Alarm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Alarm::LoopedBack => {
+                f.write_str("this machine's own heartbeats come back: a loop or a mirror in the network")
+            }
+            Alarm::SecondOwner(rival) => write!(f, "{rival} owns it, too; it has to yield"),
+            Alarm::AddressClaimed => f.write_str("somebody else claims one of its addresses"),
+            Alarm::HandoverUnanswered(machine) => write!(f, "{machine} was to take over and did not"),
+            Alarm::NoSuccessor => f.write_str("no other machine can take it"),
+            Alarm::NotOwner => f.write_str("this machine does not own it and cannot give it away"),
+        }
+    }
 }
 
 impl fmt::Display for MachineId {

@@ -50,7 +50,7 @@ fn every_role_meets_every_event() {
     let successor = |role| Says { role, priority: 200, successor: Some(OWN) };
     let (idle, backup, active) = (Role::Idle, Role::Backup, Role::Active);
     #[rustfmt::skip]
-    let cases: [(&str, Event, [Role; 3]); 14] = [
+    let cases: [(&str, Event, [Role; 3]); 15] = [
         ("start", Event::Start, [backup, backup, active]),
         ("stop", Event::Stop, [idle, idle, idle]),
         ("tick", Event::Tick, [idle, backup, active]),
@@ -64,6 +64,7 @@ fn every_role_meets_every_event() {
         ("our own heartbeat", Event::Heard { from: OWN, says: says(active, 255), hears_us: true }, [idle, backup, active]),
         ("a fault", Event::Fault(Some("carrier".into())), [idle, backup, active]),
         ("a move", Event::Move(None), [idle, backup, active]),
+        ("the guard has acted", Event::Deposed, [idle, backup, backup]),
         ("an address is claimed", Event::Claimed, [idle, backup, active]),
     ];
     for (name, event, expected) in cases {

@@ -1,17 +1,24 @@
 //! Real threads and datagrams over loopback.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
+    path::Path,
+    sync::LazyLock,
     time::{Duration, Instant},
 };
 
-use super::Host;
+use super::{Host, Unmoved};
 use crate::failover::{
+    Error,
     cluster::{Command, Group, Incident, Machine, Paths},
     election::{MachineId, Role},
     heartbeat::{Boot, Key},
 };
+
+/// What `Host` starts beside its thread runs while something is waited for on it.
+static RUNTIME: LazyLock<tokio::runtime::Runtime> =
+    LazyLock::new(|| tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap());
 
 fn host(index: u64, ports: [u16; 2], state: &tempfile::TempDir) -> Host {
     let address = |index: usize| SocketAddr::from(([127, 0, 0, 1], ports[index]));
@@ -25,7 +32,14 @@ fn host(index: u64, ports: [u16; 2], state: &tempfile::TempDir) -> Host {
         misses: 3,
     };
     let paths = Paths { listen: vec![address(own)], peers: vec![address(1 - own)] };
-    Host::start(state.path(), machine, paths, || Ok(())).unwrap()
+    let host = started(state.path(), machine, paths).unwrap();
+    drop(host.addresses(BTreeSet::new(), BTreeMap::new()));
+    host
+}
+
+fn started(state_dir: &Path, machine: Machine, paths: Paths) -> Result<Host, Error> {
+    let _entered = RUNTIME.enter();
+    Host::start(state_dir, machine, paths, None, || Ok(()))
 }
 
 fn group(priority: u8) -> Command {
@@ -59,13 +73,14 @@ fn two_machines_elect_move_and_leave_over_real_sockets() {
     first.command(group(200));
     second.command(group(100));
     wait_for("the election", || role(&first) == Role::Active && role(&second) == Role::Backup);
-    second.command(Command::Move { group: "web".into(), to: None });
-    first.command(Command::Move { group: "web".into(), to: None });
+    let move_group = |host: &Host, to| RUNTIME.block_on(host.move_group("web", to));
+    assert_eq!(move_group(&second, None), Err(Unmoved::NotOwner));
+    assert_eq!(move_group(&first, Some(MachineId(7))), Err(Unmoved::NoSuccessor));
+    assert_eq!(move_group(&first, None), Ok(()));
     wait_for("the move", || role(&second) == Role::Active && role(&first) == Role::Backup);
     wait_for("the failback", || role(&first) == Role::Active && role(&second) == Role::Backup);
     let mut incidents = first.incidents().unwrap();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-    runtime.block_on(first.leave());
+    RUNTIME.block_on(first.leave());
     wait_for("the takeover", || role(&second) == Role::Active);
     let mut transitions = 0;
     while let Ok(incident) = incidents.try_recv() {
@@ -75,7 +90,7 @@ fn two_machines_elect_move_and_leave_over_real_sockets() {
 }
 
 #[test]
-fn an_address_that_is_not_there_is_an_error_that_names_it() {
+fn a_port_that_is_taken_is_an_error_that_names_it() {
     let state = tempfile::tempdir().unwrap();
     let machine = Machine {
         id: MachineId(1),
@@ -85,9 +100,11 @@ fn an_address_that_is_not_there_is_an_error_that_names_it() {
         interval: Duration::from_millis(100),
         misses: 3,
     };
-    let paths = Paths { listen: vec!["192.0.2.1:3780".parse().unwrap()], peers: vec![] };
-    let error = Host::start(state.path(), machine, paths, || Ok(())).unwrap_err().to_string();
-    assert!(error.contains("192.0.2.1:3780"), "{error}");
+    let other = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let taken = other.local_addr().unwrap();
+    let paths = Paths { listen: vec![taken], peers: vec![] };
+    let error = started(state.path(), machine, paths).unwrap_err().to_string();
+    assert!(error.contains(&taken.to_string()), "{error}");
 }
 
 #[test]
@@ -104,7 +121,8 @@ fn a_machine_that_cannot_send_says_so_and_still_owns_when_nobody_else_is_there()
     // The kernel refuses to send to a broadcast address without being asked to.
     let paths =
         Paths { listen: vec!["127.0.0.1:0".parse().unwrap()], peers: vec!["255.255.255.255:3780".parse().unwrap()] };
-    let host = Host::start(state.path(), machine, paths, || Ok(())).unwrap();
+    let host = started(state.path(), machine, paths).unwrap();
+    drop(host.addresses(BTreeSet::new(), BTreeMap::new()));
     host.command(group(100));
     wait_for("the fault", || host.status().fault.is_some_and(|fault| fault.starts_with("heartbeats: ")));
     wait_for("the election", || role(&host) == Role::Active);

@@ -1,0 +1,158 @@
+//! `lbctl vip`.
+
+use std::fmt::Write;
+
+use super::{
+    super::output::{Cell, Look, Tone, left, paint, right, table},
+    facts, seconds, word,
+};
+use crate::control::view::{ClusterView, MachineView, RouterCounters, VipState, VipView, VipsView};
+
+/// `lbctl vip ls`.
+pub(in crate::ctl) fn vips(view: &VipsView, look: Look) -> String {
+    let addresses = |group: &VipView| {
+        let one = |(address, _): &(std::net::IpAddr, _)| address.to_string();
+        group.addresses.iter().map(one).collect::<Vec<_>>().join(",")
+    };
+    let interfaces = |group: &VipView| {
+        let mut names: Vec<&str> = group.addresses.iter().filter_map(|(_, name)| name.as_deref()).collect();
+        names.dedup();
+        names.join(",")
+    };
+    let columns = vec![
+        left("NAME", |group: &VipView| Cell::new(&group.name)),
+        left("ADDRESSES", move |group: &VipView| Cell::new(addresses(group))),
+        left("INTERFACES", move |group: &VipView| Cell::new(interfaces(group))),
+        left("STATE", |group: &VipView| Cell::toned(word(&group.state), tone(group.state))),
+        left("OWNER", |group: &VipView| Cell::optional(group.owner.as_ref())),
+        right("PRIORITY", |group: &VipView| Cell::optional(group.priority)),
+        left("SINCE", |group: &VipView| Cell::optional(group.since_s.map(seconds))),
+        right("TRANSITIONS", |group: &VipView| Cell::optional(group.transitions)).wide(),
+        left("WHY", |group: &VipView| Cell::optional(group.why.as_ref())).wraps(),
+    ];
+    table(columns, &view.groups, look)
+}
+
+/// `lbctl vip status`.
+pub(in crate::ctl) fn vip_status(view: &VipsView, look: Look) -> String {
+    let mut text = view.cluster.as_ref().map_or_else(
+        || "there is no [cluster]: VIP groups do not move between machines\n".to_owned(),
+        |cluster| cluster_status(cluster, look),
+    );
+    // Writing to a String cannot fail.
+    let _ = write!(text, "\n{}", vips(view, look));
+    text
+}
+
+fn cluster_status(cluster: &ClusterView, look: Look) -> String {
+    let counters = &cluster.counters;
+    let fields = [
+        ("machine", cluster.machine.clone()),
+        ("maintenance", if cluster.in_maintenance { "on".to_owned() } else { "off".to_owned() }),
+        ("claims", format!("{} of others to addresses that were owned here", cluster.claims)),
+        ("heartbeats", format!("{} heard", counters.heard)),
+        (
+            "refused",
+            format!(
+                "{} own that came back, {} stale, {} unproven, {} forged, {} malformed",
+                counters.looped_back, counters.stale, counters.unproven, counters.forged, counters.malformed
+            ),
+        ),
+    ];
+    let mut text = facts(&fields);
+    let routers = &cluster.router_counters;
+    if *routers != RouterCounters::default() {
+        let _ = writeln!(
+            text,
+            "VRRP and CARP: {} heard; {} own that came back, {} of other groups, {} of strangers, {} malformed, {} forged, \
+             {} with other addresses",
+            routers.heard,
+            routers.looped_back,
+            routers.foreign,
+            routers.strangers,
+            routers.malformed,
+            routers.forged,
+            routers.other_addresses
+        );
+    }
+    if let Some(fault) = &cluster.fault {
+        let _ = writeln!(text, "{} {fault}", paint("fault:", Tone::Bad, look));
+    }
+    let columns = vec![
+        left("MACHINE", |machine: &MachineView| Cell::new(&machine.name)),
+        left("STATE", |machine: &MachineView| match machine.alive {
+            true => Cell::toned("alive", Tone::Good),
+            false => Cell::toned("not heard", Tone::Bad),
+        }),
+        left("HEARS US", |machine: &MachineView| match machine.hears_us {
+            true => Cell::toned("yes", Tone::Good),
+            false => Cell::toned("no", Tone::Attention),
+        }),
+        left("LAST HEARD", |machine: &MachineView| {
+            Cell::optional(machine.silent_ms.map(|silent| match silent {
+                0..1000 => format!("{silent} ms ago"),
+                longer => format!("{} ago", seconds(longer / 1000)),
+            }))
+        }),
+    ];
+    let _ = write!(text, "\n{}", table(columns, &cluster.machines, look));
+    text
+}
+
+fn tone(state: VipState) -> Tone {
+    match state {
+        VipState::Active | VipState::Static => Tone::Good,
+        VipState::Backup | VipState::External => Tone::Neutral,
+        VipState::Idle => Tone::Attention,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{config::cluster::VipMode, control::view::HeartbeatCounters};
+
+    fn view() -> VipsView {
+        let group = VipView {
+            name: "web".into(),
+            mode: VipMode::Failover,
+            addresses: vec![
+                ("192.0.2.10".parse().unwrap(), Some("eth0".into())),
+                ("2001:db8::10".parse().unwrap(), Some("eth0".into())),
+            ],
+            state: VipState::Backup,
+            owner: Some("lb2".into()),
+            since_s: Some(62),
+            why: Some("started".into()),
+            priority: Some(100),
+            transitions: Some(0),
+        };
+        let counters = HeartbeatCounters { heard: 9, looped_back: 1, ..HeartbeatCounters::default() };
+        let other = MachineView { name: "lb2".into(), silent_ms: Some(40), alive: true, hears_us: false };
+        let cluster = ClusterView {
+            machine: "lb1".into(),
+            fault: Some("front end: no answer".into()),
+            machines: vec![other],
+            counters,
+            ..ClusterView::default()
+        };
+        VipsView { cluster: Some(cluster), groups: vec![group] }
+    }
+
+    #[test]
+    fn groups_say_who_owns_them_and_why() {
+        let text = vips(&view(), Look::default());
+        let row: Vec<&str> = text.lines().nth(1).unwrap().split_whitespace().collect();
+        let expected = ["web", "192.0.2.10,2001:db8::10", "eth0", "backup", "lb2", "100", "1m", "2s", "started"];
+        assert_eq!(row, expected, "{text}");
+    }
+
+    #[test]
+    fn the_status_shows_machines_and_what_is_wrong() {
+        let text = vip_status(&view(), Look::default());
+        for part in ["lb1", "fault: front end: no answer", "1 own that came back", "40 ms ago", "alive", "192.0.2.10"] {
+            assert!(text.contains(part), "no {part:?} in {text}");
+        }
+        assert!(vip_status(&VipsView::default(), Look::default()).contains("there is no [cluster]"));
+    }
+}

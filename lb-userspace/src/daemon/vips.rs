@@ -1,0 +1,371 @@
+//! The VIPs as the composition root starts and drives them: on this machine alone, or together with the machines of a cluster.
+
+use std::{
+    cell::Cell,
+    collections::{BTreeMap, BTreeSet},
+    io,
+    time::{Duration, Instant},
+};
+
+use tokio::sync::mpsc;
+
+use super::{machine::Machine as MachineChecks, privileges};
+use crate::{
+    config::{
+        Config,
+        cluster::{Cluster, RouterProtocol, VipMode},
+        proxy::FileRef,
+    },
+    control::{
+        query::QueryError,
+        state::{FailoverGroup, RaisedVip, VipPlan},
+        view::{ClusterView, HeartbeatCounters, MachineView, RouterCounters, VipState, VipView, VipsView},
+    },
+    failover::{
+        self, StaticVips,
+        advertiser::{Dialect, Settings},
+        cluster::{Command, Group, GroupStatus, Incident, Machine, Names, Paths, Status},
+        election::{MachineId, Role},
+        guard,
+        heartbeat::{Boot, Key},
+        host::{Host, Unmoved},
+        routers::{self, Router, Speaks},
+        vrrp::{Checksum, Version},
+    },
+};
+
+/// Incidents of one kind are written to the log this often at most; all of them are counted.
+const ONE_LINE_IN: Duration = Duration::from_secs(10);
+
+/// The greatest priority of a group: CARP's advskew 0.
+const MAX_PRIORITY: u8 = 254;
+
+/// How often the failover thread shows that it lives where there are no heartbeats.
+const ALONE_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Seconds without an L7 worker that make a fault: a replacement takes less.
+const WITHOUT_WORKER: u32 = 5;
+
+/// The VIPs.
+#[derive(Debug)]
+pub(super) enum Vips {
+    /// Of this machine alone; and whether it was asked for more since.
+    Alone(StaticVips, Cell<bool>),
+    /// Of a cluster.
+    Together(Box<Together>),
+}
+
+/// This machine among others.
+#[derive(Debug)]
+pub(super) struct Together {
+    host: Host,
+    cluster: Cluster,
+    checks: MachineChecks,
+    /// How often in a row the L7 worker was found missing.
+    without_worker: Cell<u32>,
+}
+
+impl Vips {
+    /// Starts them; what happens is written to the log. Must be called before privileges are given up, on a runtime.
+    pub(super) fn start(config: &Config) -> Result<Self, failover::Error> {
+        let state_dir = &config.daemon.state_dir;
+        let moves = config.vips.values().any(|group| group.mode == VipMode::Failover);
+        if config.cluster.is_none() && !moves {
+            return Ok(Self::Alone(StaticVips::spawn(state_dir)?, Cell::new(false)));
+        }
+        let cluster = &config.cluster.clone().unwrap_or_else(nobody);
+        let machine = machine(config, cluster).map_err(failover::Error::Thread)?;
+        let names = machine.names.clone();
+        let peers = cluster.peers.values().flatten().copied().collect();
+        let paths = Paths { listen: cluster.listen.clone(), peers };
+        let prepare = || privileges::reduce().map_err(io::Error::other);
+        let guard = guard::start().map_err(failover::Error::Guard)?;
+        let mut host = Host::start(state_dir, machine, paths, Some(guard), prepare)?;
+        if let Some(incidents) = host.incidents() {
+            tokio::spawn(tell(incidents, names));
+        }
+        let checks = MachineChecks::spawn(host.faults());
+        checks.set(config, cluster);
+        let without_worker = Cell::new(0);
+        Ok(Self::Together(Box::new(Together { host, cluster: cluster.clone(), checks, without_worker })))
+    }
+
+    /// Replaces what is raised. What stays the same is not touched.
+    pub(super) async fn set(&self, config: &Config, plan: &VipPlan) {
+        let together = match self {
+            Self::Alone(vips, more) => {
+                more.set(!plan.groups.is_empty());
+                return vips.set_now(plan.fixed.iter().map(place).collect()).await;
+            }
+            Self::Together(together) => together,
+        };
+        let places = |vips: &[RaisedVip]| vips.iter().map(place).collect::<BTreeSet<_>>();
+        let addresses = plan.groups.iter().map(|group| (group.name.clone(), places(&group.vips))).collect();
+        // A group that is gone is given away before its addresses are unknown.
+        together.host.command(Command::Maintenance(plan.in_maintenance));
+        let of_cluster = plan.groups.iter().filter(|group| group.router.is_none());
+        together.host.command(Command::Groups(of_cluster.map(group).collect()));
+        together.host.routers(plan.groups.iter().filter_map(|group| router(config, group)).collect());
+        // A thread that has ended raises nothing.
+        let _ = together.host.addresses(places(&plan.fixed), addresses).await;
+    }
+
+    /// Asks whom a new configuration names whether this machine is well.
+    pub(super) fn configure(&self, config: &Config) {
+        if let Self::Together(together) = self {
+            together.checks.set(config, &together.cluster);
+        }
+    }
+
+    /// Notes, every second, what keeps the L7 worker from serving; `None`: it serves. One that is being replaced is no fault.
+    pub(super) fn note_worker(&self, problem: Option<String>) {
+        let Self::Together(together) = self else { return };
+        let seconds = problem.as_ref().map_or(0, |_| together.without_worker.get().saturating_add(1));
+        together.without_worker.set(seconds);
+        let why = problem.filter(|_| seconds >= WITHOUT_WORKER);
+        together.host.command(Command::Fault { watcher: "worker", why });
+    }
+
+    /// What keeps VIPs from being up, and machines from agreeing.
+    pub(super) fn problems(&self) -> Vec<String> {
+        let together = match self {
+            Self::Alone(vips, more) => {
+                let restart = "VIP groups that move between machines take effect when lbd is started again".to_owned();
+                return vips.problems().into_iter().chain(more.get().then_some(restart)).collect();
+            }
+            Self::Together(together) => together,
+        };
+        let status = together.host.status();
+        let mut problems = together.host.problems();
+        problems.extend(status.fault.iter().map(|why| format!("this machine gives its VIPs away: {why}")));
+        if status.in_maintenance {
+            problems.push("this machine is in maintenance: it owns no VIP group".to_owned());
+        }
+        let dead = together.machines(&status).into_iter().filter(|machine| !machine.alive);
+        problems.extend(dead.map(|machine| format!("machine {} is not heard", machine.name)));
+        problems
+    }
+
+    /// How things stand.
+    pub(super) fn view(&self, config: &Config, plan: &VipPlan) -> VipsView {
+        let status = match self {
+            Self::Alone(..) => None,
+            Self::Together(together) => Some((together, together.host.status())),
+        };
+        let of_group = |name: &str| status.as_ref().and_then(|(_, s)| s.groups.iter().find(|group| group.name == name));
+        let group = |(name, group): (&String, &crate::config::VipGroup)| {
+            let moving = plan.groups.iter().find(|planned| planned.name == *name);
+            let found = moving.and_then(|_| of_group(name));
+            VipView {
+                name: name.clone(),
+                mode: group.mode,
+                addresses: group.addresses.iter().map(|a| (*a, group.interfaces.get(a).cloned())).collect(),
+                state: state(group.mode, found),
+                owner: found.and_then(|found| found.owner.clone()),
+                since_s: found.map(|found| found.since.as_secs()),
+                why: found.map(|found| found.why.clone()),
+                priority: moving.map(|planned| planned.priority),
+                transitions: found.map(|found| found.transitions),
+            }
+        };
+        let groups = config.vips.iter().map(group).collect();
+        VipsView { cluster: status.as_ref().map(|(together, status)| together.view(status)), groups }
+    }
+
+    /// Moves a group to another machine, or to the best other one.
+    pub(super) async fn move_group(&self, group: &str, to: Option<&str>) -> Result<(), QueryError> {
+        let Self::Together(together) = self else {
+            return Err(QueryError::Conflict("lbd was started without [cluster]: restart it first".to_owned()));
+        };
+        let whom = to.unwrap_or("another machine");
+        together.host.move_group(group, to.map(MachineId::of_name)).await.map_err(|unmoved| match unmoved {
+            Unmoved::NotOwner => {
+                let owner = together.owner(group).unwrap_or_else(|| "another machine".to_owned());
+                QueryError::Conflict(format!("this machine does not own VIP group {group:?}: ask {owner}"))
+            }
+            Unmoved::NoSuccessor => QueryError::Conflict(format!(
+                "{whom} cannot take VIP group {group:?} now: it is not heard, has a fault, or does not hear this machine; \
+                 see lbctl vip status"
+            )),
+            Unmoved::NoAnswer => QueryError::Failed("the failover thread does not answer; see lbd's log".to_owned()),
+        })
+    }
+
+    /// Gives all groups away. Fixed VIPs stay.
+    pub(super) async fn leave(&self) {
+        if let Self::Together(together) = self {
+            together.host.leave().await;
+        }
+    }
+
+    /// Takes down everything that lbd raised.
+    pub(super) async fn withdraw(self) -> Result<(), failover::Error> {
+        match self {
+            Self::Alone(vips, _) => vips.withdraw().await,
+            Self::Together(together) => together.host.withdraw().await,
+        }
+    }
+}
+
+impl Together {
+    fn owner(&self, group: &str) -> Option<String> {
+        self.host.status().groups.into_iter().find(|found| found.name == group)?.owner
+    }
+
+    /// The machines that are configured, and those that are not and were heard.
+    fn machines(&self, status: &Status) -> Vec<MachineView> {
+        let heard: BTreeMap<&String, _> = status.machines.iter().map(|machine| (&machine.name, machine)).collect();
+        let names: BTreeSet<&String> = self.cluster.peers.keys().chain(heard.keys().copied()).collect();
+        let view = |name: &String| {
+            let found = heard.get(name);
+            MachineView {
+                name: name.clone(),
+                silent_ms: found.map(|found| u64::try_from(found.silent_for.as_millis()).unwrap_or(u64::MAX)),
+                alive: found.is_some_and(|found| found.alive),
+                hears_us: found.is_some_and(|found| found.alive && found.hears_us),
+            }
+        };
+        names.into_iter().map(view).collect()
+    }
+
+    fn view(&self, status: &Status) -> ClusterView {
+        let counters = &status.counters;
+        ClusterView {
+            machine: self.cluster.machine.clone(),
+            in_maintenance: status.in_maintenance,
+            fault: status.fault.clone(),
+            machines: self.machines(status),
+            claims: counters.claims,
+            counters: HeartbeatCounters {
+                heard: counters.heard,
+                looped_back: counters.looped_back,
+                stale: counters.stale,
+                unproven: counters.unproven,
+                forged: counters.forged,
+                malformed: counters.malformed,
+            },
+            router_counters: router_counters(&status.wire),
+        }
+    }
+}
+
+fn router_counters(counters: &routers::Counters) -> RouterCounters {
+    let &routers::Counters { heard, looped_back, foreign, strangers, malformed, forged, other_addresses } = counters;
+    RouterCounters { heard, looped_back, foreign, strangers, malformed, forged, other_addresses }
+}
+
+/// Who this machine is: ids are made of names, so that nobody has to number machines.
+fn machine(config: &Config, cluster: &Cluster) -> io::Result<Machine> {
+    let files = &config.proxy.files;
+    let keys = [Some(&cluster.key), cluster.old_key.as_ref()];
+    let names = cluster.peers.keys().chain([&cluster.machine]);
+    let mut boot = [0; 8];
+    aws_lc_rs::rand::fill(&mut boot).map_err(|_| io::Error::other("the kernel has no random numbers"))?;
+    Ok(Machine {
+        id: MachineId::of_name(&cluster.machine),
+        boot: Boot(u64::from_ne_bytes(boot)),
+        // Without a cluster there is none, and nothing is sent.
+        keys: keys
+            .into_iter()
+            .flatten()
+            .map(|file| files.bytes(file))
+            .filter(|secret| !secret.is_empty())
+            .map(Key::of_secret)
+            .collect(),
+        names: names.map(|name| (MachineId::of_name(name), name.clone())).collect(),
+        interval: cluster.interval,
+        misses: cluster.misses,
+    })
+}
+
+fn group(planned: &FailoverGroup) -> Group {
+    let &FailoverGroup { priority, failback, failback_delay, .. } = planned;
+    Group { name: planned.name.clone(), priority, failback, failback_delay }
+}
+
+/// A group as VRRP or CARP has it. CARP counts the other way: the smaller advskew owns.
+fn router(config: &Config, planned: &FailoverGroup) -> Option<Router> {
+    let router = planned.router.as_ref()?;
+    let (id, interval, priority) = (router.id, router.interval, planned.priority);
+    let vrrp = |version| {
+        let checksum = if router.plain_checksum { Checksum::Packet } else { Checksum::PseudoHeader };
+        (Speaks::Vrrp { version, vrid: id, checksum }, Dialect::Vrrp { priority, interval })
+    };
+    let (speaks, dialect) = match router.protocol {
+        RouterProtocol::Vrrp => vrrp(Version::V3),
+        RouterProtocol::Vrrp2 => vrrp(Version::V2),
+        RouterProtocol::Carp => {
+            let file = router.passphrase.as_ref().map(|file| config.proxy.files.bytes(file)).unwrap_or_default();
+            let passphrase = file.trim_ascii_end().to_vec();
+            let advbase = u8::try_from(interval.as_secs()).unwrap_or(u8::MAX);
+            (
+                Speaks::Carp { vhid: id, passphrase },
+                Dialect::Carp { advbase, advskew: MAX_PRIORITY.saturating_sub(priority) },
+            )
+        }
+    };
+    let has_peers = !router.peers.is_empty();
+    let (preempt, preempt_delay) = (planned.failback, planned.failback_delay);
+    Some(Router {
+        name: planned.name.clone(),
+        interface: planned.vips.first()?.interface.clone(),
+        addresses: planned.vips.iter().map(|vip| vip.address).collect(),
+        speaks,
+        settings: Settings { dialect, preempt, preempt_delay, has_peers },
+        peers: router.peers.iter().copied().collect(),
+        unicast: router.unicast,
+    })
+}
+
+/// What stands for a cluster where groups are shared with VRRP and CARP routers alone.
+fn nobody() -> Cluster {
+    Cluster {
+        machine: String::new(),
+        key: FileRef::default(),
+        old_key: None,
+        listen: Vec::new(),
+        interval: ALONE_INTERVAL,
+        misses: 3,
+        front_end: Vec::new(),
+        node_pings: false,
+        check_interval: ALONE_INTERVAL,
+        peers: BTreeMap::new(),
+    }
+}
+
+fn place(vip: &RaisedVip) -> failover::RaisedVip {
+    failover::RaisedVip { address: vip.address, interface: vip.interface.clone() }
+}
+
+fn state(mode: VipMode, found: Option<&GroupStatus>) -> VipState {
+    match mode {
+        VipMode::External => VipState::External,
+        VipMode::Static => VipState::Static,
+        VipMode::Failover => found.map_or(VipState::Idle, |found| match found.role {
+            Role::Idle => VipState::Idle,
+            Role::Backup => VipState::Backup,
+            Role::Active => VipState::Active,
+        }),
+    }
+}
+
+/// Writes what happens to the log: every change of a role, and of the rest one line of each kind in a while.
+async fn tell(mut incidents: mpsc::Receiver<Incident>, names: BTreeMap<MachineId, String>) {
+    let names = Names(names);
+    let mut told: BTreeMap<String, Instant> = BTreeMap::new();
+    while let Some(incident) = incidents.recv().await {
+        let now = Instant::now();
+        if let Incident::Transition { group, role, reason } = &incident {
+            let why = names.put_into(&reason.to_string());
+            tracing::info!(group, state = ?role, why, "VIP group changes");
+            continue;
+        }
+        let kind = names.put_into(&incident.to_string());
+        // Both are bounded: kinds by groups and machines, and what is old is forgotten.
+        told.retain(|_, at| now.saturating_duration_since(*at) < ONE_LINE_IN);
+        if !told.contains_key(&kind) {
+            tracing::warn!(seconds = ONE_LINE_IN.as_secs(), "{kind} (at most one such line in that time)");
+            told.insert(kind, now);
+        }
+    }
+}

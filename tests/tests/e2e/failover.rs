@@ -1,0 +1,331 @@
+//! VIP groups move between two balancers, and a client that asks every 2 ms hardly notices.
+//!
+//! The bounds are those of docs/operations.md with room for a machine that does other things as well: `cargo xtask bench
+//! failover` measures.
+
+use std::{fs, net::SocketAddr, os::unix::fs::PermissionsExt, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+use lb::control::view::{VipState, VipsView};
+use lb_tests::harness::{
+    EchoServer, Host, Lb, Net, Probe, Stop, Topology, eventually,
+    topology::{vip4, vip6},
+    wait::let_pass,
+};
+use nix::sys::signal::Signal;
+use tempfile::TempDir;
+
+use super::support::SOON;
+
+const PORT: u16 = 7;
+const NO_FAILBACK: &str = "failback = false";
+/// Three heartbeats of 100 ms and a quarter, and what the machine needs.
+const LOST: Duration = Duration::from_millis(500);
+/// A move that both machines know of.
+const MOVED: Duration = Duration::from_millis(60);
+
+/// Two balancers, one node behind both, a client.
+struct Pair<'n> {
+    net: &'n Net,
+    first: Lb<'n>,
+    second: Lb<'n>,
+    probe: Probe,
+    _key: TempDir,
+    _echo: EchoServer,
+}
+
+fn network(name: &str) -> Result<Net> {
+    Topology::new(name).pair().nodes(1).dsr(&[vip4(1), vip6(1)]).build()
+}
+
+impl<'n> Pair<'n> {
+    /// Started, with the group on the first and answers for the client.
+    fn start(net: &'n Net, settings: &str) -> Result<Self> {
+        let echo = EchoServer::start(&net.nodes[0], PORT)?;
+        let key = tempfile::tempdir()?;
+        let file = key.path().join("cluster.key");
+        fs::write(&file, [7; 32])?;
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600))?;
+        let second = net.second.as_ref().context("a network without a second balancer")?;
+        let config = |number: u8| config(number, &file.display().to_string(), settings, &net.nodes[0]);
+        let first = Lb::start(net, &config(1))?;
+        let second = Lb::start_on(net, second, &config(2))?;
+        let probe = Probe::start(net.client(), SocketAddr::new(vip4(1), PORT))?;
+        let pair = Self { net, first, second, probe, _key: key, _echo: echo };
+        let hears =
+            |lb: &Lb<'_>| lb.vips().is_ok_and(|v| v.cluster.is_some_and(|c| c.machines.iter().all(|m| m.hears_us)));
+        eventually("the machines hear each other", SOON, || hears(&pair.first) && hears(&pair.second))?;
+        pair.wait_for(VipState::Active, VipState::Backup)?;
+        eventually("the VIP answers", SOON, || pair.probe.is_answered())?;
+        Ok(pair)
+    }
+
+    fn machines(&self) -> [&'n Host; 2] {
+        [&self.net.balancer, self.net.second.as_ref().expect("a pair has a second balancer")]
+    }
+
+    /// Waits until the group is so on both, and its addresses where it is owned.
+    fn wait_for(&self, first: VipState, second: VipState) -> Result<()> {
+        let mut last = String::new();
+        let agreed = eventually(&format!("the group is {first:?} on lb1 and {second:?} on lb2"), 2 * SOON, || {
+            let found = [self.first.vips().map(|v| state(&v)), self.second.vips().map(|v| state(&v))];
+            last = format!("{found:?}");
+            matches!(&found, [Ok(one), Ok(two)] if *one == Some(first) && *two == Some(second))
+        });
+        agreed.with_context(|| last)?;
+        for (host, state) in self.machines().into_iter().zip([first, second]) {
+            for vip in [vip4(1), vip6(1)] {
+                eventually("the addresses follow", SOON, || {
+                    host.has_address(vip).is_ok_and(|has| has == (state == VipState::Active))
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The longest time without an answer while something is done and until the VIP answers again.
+    fn gap(&self, what: impl FnOnce() -> Result<()>) -> Result<Duration> {
+        let mark = self.probe.mark();
+        what()?;
+        let_pass(Duration::from_millis(700));
+        eventually("the VIP answers again", SOON, || self.probe.is_answered())?;
+        let (gap, lost) = self.probe.gap_since(mark);
+        println!("gap {gap:?}, {lost} questions without an answer");
+        Ok(gap)
+    }
+}
+
+fn state(view: &VipsView) -> Option<VipState> {
+    view.groups.first().map(|group| group.state)
+}
+
+fn config(number: u8, key: &str, settings: &str, node: &Host) -> String {
+    let (other, priority) = if number == 1 { (2, 200) } else { (1, 100) };
+    let (own4, other4) = (number + 1, other + 1);
+    format!(
+        r#"
+[interface.eth0]
+[cluster]
+machine = "lb{number}"
+key_file = "{key}"
+listen = ["10.1.0.{own4}", "10.2.0.{own4}"]
+peer.lb{other}.addresses = ["10.1.0.{other4}", "10.2.0.{other4}"]
+[vip.web]
+addresses = ["10.1.1.1", "fd00:1::1:1"]
+mode = "failover"
+priority = {priority}
+{settings}
+[virtual_server.echo]
+vips = ["web"]
+protocol = "udp"
+ports = {PORT}
+pool = "echo"
+[pool.echo]
+forwarding = "dsr"
+node.n1 = {{ address = "{}" }}
+node.n2 = {{ address = "{}" }}
+"#,
+        node.v4, node.v6
+    )
+}
+
+#[test]
+fn a_lost_machine_is_replaced_and_takes_the_group_back_when_it_is_well_again() -> Result<()> {
+    let net = network("failover-lost")?;
+    let pair = Pair::start(&net, "failback_delay = \"2s\"")?;
+    let gap = pair.gap(|| {
+        net.cut("lb", "eth0")?;
+        net.cut("lb", "eth1")
+    })?;
+    ensure!(gap < LOST, "{gap:?} without an answer");
+    ensure!(state(&pair.second.vips()?) == Some(VipState::Active), "the second machine owns the group");
+    // Both own it now: the first one cannot know better.
+    ensure!(state(&pair.first.vips()?) == Some(VipState::Active), "nobody told the first machine");
+    let healed = pair.gap(|| {
+        net.heal("lb", "eth0")?;
+        net.heal("lb", "eth1")?;
+        pair.wait_for(VipState::Active, VipState::Backup)
+    })?;
+    ensure!(healed < Duration::from_millis(300), "{healed:?} without an answer after the network was whole again");
+    Ok(())
+}
+
+#[test]
+fn a_machine_that_stops_a_planned_move_and_maintenance_leave_no_gap() -> Result<()> {
+    let net = network("failover-moved")?;
+    let mut pair = Pair::start(&net, "failback_delay = \"1s\"")?;
+    let moved = pair.gap(|| {
+        pair.first.ctl(&["vip", "failover", "web", "--to", "lb2"])?;
+        pair.wait_for(VipState::Backup, VipState::Active)
+    })?;
+    ensure!(moved < MOVED, "a planned move: {moved:?}");
+    let back = pair.gap(|| pair.wait_for(VipState::Active, VipState::Backup))?;
+    ensure!(back < MOVED, "failback: {back:?}");
+    let maintenance = pair.gap(|| {
+        pair.first.ctl(&["vip", "maintenance", "on"])?;
+        pair.wait_for(VipState::Idle, VipState::Active)
+    })?;
+    ensure!(maintenance < MOVED, "maintenance: {maintenance:?}");
+    ensure!(pair.first.status()?.warnings.iter().any(|warning| warning.contains("maintenance")), "status says so");
+    pair.first.restart(Stop::Graceful)?;
+    pair.wait_for(VipState::Idle, VipState::Active).context("maintenance survives a restart")?;
+    let back = pair.gap(|| {
+        pair.first.ctl(&["vip", "maintenance", "off"])?;
+        pair.wait_for(VipState::Active, VipState::Backup)
+    })?;
+    ensure!(back < MOVED, "back from maintenance: {back:?}");
+
+    let mark = pair.probe.mark();
+    pair.first.stop(Stop::Graceful)?;
+    eventually("the second machine owns it", SOON, || {
+        pair.second.vips().is_ok_and(|view| state(&view) == Some(VipState::Active))
+    })?;
+    let_pass(Duration::from_millis(500));
+    let (gap, _) = pair.probe.gap_since(mark);
+    ensure!(gap < MOVED, "SIGTERM: {gap:?}");
+    ensure!(!net.balancer.has_address(vip4(1))?, "the VIP is gone from the machine that stopped");
+    Ok(())
+}
+
+#[test]
+fn an_interface_without_carrier_gives_the_group_away_by_the_other_path() -> Result<()> {
+    let net = network("failover-carrier")?;
+    let pair = Pair::start(&net, NO_FAILBACK)?;
+    let gap = pair.gap(|| net.pull_cable("lb"))?;
+    ensure!(gap < Duration::from_millis(200), "{gap:?} without an answer");
+    ensure!(state(&pair.second.vips()?) == Some(VipState::Active), "the second machine owns the group");
+    let fault = pair.first.vips()?.cluster.and_then(|cluster| cluster.fault).unwrap_or_default();
+    ensure!(fault == "carrier: eth0 is down or has no carrier", "{fault:?}");
+    net.plug_cable("lb")?;
+    eventually("the fault is over", SOON, || {
+        pair.first.vips().is_ok_and(|view| view.cluster.is_some_and(|cluster| cluster.fault.is_none()))
+    })?;
+    pair.wait_for(VipState::Backup, VipState::Active)
+}
+
+#[test]
+fn the_guard_gives_the_group_away_when_lbd_is_killed() -> Result<()> {
+    let net = network("failover-killed")?;
+    let mut pair = Pair::start(&net, NO_FAILBACK)?;
+    let mark = pair.probe.mark();
+    pair.first.stop(Stop::Kill)?;
+    eventually("the second machine owns it", SOON, || {
+        pair.second.vips().is_ok_and(|view| state(&view) == Some(VipState::Active))
+    })?;
+    for vip in [vip4(1), vip6(1)] {
+        ensure!(!net.balancer.has_address(vip)?, "{vip} is still on the machine whose lbd was killed");
+    }
+    let_pass(Duration::from_millis(500));
+    let (gap, lost) = pair.probe.gap_since(mark);
+    println!("gap {gap:?}, {lost} lost");
+    ensure!(gap < Duration::from_millis(100), "{gap:?} without an answer");
+    pair.first.launch()?;
+    pair.wait_for(VipState::Backup, VipState::Active)
+}
+
+#[test]
+fn a_machine_that_stood_still_owns_nothing_and_says_nothing_of_the_kind() -> Result<()> {
+    let net = network("failover-stopped")?;
+    let pair = Pair::start(&net, NO_FAILBACK)?;
+    let mark = pair.probe.mark();
+    pair.first.signal(Signal::SIGSTOP)?;
+    eventually("the second machine owns it", SOON, || {
+        pair.second.vips().is_ok_and(|view| state(&view) == Some(VipState::Active))
+    })?;
+    eventually("the addresses are gone", SOON, || net.balancer.has_address(vip4(1)).is_ok_and(|has| !has))?;
+    let_pass(Duration::from_secs(2));
+    let transitions = |lb: &Lb<'_>| Ok::<_, anyhow::Error>(lb.vips()?.groups[0].transitions);
+    let before = transitions(&pair.second)?;
+    pair.first.signal(Signal::SIGCONT)?;
+    pair.wait_for(VipState::Backup, VipState::Active)?;
+    let_pass(Duration::from_secs(1));
+    let (gap, lost) = pair.probe.gap_since(mark);
+    println!("gap {gap:?}, {lost} lost");
+    ensure!(gap < Duration::from_millis(250), "{gap:?} without an answer");
+    ensure!(transitions(&pair.second)? == before, "the second machine owned it all the time");
+    // It is believed again, and can have the group back.
+    pair.second.ctl(&["vip", "failover", "web"])?;
+    pair.wait_for(VipState::Active, VipState::Backup)
+}
+
+#[test]
+fn a_machine_without_others_keeps_its_vips_when_lbd_hangs_or_dies() -> Result<()> {
+    let net = network("failover-alone")?;
+    let mut pair = Pair::start(&net, NO_FAILBACK)?;
+    pair.second.stop(Stop::Graceful)?;
+    let gap = pair.gap(|| {
+        eventually("the first machine knows that it is alone", SOON, || {
+            let alive = |view: VipsView| view.cluster.is_some_and(|cluster| cluster.machines[0].alive);
+            pair.first.vips().is_ok_and(|view| !alive(view))
+        })?;
+        pair.first.signal(Signal::SIGSTOP)?;
+        let_pass(Duration::from_secs(1));
+        pair.first.signal(Signal::SIGCONT)
+    })?;
+    ensure!(gap < MOVED, "{gap:?} without an answer");
+    let mark = pair.probe.mark();
+    pair.first.stop(Stop::Kill)?;
+    let_pass(Duration::from_millis(500));
+    let (gap, _) = pair.probe.gap_since(mark);
+    ensure!(gap < MOVED, "{gap:?} without an answer after lbd was killed");
+    ensure!(net.balancer.has_address(vip4(1))?, "nobody else could take the VIP");
+    Ok(())
+}
+
+#[test]
+fn orders_that_cannot_be_are_refused_with_the_reason() -> Result<()> {
+    let net = network("failover-orders")?;
+    let pair = Pair::start(&net, NO_FAILBACK)?;
+    let refused = |lb: &Lb<'_>, arguments: &[&str], reason: &str| -> Result<()> {
+        let output = lb.lbctl(arguments)?;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        ensure!(!output.status.success() && said.contains(reason), "{arguments:?} said {said:?}, not {reason:?}");
+        Ok(())
+    };
+    refused(&pair.second, &["vip", "failover", "web"], "ask lb1")?;
+    refused(&pair.first, &["vip", "failover", "web", "--to", "lb3"], "there is no machine \"lb3\"")?;
+    refused(&pair.first, &["vip", "failover", "dns"], "there is no VIP group \"dns\"")?;
+    let metrics = pair.first.metrics()?;
+    for line in [
+        "lb_failover_state{vip=\"web\",state=\"active\"} 1",
+        "lb_failover_state{vip=\"web\",state=\"backup\"} 0",
+        "lb_failover_transitions_total{vip=\"web\"} 1",
+        "lb_failover_machine_alive{machine=\"lb2\"} 1",
+    ] {
+        ensure!(metrics.contains(line), "no {line} in\n{metrics}");
+    }
+    Ok(())
+}
+
+#[test]
+fn frames_that_come_back_change_nothing() -> Result<()> {
+    let net = network("failover-hairpin")?;
+    let pair = Pair::start(&net, NO_FAILBACK)?;
+    for interface in ["eth0", "eth1"] {
+        net.hairpin("lb", interface, true)?;
+        net.hairpin("lb2", interface, true)?;
+    }
+    let gap = pair.gap(|| {
+        let_pass(Duration::from_secs(3));
+        Ok(())
+    })?;
+    ensure!(gap < MOVED, "{gap:?} without an answer");
+    pair.wait_for(VipState::Active, VipState::Backup)?;
+    let transitions = |lb: &Lb<'_>| Ok::<_, anyhow::Error>(lb.vips()?.groups[0].transitions);
+    ensure!((transitions(&pair.first)?, transitions(&pair.second)?) == (Some(1), Some(0)), "something changed");
+    Ok(())
+}
+
+#[test]
+fn addresses_that_somebody_deletes_come_back() -> Result<()> {
+    let net = network("failover-deleted")?;
+    let pair = Pair::start(&net, NO_FAILBACK)?;
+    for vip in ["10.1.1.1/32", "fd00:1::1:1/128"] {
+        net.balancer.ip(&[format!("addr del {vip} dev eth0")])?;
+    }
+    let took = eventually("the addresses are back", SOON, || {
+        [vip4(1), vip6(1)].into_iter().all(|vip| net.balancer.has_address(vip).unwrap_or(false))
+    })?;
+    ensure!(took < Duration::from_millis(1_200), "{took:?}");
+    pair.wait_for(VipState::Active, VipState::Backup)
+}

@@ -1,0 +1,176 @@
+//! VIP groups that are shared with VRRP and CARP routers: keepalived and ucarp, as Debian has them, in both roles.
+
+use std::{
+    fs,
+    net::IpAddr,
+    os::unix::fs::PermissionsExt,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use lb::control::view::VipState;
+use lb_tests::harness::{
+    Host, Lb, Net, Router, Topology, eventually,
+    topology::{vip4, vip6},
+    wait::let_pass,
+};
+
+use super::support::SOON;
+
+/// What is spoken, and with whom.
+struct Case {
+    name: &'static str,
+    vip: IpAddr,
+    /// Lines of `[vip.web.router]`.
+    router: &'static str,
+    /// The other router, better or worse than lb with priority 100.
+    other: fn(&Host, bool) -> Result<Router>,
+    /// Within this one takes over from another that is gone without a word, and what the machine needs.
+    silence: Duration,
+}
+
+const PASSPHRASE: &str = "secret";
+
+fn keepalived(host: &Host, vip: &str, lines: &str, better: bool) -> Result<Router> {
+    let priority = if better { 150 } else { 50 };
+    Router::keepalived(
+        host,
+        &format!(
+            "state BACKUP\ninterface eth0\nvirtual_router_id 42\npriority {priority}\n{lines}\nvirtual_ipaddress {{\n{vip}\n}}"
+        ),
+    )
+}
+
+/// VRRP version 3 with 200 ms, version 2 and CARP with a second.
+fn cases() -> [Case; 4] {
+    [
+        Case {
+            name: "vrrp",
+            vip: vip4(1),
+            router: "protocol = \"vrrp\"\nid = 42\ninterval = \"200ms\"",
+            other: |host, better| keepalived(host, "10.1.1.1/32", "version 3\nadvert_int 0.2", better),
+            silence: Duration::from_millis(2_000),
+        },
+        Case {
+            name: "vrrp-ipv6",
+            vip: vip6(1),
+            router: "protocol = \"vrrp\"\nid = 42\ninterval = \"200ms\"",
+            other: |host, better| keepalived(host, "fd00:1::1:1/128", "version 3\nadvert_int 0.2", better),
+            silence: Duration::from_millis(2_000),
+        },
+        Case {
+            name: "vrrp2",
+            vip: vip4(1),
+            router: "protocol = \"vrrp2\"\nid = 42",
+            other: |host, better| keepalived(host, "10.1.1.1/32", "version 2\nadvert_int 1", better),
+            silence: Duration::from_secs(5),
+        },
+        Case {
+            name: "carp",
+            vip: vip4(1),
+            router: "protocol = \"carp\"\nid = 42",
+            other: |host, better| {
+                let skew = if better { "--advskew=50" } else { "--advskew=200" };
+                Router::ucarp(host, "10.1.1.1", PASSPHRASE, &["--vhid=42", "--advbase=1", skew, "--preempt"])
+            },
+            silence: Duration::from_secs(6),
+        },
+    ]
+}
+
+fn config(case: &Case, passphrase: &str) -> String {
+    let secret = if case.name == "carp" { format!("passphrase_file = \"{passphrase}\"") } else { String::new() };
+    format!(
+        "[vip.web]\naddresses = [\"{}\"]\ninterface = \"eth0\"\nmode = \"failover\"\nfailback_delay = \"1ms\"\n\
+         [vip.web.router]\n{}\n{secret}\n",
+        case.vip, case.router
+    )
+}
+
+fn other_machine(net: &Net) -> Result<&Host> {
+    net.second.as_ref().context("a network without a second machine")
+}
+
+fn state(lb: &Lb<'_>) -> Option<VipState> {
+    lb.vips().ok()?.groups.first().map(|group| group.state)
+}
+
+/// Waits until one machine has the VIP and the other one does not.
+fn owned_by(net: &Net, lb: &Lb<'_>, vip: IpAddr, ours: bool, within: Duration) -> Result<Duration> {
+    let other = other_machine(net)?;
+    let wanted = if ours { VipState::Active } else { VipState::Backup };
+    let what = if ours { "lb has the VIP alone" } else { "the other router has the VIP alone" };
+    let has = |host: &Host| host.has_address(vip).unwrap_or(false);
+    eventually(what, within, || has(&net.balancer) == ours && has(other) != ours && state(lb) == Some(wanted))
+}
+
+#[test]
+fn lb_and_routers_of_other_makes_agree_who_owns() -> Result<()> {
+    for case in cases() {
+        agree(&case).context(case.name)?;
+    }
+    Ok(())
+}
+
+fn agree(case: &Case) -> Result<()> {
+    let net = Topology::new(&format!("router-{}", case.name)).pair().build()?;
+    let secret = tempfile::tempdir()?;
+    let file = secret.path().join("carp.key");
+    fs::write(&file, format!("{PASSPHRASE}\n"))?;
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600))?;
+    let lb = Lb::start(&net, &config(case, &file.display().to_string()))?;
+    owned_by(&net, &lb, case.vip, true, case.silence).context("alone")?;
+
+    let mut better = (case.other)(other_machine(&net)?, true)?;
+    owned_by(&net, &lb, case.vip, false, case.silence + SOON).context("a better router comes")?;
+    let other = other_machine(&net)?;
+    let owner = lb.vips()?.groups[0].owner.clone().unwrap_or_default();
+    ensure!(owner == other.v4.to_string() || owner.starts_with("fe80:"), "the owner is {owner:?}");
+    better.stop()?;
+    owned_by(&net, &lb, case.vip, true, case.silence).context("the better router ends")?;
+
+    let _worse = (case.other)(other, false)?;
+    let before = Instant::now();
+    while before.elapsed() < case.silence {
+        ensure!(net.balancer.has_address(case.vip)?, "a worse router has taken the VIP");
+        let_pass(Duration::from_millis(50));
+    }
+    owned_by(&net, &lb, case.vip, true, SOON).context("a worse router has come")?;
+    lb.ctl(&["vip", "maintenance", "on"])?;
+    eventually("the worse router takes over", case.silence, || {
+        other.has_address(case.vip).unwrap_or(false) && !net.balancer.has_address(case.vip).unwrap_or(true)
+    })?;
+    lb.ctl(&["vip", "maintenance", "off"])?;
+    owned_by(&net, &lb, case.vip, true, case.silence + SOON).context("back from maintenance")?;
+    let heard = lb.vips()?.cluster.map(|cluster| cluster.router_counters).unwrap_or_default();
+    ensure!(heard.heard > 0 && heard.malformed == 0 && heard.forged == 0, "{heard:?}");
+    Ok(())
+}
+
+#[test]
+fn advertisements_that_come_back_and_foreign_ones_change_nothing() -> Result<()> {
+    for case in cases().into_iter().filter(|case| ["vrrp", "carp"].contains(&case.name)) {
+        looped(&case).context(case.name)?;
+    }
+    Ok(())
+}
+
+fn looped(case: &Case) -> Result<()> {
+    let net = Topology::new(&format!("looped-{}", case.name)).pair().build()?;
+    let secret = tempfile::tempdir()?;
+    let file = secret.path().join("carp.key");
+    fs::write(&file, PASSPHRASE)?;
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600))?;
+    // The kernel must not hide them: it drops its own addresses as martians otherwise.
+    net.balancer.sysctls(&[("net/ipv4/conf/all/accept_local", "1"), ("net/ipv4/conf/eth0/accept_local", "1")])?;
+    net.hairpin("lb", "eth0", true)?;
+    let lb = Lb::start(&net, &config(case, &file.display().to_string()))?;
+    eventually("lb owns the VIP", case.silence, || state(&lb) == Some(VipState::Active))?;
+    let looped =
+        || lb.vips().ok().and_then(|view| view.cluster).map_or(0, |cluster| cluster.router_counters.looped_back);
+    eventually("its own advertisements come back", SOON + case.silence, || looped() >= 3)?;
+    let_pass(Duration::from_secs(4));
+    let group = lb.vips()?.groups.remove(0);
+    ensure!((group.state, group.transitions) == (VipState::Active, Some(1)), "{group:?}");
+    Ok(())
+}
