@@ -105,7 +105,6 @@ fn a_thousand_slow_clients_are_sent_away_and_the_others_do_not_notice() -> Resul
             slow.drip();
             std::thread::sleep(PAUSE);
         }
-        println!("slow {kind}: p99 {beside:?}, alone {alone:?}; all gone after {:?}", opened.elapsed());
     }
     Ok(())
 }
