@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use lb_tests::harness::{Net, Nginx, Server, Topology, http};
+use lb_tests::harness::{Net, Nginx, Server, Topology, http, wait::let_pass};
 use socket2::{Domain, Socket, Type};
 
 use crate::{PATIENCE, clients::PROGRAMS, config, serves, web};
@@ -103,7 +103,7 @@ fn a_thousand_slow_clients_are_sent_away_and_the_others_do_not_notice() -> Resul
         while left(&net)? > 0 {
             ensure!(opened.elapsed() < GONE_WITHIN, "slow {kind}: {} stay", left(&net)?);
             slow.drip();
-            std::thread::sleep(PAUSE);
+            let_pass(PAUSE);
         }
     }
     Ok(())

@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use lb_tests::harness::wait::let_pass;
 
 use crate::{
     CASES, Case,
@@ -30,7 +31,7 @@ pub(crate) fn measure() -> Result<()> {
         load::run(good, &running, Duration::from_secs(1))?;
         let alone = load::run(good, &running, TIME)?;
         let mut flood = flood(&running)?;
-        std::thread::sleep(Duration::from_millis(500));
+        let_pass(Duration::from_millis(500));
         let beside = load::run(good, &running, TIME)?;
         flood.kill()?;
         flood.wait()?;

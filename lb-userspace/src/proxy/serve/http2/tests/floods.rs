@@ -118,7 +118,9 @@ fn h11_answers_that_are_complete_wait_no_longer_than_the_write_stall() {
     let proxy = Proxy::start(plan);
     let mut wire = Wire::open(&proxy);
     // Windows without end: what holds it back is that nobody reads.
-    wire.send(&[frame(SETTINGS, 0, 0, &setting(4, 0x7fff_ffff)), frame(WINDOW_UPDATE, 0, 0, &[0x7f, 0, 0, 0])].concat());
+    wire.send(
+        &[frame(SETTINGS, 0, 0, &setting(4, 0x7fff_ffff)), frame(WINDOW_UPDATE, 0, 0, &[0x7f, 0, 0, 0])].concat(),
+    );
     for stream in 0..1000 {
         wire.send(&get(stream * 2 + 1));
         if stream % 50 == 49 {
