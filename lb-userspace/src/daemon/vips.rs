@@ -2,7 +2,7 @@
 
 use std::{
     cell::Cell,
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     io,
     time::{Duration, Instant},
 };
@@ -363,9 +363,10 @@ async fn tell(mut incidents: mpsc::Receiver<Incident>, names: BTreeMap<MachineId
         let kind = names.put_into(&incident.to_string());
         // Both are bounded: kinds by groups and machines, and what is old is forgotten.
         told.retain(|_, at| now.saturating_duration_since(*at) < ONE_LINE_IN);
-        if !told.contains_key(&kind) {
+        if let Entry::Vacant(first) = told.entry(kind) {
+            let kind = first.key();
             tracing::warn!(seconds = ONE_LINE_IN.as_secs(), "{kind} (at most one such line in that time)");
-            told.insert(kind, now);
+            first.insert(now);
         }
     }
 }
