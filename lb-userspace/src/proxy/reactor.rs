@@ -1,10 +1,9 @@
 //! The event loop of a worker thread: tasks, sockets and deadlines over epoll; nothing is shared with other threads.
 //!
-//! Why not tokio's: two thirds of a request are the kernel's, and of what is left the hand-over from its I/O driver to a
-//! `LocalSet`, a registration for each accepted connection and a timer entry for each wait are a large part. Here an event
-//! wakes the task that owns the socket, connections that never wait are never registered, and a deadline is a number in a
-//! table that is looked over ten times a second. Futures, wakers and `AsyncRead`/`AsyncWrite` are the usual ones, so that
-//! `h2` and `tokio::sync` work on it; what needs tokio's own runtime (`tokio::net`, `tokio::time`) does not.
+//! Why not tokio's: docs/decisions/0007-own-event-loop.md. Here an event wakes the task that owns the socket, connections
+//! that never wait are never registered, and a deadline is a number in a table that is looked over ten times a second.
+//! Futures, wakers and `AsyncRead`/`AsyncWrite` are the usual ones, so that `h2` and `tokio::sync` work on it; what needs
+//! tokio's own runtime (`tokio::net`, `tokio::time`) does not.
 //!
 //! Called by `proxy::worker` (one reactor a thread) and by tests.
 
