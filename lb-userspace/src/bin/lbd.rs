@@ -139,10 +139,8 @@ fn rehearse(config: &Path) -> ExitCode {
     match daemon::rehearse(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tell(&match &error {
-                StartError::Config(errors) => errors.report(false).trim_end().to_owned(),
-                _ => error.to_string(),
-            });
+            let mistakes = if let StartError::Config(errors) = &error { Some(errors.report(false)) } else { None };
+            tell(&mistakes.map_or_else(|| error.to_string(), |report| report.trim_end().to_owned()));
             error.exit_code()
         }
     }
