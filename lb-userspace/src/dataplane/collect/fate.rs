@@ -126,13 +126,15 @@ mod tests {
 
     #[test]
     fn entries_die_by_age_alone() {
+        const GRACE: u32 = 600 / 16;
         use State::{Affinity, Claimed, Fragment, Free};
         let rows = [
             ("free", record(Free, 0, 0, 0), Fate::Free),
             ("claimed", record(Claimed, 0, 1, 0), Fate::Claimed),
             ("abandoned", record(Claimed, 0, 11, 0), Fate::Remove),
-            ("client known", record(Affinity, 0, 600, 600), Fate::Keep),
-            ("client forgotten", record(Affinity, 0, 601, 600), Fate::Remove),
+            // Beyond the timeout comes its grace (`flow::grace`).
+            ("client known", record(Affinity, 0, 600 + GRACE, 600), Fate::Keep),
+            ("client forgotten", record(Affinity, 0, 601 + GRACE, 600), Fate::Remove),
             ("fragments of an answer", record(Fragment, flag::REPLY, 5, 5), Fate::Keep),
             ("late fragments of an answer", record(Fragment, flag::REPLY, 6, 5), Fate::Remove),
         ];

@@ -20,7 +20,8 @@ const LIMITS: [(Resource, u64); 5] = [
     (Resource::RLIMIT_CORE, 0),
     (Resource::RLIMIT_FSIZE, 1 << 20),
     (Resource::RLIMIT_NOFILE, 1024),
-    (Resource::RLIMIT_AS, 1 << 30),
+    // Of addresses: the allocator of lbd, and of Rust programs like it, sets a GiB aside at its start.
+    (Resource::RLIMIT_AS, 4 << 30),
     // Of all processes of the user together.
     (Resource::RLIMIT_NPROC, 512),
 ];
