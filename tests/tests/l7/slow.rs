@@ -16,10 +16,10 @@ const SLOW: usize = 1000;
 /// What a slow client sends, a byte at a time, goes on for longer than any of the timeouts.
 const PAUSE: Duration = Duration::from_millis(500);
 /// By then every one must be gone: the longest of the timeouts below, the five seconds in which the answer may be read, and some.
-const GONE_WITHIN: Duration = Duration::from_secs(13);
+const GONE_WITHIN: Duration = Duration::from_secs(20);
 const REQUESTS: usize = 400;
 
-const TIMEOUTS: &str = "timeouts = { request_head = \"3s\", body_grace = \"2s\", body_rate = \"500B/s\", write_stall = \"3s\" }\n\
+const TIMEOUTS: &str = "timeouts = { request_head = \"3s\", body_grace = \"2s\", body_rate = \"500B/s\", write_stall = \"8s\" }\n\
      [[virtual_server.web.rule]]\nwhen = { path = { prefix = \"/put\" } }\nthen = [{ pool = \"app\" }]\n\
      [pool.app]\nforwarding = \"proxy\"\n";
 
