@@ -15,14 +15,18 @@ use tokio::sync::watch;
 
 use crate::control::query::{Control, DataPath, ProxyPath};
 
+mod access;
+mod body;
 mod metrics;
 mod problem;
 mod routes;
 mod serve;
 mod socket;
+mod table;
 #[cfg(test)]
 mod tests;
 
+pub use access::Access;
 pub use socket::{Socket, SocketError};
 
 /// Questions that may block at the same time.
@@ -37,6 +41,8 @@ pub struct Backend {
     pub data_path: Arc<dyn DataPath>,
     /// The L7 proxy.
     pub proxy: Arc<dyn ProxyPath>,
+    /// Who may ask what.
+    pub access: Arc<Access>,
 }
 
 /// The running API; serves until [`Server::stop`] or drop.

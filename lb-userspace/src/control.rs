@@ -1,6 +1,7 @@
 //! Control: the one writer of state. What the configuration says, what operators set at run time and what the monitors
 //! found go in as events; a [`plan::Plan`] for the data path comes out. Pure: no socket, clock or lock in here.
 
+pub mod access;
 pub mod api;
 pub mod plan;
 pub mod probe;

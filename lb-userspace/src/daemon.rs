@@ -198,7 +198,8 @@ async fn serve(
     let monitors = Monitors::spawn(reports, outside);
     let (resolved, answers) = mpsc::channel(REPORTS);
     let resolver = Names::new(resolved);
-    let backend = admin::Backend { control: Arc::new(handle), data_path, proxy: proxied };
+    let access = Arc::default();
+    let backend = admin::Backend { control: Arc::new(handle), data_path, proxy: proxied, access };
     let seat =
         Seat::new(&pid, &socket, seated, handover.as_ref()).map_err(system("keep what another program needs"))?;
     pid.keep();

@@ -1,13 +1,13 @@
 //! Errors of the API: a [`QueryError`] or a refused request becomes one `application/problem+json` document (RFC 9457).
 
 use axum::{
-    extract::rejection::{JsonRejection, QueryRejection},
+    body::to_bytes,
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 
 use crate::control::{
-    api::{Problem, problem_type},
+    api::{FieldError, Problem, problem_type},
     query::QueryError,
 };
 
@@ -21,11 +21,28 @@ pub(super) struct Refusal(Problem);
 impl Refusal {
     pub(super) fn new(status: StatusCode, kind: &str, title: &str, detail: impl Into<String>) -> Self {
         let (kind, title, detail) = (kind.to_owned(), title.to_owned(), detail.into());
-        Self(Problem { kind, title, status: status.as_u16(), detail })
+        Self(Problem { kind, title, status: status.as_u16(), detail, errors: Vec::new() })
     }
 
     pub(super) fn invalid(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, problem_type::INVALID, "Invalid request", detail)
+    }
+
+    /// Says where in the body it is wrong: a JSON pointer (RFC 6901).
+    pub(super) fn at(mut self, pointer: String) -> Self {
+        self.0.errors.push(FieldError { pointer, detail: self.0.detail.clone() });
+        self
+    }
+
+    /// The same words whatever was wrong with the credentials.
+    pub(super) fn unauthenticated() -> Self {
+        let detail = "log in (POST /api/v1/session), or send Authorization: Bearer with a token that is valid";
+        Self::new(StatusCode::UNAUTHORIZED, problem_type::UNAUTHENTICATED, "Not authenticated", detail)
+    }
+
+    #[cfg(test)]
+    pub(super) fn problem(&self) -> &Problem {
+        &self.0
     }
 
     pub(super) fn not_found(detail: impl Into<String>) -> Self {
@@ -65,18 +82,6 @@ impl From<QueryError> for Refusal {
     }
 }
 
-impl From<JsonRejection> for Refusal {
-    fn from(rejection: JsonRejection) -> Self {
-        Self::new(rejection.status(), problem_type::INVALID, "Invalid request", rejection.body_text())
-    }
-}
-
-impl From<QueryRejection> for Refusal {
-    fn from(rejection: QueryRejection) -> Self {
-        Self::invalid(rejection.body_text())
-    }
-}
-
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
@@ -84,4 +89,28 @@ impl IntoResponse for Refusal {
         response.headers_mut().insert(header::CONTENT_TYPE, MEDIA_TYPE);
         response
     }
+}
+
+/// Every error of the API is a problem document, also those that libraries below answer in words of their own.
+pub(super) async fn of_every_error(response: Response) -> Response {
+    /// Longest words that are taken over.
+    const WORDS: usize = 4096;
+    let status = response.status();
+    let is_problem = response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == MEDIA_TYPE);
+    if !(status.is_client_error() || status.is_server_error()) || is_problem {
+        return response;
+    }
+    let (parts, body) = response.into_parts();
+    let words = to_bytes(body, WORDS).await.unwrap_or_default();
+    let detail = String::from_utf8_lossy(&words).into_owned();
+    let title = status.canonical_reason().unwrap_or("Refused");
+    let detail = if detail.is_empty() { title.to_owned() } else { detail };
+    let kind = if status.is_server_error() { problem_type::FAILED } else { problem_type::INVALID };
+    let mut response = Refusal::new(status, kind, title, detail).into_response();
+    response.headers_mut().extend(
+        parts.headers.into_iter().filter(|(name, _)| {
+            name.as_ref().is_some_and(|name| *name == header::ALLOW || *name == header::RETRY_AFTER)
+        }),
+    );
+    response
 }

@@ -4,20 +4,24 @@ use std::time::{Duration, Instant};
 
 use axum::{
     Extension, Json, Router,
-    extract::{
-        DefaultBodyLimit, Path, Query, Request, State,
-        rejection::{JsonRejection, QueryRejection},
-    },
+    extract::{Path, State},
     http::{Method, StatusCode, Uri, header},
-    middleware::{self, Next},
+    middleware,
     response::{IntoResponse, Response},
-    routing::{get, patch, post, put},
 };
 use serde::Deserialize;
-use tokio::{task::spawn_blocking, time::timeout};
+use tokio::task::spawn_blocking;
 
-use super::{Backend, metrics, problem::Refusal, serve::Peer};
+use super::{
+    Backend,
+    access::Caller,
+    body::{Body, Params},
+    metrics,
+    problem::{self, Refusal},
+    table::{self, Route},
+};
 use crate::control::{
+    access::Role::{Admin, Operator, Viewer},
     api::{Empty, Maintenance, Move, NodePatch, NodeStats, PREFIX, PoolPatch, Stats, problem_type},
     proxy::{
         recent::{Filter, Record},
@@ -31,14 +35,8 @@ use crate::control::{
     },
 };
 
-/// Largest request body.
-const MAX_BODY: usize = 64 * 1024;
-
-/// Time for a request, body and answer included.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
-
-/// The same for `doctor`, which waits for answers to its probes, and for `upgrade`, which asks another program.
-const DOCTOR_TIMEOUT: Duration = Duration::from_secs(60);
+/// Time for `doctor`, which waits for answers to its probes, and for `upgrade`, which asks another program.
+const SLOW: Option<Duration> = Some(Duration::from_secs(60));
 
 /// Connections and map rows listed when the request does not say how many.
 const DEFAULT_LIMIT: usize = 1000;
@@ -50,43 +48,97 @@ type Answer<T> = Result<Json<T>, Refusal>;
 
 /// Everything the API answers.
 pub(super) fn router(backend: Backend) -> Router {
-    let v1 = Router::new()
-        .route("/status", get(status))
-        .route("/virtual_servers", get(virtual_servers))
-        .route("/virtual_servers/{name}", get(virtual_server))
-        .route("/pools", get(pools))
-        .route("/pools/{name}", get(pool).patch(patch_pool))
-        .route("/pools/{pool}/nodes/{node}", get(pool_node).patch(patch_pool_node))
-        .route("/nodes", get(nodes))
-        .route("/nodes/{node}", get(node).merge(patch(patch_node)))
-        .route("/connections", get(connections))
-        .route("/requests", get(requests))
-        .route("/certificates", get(certificates))
-        .route("/maps", get(maps))
-        .route("/maps/{name}", get(map))
-        .route("/rings/{virtual_server}", get(ring))
-        .route("/vips", get(vips))
-        .route("/vips/{group}/move", post(move_vip))
-        .route("/maintenance", put(maintenance))
-        .route("/stats", get(stats))
-        .route("/trace", post(trace))
-        .route("/trace_url", post(trace_url))
-        .route("/reload", post(reload))
-        .layer(middleware::from_fn(|request, next| within(REQUEST_TIMEOUT, request, next)));
-    let slow = Router::new()
-        .route("/doctor", post(doctor))
-        .route("/upgrade", post(upgrade))
-        .layer(middleware::from_fn(|request, next| within(DOCTOR_TIMEOUT, request, next)));
-    let metrics = Router::new()
-        .route("/metrics", get(prometheus))
-        .layer(middleware::from_fn(|request, next| within(REQUEST_TIMEOUT, request, next)));
-    Router::new()
-        .nest(PREFIX, v1.merge(slow))
-        .merge(metrics)
+    table::router(rows(), &backend)
         .fallback(unknown_route)
         .method_not_allowed_fallback(wrong_method)
-        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(middleware::map_response(problem::of_every_error))
         .with_state(backend)
+}
+
+/// The table of routes.
+pub(super) fn rows() -> Vec<Route> {
+    [look(), operate(), diagnose()].into_iter().flatten().collect()
+}
+
+/// What is there.
+fn look() -> Vec<Route> {
+    vec![
+        Route::get("/api/v1/status", Viewer, "The daemon, its interfaces and tables", status).answers::<Status>(),
+        Route::get("/api/v1/virtual_servers", Viewer, "Virtual servers", virtual_servers)
+            .answers::<Vec<VirtualServerView>>(),
+        Route::get("/api/v1/virtual_servers/{name}", Viewer, "One virtual server, with its nodes", virtual_server)
+            .answers::<VirtualServerView>(),
+        Route::get("/api/v1/pools", Viewer, "Pools", pools).answers::<Vec<PoolView>>(),
+        Route::get("/api/v1/pools/{name}", Viewer, "One pool, with its nodes", pool).answers::<PoolView>(),
+        Route::get("/api/v1/pools/{pool}/nodes/{node}", Viewer, "One node of a pool", pool_node).answers::<NodeView>(),
+        Route::get("/api/v1/nodes", Viewer, "Nodes of all pools", nodes).answers::<Vec<NodeView>>(),
+        Route::get("/api/v1/nodes/{node}", Viewer, "One node, whose name no other pool has", node)
+            .answers::<NodeView>(),
+        Route::get("/api/v1/connections", Viewer, "Tracked connections", connections)
+            .queries::<ConnectionFilter>()
+            .answers::<Connections>(),
+        Route::get("/api/v1/requests", Viewer, "Requests of the L7 proxy that ended lately", requests)
+            .queries::<Filter>()
+            .answers::<Vec<Record>>(),
+        Route::get("/api/v1/certificates", Viewer, "Certificates of the configuration", certificates)
+            .answers::<Vec<CertificateView>>(),
+        Route::get("/api/v1/vips", Viewer, "VIP groups, and the machines they move between", vips)
+            .answers::<VipsView>(),
+        Route::get("/api/v1/stats", Viewer, "Every counter at one moment", stats).answers::<Stats>(),
+        Route::get("/metrics", Viewer, "Metrics for Prometheus", prometheus).as_media("text/plain"),
+    ]
+}
+
+/// What operators do at run time.
+fn operate() -> Vec<Route> {
+    vec![
+        Route::patch("/api/v1/pools/{name}", Operator, "Change a pool at run time", patch_pool)
+            .takes::<PoolPatch>()
+            .answers::<PoolView>(),
+        Route::patch("/api/v1/pools/{pool}/nodes/{node}", Operator, "Change a node at run time", patch_pool_node)
+            .takes::<NodePatch>()
+            .answers::<NodeView>(),
+        Route::patch("/api/v1/nodes/{node}", Operator, "Change a node, whose name no other pool has", patch_node)
+            .takes::<NodePatch>()
+            .answers::<NodeView>(),
+        Route::post("/api/v1/vips/{group}/move", Operator, "Give a VIP group to another machine", move_vip)
+            .takes::<Move>()
+            .answers::<VipsView>(),
+        Route::put(
+            "/api/v1/maintenance",
+            Operator,
+            "Leave all VIP groups to the others, or take part again",
+            maintenance,
+        )
+        .takes::<Maintenance>()
+        .answers::<VipsView>(),
+        Route::post("/api/v1/reload", Operator, "Read the configuration file again", reload).answers::<Status>(),
+        Route::post("/api/v1/upgrade", Admin, "Replace lbd by the program that is installed now", upgrade)
+            .within(SLOW)
+            .answers::<Empty>(),
+    ]
+}
+
+/// What finds out why.
+fn diagnose() -> Vec<Route> {
+    vec![
+        Route::get("/api/v1/maps", Viewer, "BPF maps of the data path", maps).answers::<Vec<MapView>>(),
+        Route::get("/api/v1/maps/{name}", Viewer, "The elements of a map", map).queries::<Limit>().answers::<MapDump>(),
+        Route::get("/api/v1/rings/{virtual_server}", Viewer, "Shares of a virtual server's ring", ring)
+            .answers::<Vec<RingShare>>(),
+        Route::post("/api/v1/trace", Viewer, "What would be done with a packet, and why", trace)
+            .asks()
+            .takes::<TraceRequest>()
+            .answers::<TraceView>(),
+        Route::post("/api/v1/trace_url", Viewer, "What would be done with a request, and why", trace_url)
+            .asks()
+            .takes::<UrlTraceRequest>()
+            .answers::<UrlTraceView>(),
+        Route::post("/api/v1/doctor", Operator, "Find what keeps packets from flowing; sends probes", doctor)
+            .asks()
+            .within(SLOW)
+            .answers::<Vec<Finding>>(),
+    ]
 }
 
 async fn status(State(backend): State<Backend>) -> Answer<Status> {
@@ -124,13 +176,13 @@ async fn pool_node(State(backend): State<Backend>, Path((pool, node)): Path<(Str
 async fn patch_pool(
     State(backend): State<Backend>,
     Path(pool): Path<String>,
-    Extension(peer): Extension<Peer>,
-    body: Result<Json<PoolPatch>, JsonRejection>,
+    Extension(caller): Extension<Caller>,
+    Body(body): Body<PoolPatch>,
 ) -> Answer<PoolView> {
-    let Json(PoolPatch { forwarding }) = body?;
+    let PoolPatch { forwarding } = body;
     let forwarding = forwarding.ok_or_else(|| Refusal::invalid("nothing to change: give \"forwarding\""))?;
     ask(move || {
-        order(&backend, peer, Order::SetForwarding { pool: pool.clone(), forwarding })?;
+        order(&backend, &caller, Order::SetForwarding { pool: pool.clone(), forwarding })?;
         find_pool(&backend, &pool)
     })
     .await
@@ -139,42 +191,42 @@ async fn patch_pool(
 async fn patch_node(
     backend: State<Backend>,
     Path(node): Path<String>,
-    peer: Extension<Peer>,
-    body: Result<Json<NodePatch>, JsonRejection>,
+    caller: Extension<Caller>,
+    Body(body): Body<NodePatch>,
 ) -> Answer<NodeView> {
-    change_node(backend, peer, None, node, body).await
+    change_node(backend, caller, None, node, body).await
 }
 
 async fn patch_pool_node(
     backend: State<Backend>,
     Path((pool, node)): Path<(String, String)>,
-    peer: Extension<Peer>,
-    body: Result<Json<NodePatch>, JsonRejection>,
+    caller: Extension<Caller>,
+    Body(body): Body<NodePatch>,
 ) -> Answer<NodeView> {
-    change_node(backend, peer, Some(pool), node, body).await
+    change_node(backend, caller, Some(pool), node, body).await
 }
 
 async fn change_node(
     State(backend): State<Backend>,
-    Extension(peer): Extension<Peer>,
+    Extension(caller): Extension<Caller>,
     pool: Option<String>,
     node: String,
-    body: Result<Json<NodePatch>, JsonRejection>,
+    body: NodePatch,
 ) -> Answer<NodeView> {
-    let Json(NodePatch { state, weight, up }) = body?;
+    let NodePatch { state, weight, up } = body;
     if state.is_none() && weight.is_none() && !up {
         return Err(Refusal::invalid("nothing to change: give \"state\", \"weight\" or \"up\": true"));
     }
     ask(move || {
         if up {
-            order(&backend, peer, Order::TakeNodeIn { pool: pool.clone(), node: node.clone() })?;
+            order(&backend, &caller, Order::TakeNodeIn { pool: pool.clone(), node: node.clone() })?;
         }
         // The weight first: it is the one that can be invalid, and then nothing has been changed.
         if let Some(weight) = weight {
-            order(&backend, peer, Order::SetNodeWeight { pool: pool.clone(), node: node.clone(), weight })?;
+            order(&backend, &caller, Order::SetNodeWeight { pool: pool.clone(), node: node.clone(), weight })?;
         }
         if let Some(state) = state {
-            order(&backend, peer, Order::SetNodeState { pool: pool.clone(), node: node.clone(), state })?;
+            order(&backend, &caller, Order::SetNodeState { pool: pool.clone(), node: node.clone(), state })?;
         }
         find_node(&backend, pool.as_deref(), &node)
     })
@@ -183,18 +235,13 @@ async fn change_node(
 
 async fn connections(
     State(backend): State<Backend>,
-    filter: Result<Query<ConnectionFilter>, QueryRejection>,
+    Params(mut filter): Params<ConnectionFilter>,
 ) -> Answer<Connections> {
-    let Query(mut filter) = filter?;
     filter.limit = Some(filter.limit.unwrap_or(DEFAULT_LIMIT).min(MAX_LIMIT));
     ask(move || backend.data_path.connections(&filter)).await
 }
 
-async fn requests(
-    State(backend): State<Backend>,
-    filter: Result<Query<Filter>, QueryRejection>,
-) -> Answer<Vec<Record>> {
-    let Query(filter) = filter?;
+async fn requests(State(backend): State<Backend>, Params(filter): Params<Filter>) -> Answer<Vec<Record>> {
     ask(move || backend.proxy.recent(&filter)).await
 }
 
@@ -207,7 +254,7 @@ async fn maps(State(backend): State<Backend>) -> Answer<Vec<MapView>> {
 }
 
 /// Query of `GET /api/v1/maps/{name}`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Limit {
     limit: Option<usize>,
@@ -216,9 +263,9 @@ struct Limit {
 async fn map(
     State(backend): State<Backend>,
     Path(name): Path<String>,
-    limit: Result<Query<Limit>, QueryRejection>,
+    Params(limit): Params<Limit>,
 ) -> Answer<MapDump> {
-    let limit = limit?.limit.unwrap_or(DEFAULT_LIMIT).min(MAX_LIMIT);
+    let limit = limit.limit.unwrap_or(DEFAULT_LIMIT).min(MAX_LIMIT);
     ask(move || backend.data_path.dump_map(&name, limit)).await
 }
 
@@ -233,12 +280,12 @@ async fn vips(State(backend): State<Backend>) -> Answer<VipsView> {
 async fn move_vip(
     State(backend): State<Backend>,
     Path(group): Path<String>,
-    Extension(peer): Extension<Peer>,
-    body: Result<Json<Move>, JsonRejection>,
+    Extension(caller): Extension<Caller>,
+    Body(body): Body<Move>,
 ) -> Answer<VipsView> {
-    let Json(Move { to }) = body?;
+    let Move { to } = body;
     ask(move || {
-        order(&backend, peer, Order::MoveVip { group, to })?;
+        order(&backend, &caller, Order::MoveVip { group, to })?;
         backend.control.vips()
     })
     .await
@@ -246,12 +293,12 @@ async fn move_vip(
 
 async fn maintenance(
     State(backend): State<Backend>,
-    Extension(peer): Extension<Peer>,
-    body: Result<Json<Maintenance>, JsonRejection>,
+    Extension(caller): Extension<Caller>,
+    Body(body): Body<Maintenance>,
 ) -> Answer<VipsView> {
-    let Json(Maintenance { on }) = body?;
+    let Maintenance { on } = body;
     ask(move || {
-        order(&backend, peer, Order::Maintenance(on))?;
+        order(&backend, &caller, Order::Maintenance(on))?;
         backend.control.vips()
     })
     .await
@@ -261,16 +308,11 @@ async fn stats(State(backend): State<Backend>) -> Answer<Stats> {
     ask(move || read_stats(&backend)).await
 }
 
-async fn trace(State(backend): State<Backend>, body: Result<Json<TraceRequest>, JsonRejection>) -> Answer<TraceView> {
-    let Json(request) = body?;
+async fn trace(State(backend): State<Backend>, Body(request): Body<TraceRequest>) -> Answer<TraceView> {
     ask(move || backend.data_path.trace(&request)).await
 }
 
-async fn trace_url(
-    State(backend): State<Backend>,
-    body: Result<Json<UrlTraceRequest>, JsonRejection>,
-) -> Answer<UrlTraceView> {
-    let Json(request) = body?;
+async fn trace_url(State(backend): State<Backend>, Body(request): Body<UrlTraceRequest>) -> Answer<UrlTraceView> {
     ask(move || backend.proxy.trace_url(&request)).await
 }
 
@@ -278,16 +320,16 @@ async fn doctor(State(backend): State<Backend>) -> Answer<Vec<Finding>> {
     ask(move || backend.data_path.doctor()).await
 }
 
-async fn reload(State(backend): State<Backend>, Extension(peer): Extension<Peer>) -> Answer<Status> {
+async fn reload(State(backend): State<Backend>, Extension(caller): Extension<Caller>) -> Answer<Status> {
     let reloader = backend.clone();
-    let reloaded = blocking(move || order(&reloader, peer, Order::Reload)).await?;
+    let reloaded = blocking(move || order(&reloader, &caller, Order::Reload)).await?;
     reloaded.map_err(Refusal::of_reload)?;
     ask(move || backend.control.status()).await
 }
 
 /// Answers once the installed program has said that it would start; it takes this one's place a moment later.
-async fn upgrade(State(backend): State<Backend>, Extension(peer): Extension<Peer>) -> Answer<Empty> {
-    ask(move || order(&backend, peer, Order::Upgrade).map(|()| Empty {})).await
+async fn upgrade(State(backend): State<Backend>, Extension(caller): Extension<Caller>) -> Answer<Empty> {
+    ask(move || order(&backend, &caller, Order::Upgrade).map(|()| Empty {})).await
 }
 
 async fn prometheus(State(backend): State<Backend>) -> Result<Response, Refusal> {
@@ -302,18 +344,6 @@ async fn unknown_route(method: Method, uri: Uri) -> Refusal {
 async fn wrong_method(method: Method, uri: Uri) -> Refusal {
     let detail = format!("{} does not take {method}", uri.path());
     Refusal::new(StatusCode::METHOD_NOT_ALLOWED, problem_type::INVALID, "Method not allowed", detail)
-}
-
-/// Gives up on a request that takes too long; what it started on a blocking thread runs to its end unheard.
-async fn within(limit: Duration, request: Request, next: Next) -> Response {
-    let route = request.uri().path().to_owned();
-    match timeout(limit, next.run(request)).await {
-        Ok(response) => response,
-        Err(_) => {
-            tracing::warn!(route, seconds = limit.as_secs(), "an admin request was given up");
-            Refusal::timeout(format!("{route}: no answer within {} s; see lbd's log", limit.as_secs())).into_response()
-        }
-    }
 }
 
 async fn ask<T, F>(question: F) -> Answer<T>
@@ -332,12 +362,12 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 }
 
 /// Carries out an order and logs who gave it.
-fn order(backend: &Backend, peer: Peer, order: Order) -> Result<(), QueryError> {
+fn order(backend: &Backend, caller: &Caller, order: Order) -> Result<(), QueryError> {
     let told = format!("{order:?}");
     let outcome = backend.control.order(order);
     match &outcome {
-        Ok(()) => tracing::info!(uid = peer.uid, pid = peer.pid, order = told, "order carried out"),
-        Err(error) => tracing::info!(uid = peer.uid, pid = peer.pid, order = told, %error, "order refused"),
+        Ok(()) => tracing::info!(who = %caller, order = told, "order carried out"),
+        Err(error) => tracing::info!(who = %caller, order = told, %error, "order refused"),
     }
     outcome
 }

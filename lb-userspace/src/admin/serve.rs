@@ -11,12 +11,12 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use tokio::{
-    net::{UnixListener, UnixStream, unix::UCred},
+    net::{UnixListener, UnixStream},
     sync::{OwnedSemaphorePermit, Semaphore, watch},
     time::{sleep, timeout},
 };
 
-use super::{Backend, Socket, routes};
+use super::{Backend, Socket, access::Caller, routes};
 
 /// Connections at the same time; more wait in the kernel's queue.
 const MAX_CONNECTIONS: usize = 64;
@@ -29,19 +29,6 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Pause after a failed accept (out of descriptors): it would fail again at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// Who sent a request, for the log of orders.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Peer {
-    pub(super) uid: Option<u32>,
-    pub(super) pid: Option<i32>,
-}
-
-impl From<std::io::Result<UCred>> for Peer {
-    fn from(credentials: std::io::Result<UCred>) -> Self {
-        credentials.map_or_else(|_| Self::default(), |c| Self { uid: Some(c.uid()), pid: c.pid() })
-    }
-}
 
 /// Serves until told to stop, or until its owner is gone.
 pub(super) async fn serve(socket: Socket, backend: Backend, mut stopped: watch::Receiver<bool>) {
@@ -85,8 +72,10 @@ async fn accept(listener: &UnixListener, places: &Arc<Semaphore>) -> (UnixStream
 }
 
 async fn connection(stream: UnixStream, router: Router, watcher: Watcher, place: Option<OwnedSemaphorePermit>) {
-    let peer = Peer::from(stream.peer_cred());
-    let service = TowerToHyperService::new(router.layer(Extension(peer)));
+    // Without credentials there is nobody to let in: the name is then unknown, but the socket's mode has let it connect.
+    let peer = stream.peer_cred().ok();
+    let caller = Caller::local(peer.map(|peer| peer.uid()), peer.and_then(|peer| peer.pid()));
+    let service = TowerToHyperService::new(router.layer(Extension(caller)));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)

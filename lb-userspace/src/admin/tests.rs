@@ -171,8 +171,12 @@ impl Api {
     fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let control = Arc::new(FakeControl::default());
-        let backend =
-            Backend { control: control.clone(), data_path: Arc::new(FakeDataPath), proxy: Arc::new(FakeProxy) };
+        let backend = Backend {
+            control: control.clone(),
+            data_path: Arc::new(FakeDataPath),
+            proxy: Arc::new(FakeProxy),
+            access: Arc::default(),
+        };
         let socket = Socket::bind(&dir.path().join("admin.sock")).unwrap();
         Self { control, server: Some(Server::start(socket, backend).unwrap()), dir }
     }

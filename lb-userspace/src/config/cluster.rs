@@ -83,7 +83,7 @@ pub enum FrontEnd {
 }
 
 /// When lbd raises the addresses of a VIP group.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum VipMode {
     /// Never: something else brings the packets here.

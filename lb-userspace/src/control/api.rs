@@ -15,7 +15,7 @@ use super::{
 pub const PREFIX: &str = "/api/v1";
 
 /// An error of the API (RFC 9457, `application/problem+json`).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Problem {
     /// What kind: one of [`problem_type`].
     #[serde(rename = "type")]
@@ -25,6 +25,18 @@ pub struct Problem {
     /// HTTP status code.
     pub status: u16,
     /// What happened, to what, and what to do next.
+    pub detail: String,
+    /// Where in the request it is wrong, when that is known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<FieldError>,
+}
+
+/// A mistake at a place of the request's body.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct FieldError {
+    /// JSON pointer (RFC 6901), such as `/nodes/n1/weight`.
+    pub pointer: String,
+    /// What is wrong there.
     pub detail: String,
 }
 
@@ -40,16 +52,22 @@ pub mod problem_type {
     pub const CONFIG_INVALID: &str = "urn:lb:problem:config_invalid";
     /// The kernel or lbd's own state refused.
     pub const FAILED: &str = "urn:lb:problem:failed";
+    /// Who asks has not proved who it is.
+    pub const UNAUTHENTICATED: &str = "urn:lb:problem:unauthenticated";
+    /// Who asks may not.
+    pub const FORBIDDEN: &str = "urn:lb:problem:forbidden";
+    /// Asked too often.
+    pub const TOO_MANY: &str = "urn:lb:problem:too_many";
     /// No answer in time.
     pub const TIMEOUT: &str = "urn:lb:problem:timeout";
 }
 
 /// A body that says nothing: of requests that need none, and of answers that are in their status.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Empty {}
 
 /// `PATCH /api/v1/pools/{name}`: fields that are left out stay.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PoolPatch {
     /// How new connections are forwarded.
@@ -58,7 +76,7 @@ pub struct PoolPatch {
 }
 
 /// `PATCH /api/v1/pools/{pool}/nodes/{node}`: fields that are left out stay.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NodePatch {
     /// State.
@@ -73,7 +91,7 @@ pub struct NodePatch {
 }
 
 /// `POST /api/v1/vips/{group}/move`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Move {
     /// To this machine; without it to the best other one.
@@ -82,7 +100,7 @@ pub struct Move {
 }
 
 /// `PUT /api/v1/maintenance`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Maintenance {
     /// Whether this machine leaves all VIP groups to the others.
@@ -90,7 +108,7 @@ pub struct Maintenance {
 }
 
 /// `GET /api/v1/stats`: every counter at one moment. Counters count from the creation of the data path.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Stats {
     /// Milliseconds of lbd's monotonic clock: rates are differences divided by the difference of this.
     pub clock_ms: u64,
@@ -108,7 +126,7 @@ pub struct Stats {
 }
 
 /// Counters of a node within one virtual server.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct NodeStats {
     /// Virtual server.
     pub virtual_server: String,

@@ -178,7 +178,7 @@ pub struct Node {
 }
 
 /// What a node takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Admission {
     /// New connections and its tracked ones: active, not down, and of the pool in use.

@@ -34,7 +34,7 @@ pub enum QueryError {
 }
 
 /// Which connections to list. Empty fields match everything.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ConnectionFilter {
     /// Virtual server.
@@ -56,7 +56,7 @@ pub struct ConnectionFilter {
 }
 
 /// Connections found.
-#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 pub struct Connections {
     /// Those within the limit.
     pub connections: Vec<ConnectionView>,

@@ -28,7 +28,7 @@ pub enum NodeState {
 }
 
 /// What the monitors say of a node.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Health {
     /// Not checked yet, or no monitor: treated as up.
@@ -41,7 +41,7 @@ pub enum Health {
 }
 
 /// `GET /api/v1/status`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Status {
     /// lbd's version.
     pub version: String,
@@ -75,7 +75,7 @@ pub struct Status {
 }
 
 /// Fill of a flow table.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct TableUse {
     /// Live records.
     pub used: u64,
@@ -84,7 +84,7 @@ pub struct TableUse {
 }
 
 /// An interface.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct InterfaceView {
     /// Name.
     pub name: String,
@@ -97,7 +97,7 @@ pub struct InterfaceView {
 }
 
 /// Packets and bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Traffic {
     /// Frames.
     pub packets: u64,
@@ -106,7 +106,7 @@ pub struct Traffic {
 }
 
 /// `GET /api/v1/virtual_servers`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct VirtualServerView {
     /// Name.
     pub name: String,
@@ -146,7 +146,7 @@ pub struct VirtualServerView {
 }
 
 /// `GET /api/v1/pools`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct PoolView {
     /// Name.
     pub name: String,
@@ -176,7 +176,7 @@ pub struct PoolView {
 }
 
 /// A node of a pool.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct NodeView {
     /// Pool.
     pub pool: String,
@@ -219,7 +219,7 @@ pub struct NodeView {
 }
 
 /// `GET /api/v1/connections`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct ConnectionView {
     /// `tcp` or `udp`.
     pub protocol: Protocol,
@@ -250,7 +250,7 @@ pub struct ConnectionView {
 }
 
 /// `GET /api/v1/maps`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct MapView {
     /// Name, as in `lb-ebpf/src/maps.rs`.
     pub name: String,
@@ -269,7 +269,7 @@ pub struct MapView {
 }
 
 /// What `lbctl map dump` prints: decoded, by map. The rows are tables of strings with named columns.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct MapDump {
     /// Name of the map.
     pub name: String,
@@ -282,7 +282,7 @@ pub struct MapDump {
 }
 
 /// One line of `lbctl map dump maglev --vs NAME`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct RingShare {
     /// Node.
     pub node: String,
@@ -295,7 +295,7 @@ pub struct RingShare {
 }
 
 /// `POST /api/v1/trace`: a flow to explain.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct TraceRequest {
     /// Protocol.
     pub protocol: Protocol,
@@ -310,7 +310,7 @@ pub struct TraceRequest {
 }
 
 /// What the loaded program says of it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct TraceView {
     /// `send`, `pass` or `drop`.
     pub action: String,
@@ -337,7 +337,7 @@ pub struct TraceView {
 }
 
 /// How bad a finding of `lbctl doctor` is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
     /// As it should be.
@@ -349,7 +349,7 @@ pub enum Severity {
 }
 
 /// A finding of `lbctl doctor`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Finding {
     /// What was checked: `driver_mode`, `xdp_peer`, `offloads`, `mtu`, `rp_filter`, `forwarding`, `neighbour`, `pins`,
     /// `dsr_arp`, `dsr_syn`, …

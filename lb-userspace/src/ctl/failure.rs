@@ -91,7 +91,13 @@ mod tests {
     #[test]
     fn scripts_can_tell_failures_apart() {
         let refused = |kind: &str| {
-            Failure::Refused(Problem { kind: kind.into(), title: String::new(), status: 400, detail: "x".into() })
+            Failure::Refused(Problem {
+                kind: kind.into(),
+                title: String::new(),
+                status: 400,
+                detail: "x".into(),
+                errors: Vec::new(),
+            })
         };
         let rows = [
             (Failure::Usage("x".into()), 2),

@@ -18,7 +18,7 @@ const DEFAULT_LIMIT: usize = 100;
 const MAX_LIMIT: usize = 10_000;
 
 /// A finished request.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Record {
     /// Microseconds since 1970 when its first byte came.
     pub at_us: u64,
@@ -106,7 +106,7 @@ impl Default for Record {
 }
 
 /// What a record must be; what is not given fits all.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Filter {
     /// The virtual server.
@@ -119,6 +119,7 @@ pub struct Filter {
     pub rule: Option<String>,
     /// Where the client is: an address, or a network such as `10.0.0.0/8`.
     #[serde(with = "network", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
     pub client: Option<Network>,
     /// The host.
     pub host: Option<String>,

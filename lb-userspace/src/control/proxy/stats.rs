@@ -9,7 +9,7 @@ mod histogram;
 pub use histogram::{BUCKETS, HistogramSnapshot, bucket};
 
 /// Everything counted, added up over the threads. Counters start anew with each worker.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Snapshot {
     /// By name.
     pub virtual_servers: BTreeMap<String, VirtualServerSnapshot>,
@@ -28,7 +28,7 @@ pub struct Snapshot {
 }
 
 /// Counters of a virtual server.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct VirtualServerSnapshot {
     /// Open connections of clients.
     pub connections: u64,
@@ -59,7 +59,7 @@ pub struct VirtualServerSnapshot {
 }
 
 /// Counters of a pool.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct PoolSnapshot {
     /// Responses by class.
     pub requests: [u64; 6],
@@ -78,7 +78,7 @@ pub struct PoolSnapshot {
 }
 
 /// Counters of a node.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct NodeSnapshot {
     /// Open connections, idle ones included.
     pub connections: u64,

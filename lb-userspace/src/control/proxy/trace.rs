@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::control::plan::Admission;
 
 /// `POST /api/v1/trace_url`: a request that is only thought of.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UrlTraceRequest {
     /// Absolute: `https://www.example.com/path?query`.
@@ -28,7 +28,7 @@ pub struct UrlTraceRequest {
 }
 
 /// What would become of it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct UrlTraceView {
     /// The virtual server that takes it.
     pub virtual_server: String,
@@ -51,7 +51,7 @@ pub struct UrlTraceView {
 }
 
 /// A node that may serve, or not.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Candidate {
     /// Its name.
     pub node: String,
@@ -70,7 +70,7 @@ pub struct Candidate {
 }
 
 /// A rule's outcome.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Told {
     /// `request` or `response`.
     pub phase: String,
@@ -85,7 +85,7 @@ pub struct Told {
 }
 
 /// What came of a rule.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// Its condition holds.

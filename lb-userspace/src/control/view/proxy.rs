@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::control::{plan::Forwarding, proxy::stats::HistogramSnapshot};
 
 /// How a pool's connections reach its nodes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Way {
     /// Packets, by direct server return.
@@ -37,7 +37,7 @@ impl PartialEq<Forwarding> for Way {
 }
 
 /// The worker of the L7 proxy, in `GET /api/v1/status`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct WorkerView {
     /// Its process, while there is one.
     pub pid: Option<u32>,
@@ -50,7 +50,7 @@ pub struct WorkerView {
 }
 
 /// Requests and how long they took. Counters begin anew with each worker.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Requests {
     /// Finished ones.
     pub total: u64,
@@ -87,7 +87,7 @@ impl Requests {
 }
 
 /// A virtual server of the L7 proxy.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct ProxyServerView {
     /// What it listens on.
     pub listen: Vec<SocketAddr>,
@@ -112,7 +112,7 @@ pub struct ProxyServerView {
 }
 
 /// A pool of the L7 proxy.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct ProxyPoolView {
     /// What its nodes answered, to the head of the response.
     pub requests: Requests,
@@ -129,7 +129,7 @@ pub struct ProxyPoolView {
 }
 
 /// A node of the L7 proxy.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct ProxyNodeView {
     /// What it answered, to the head of the response.
     pub requests: Requests,
@@ -148,7 +148,7 @@ pub struct ProxyNodeView {
 }
 
 /// A certificate of the configuration, in `GET /api/v1/certificates`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct CertificateView {
     /// Its name.
     pub name: String,

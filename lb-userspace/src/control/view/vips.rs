@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::cluster::VipMode;
 
 /// `GET /api/v1/vips`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct VipsView {
     /// This machine and the others; `None`: there is no cluster.
     pub cluster: Option<ClusterView>,
@@ -16,7 +16,7 @@ pub struct VipsView {
 }
 
 /// This machine among the others.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct ClusterView {
     /// Its name.
     pub machine: String,
@@ -37,7 +37,7 @@ pub struct ClusterView {
 }
 
 /// Another machine.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct MachineView {
     /// Name, or its number where no name is configured.
     pub name: String,
@@ -50,7 +50,7 @@ pub struct MachineView {
 }
 
 /// Counters of heartbeats.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct HeartbeatCounters {
     /// Believed.
     pub heard: u64,
@@ -67,7 +67,7 @@ pub struct HeartbeatCounters {
 }
 
 /// Counters of VRRP and CARP advertisements.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct RouterCounters {
     /// Believed.
     pub heard: u64,
@@ -86,7 +86,7 @@ pub struct RouterCounters {
 }
 
 /// A VIP group.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct VipView {
     /// Name.
     pub name: String,
@@ -109,7 +109,7 @@ pub struct VipView {
 }
 
 /// What a machine is to a VIP group.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum VipState {
     /// lbd does not raise it.

@@ -14,7 +14,7 @@ const DOUBLINGS: u64 = 32;
 pub const BUCKETS: usize = (STEPS * DOUBLINGS) as usize;
 
 /// A histogram at one time; only buckets with something in them.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct HistogramSnapshot {
     /// Bucket and count, ascending.
     buckets: Vec<(u16, u64)>,
