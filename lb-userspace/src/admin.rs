@@ -13,10 +13,11 @@ use std::{
 
 use tokio::sync::watch;
 
-use crate::control::query::{Control, DataPath, ProxyPath};
+use crate::control::query::{AlertPath, Control, DataPath, EventPath, ProxyPath};
 
 mod access;
 mod body;
+mod events;
 mod metrics;
 mod problem;
 mod routes;
@@ -43,6 +44,10 @@ pub struct Backend {
     pub proxy: Arc<dyn ProxyPath>,
     /// Who may ask what.
     pub access: Arc<Access>,
+    /// The journal of events.
+    pub events: Arc<dyn EventPath>,
+    /// Who is told of them.
+    pub alerts: Arc<dyn AlertPath>,
 }
 
 /// The running API; serves until [`Server::stop`] or drop.

@@ -6,6 +6,7 @@
 //! or not on every machine. Called by `daemon` (start, reload, `--check`); the types are used by every subsystem.
 
 mod advice;
+pub mod alert;
 mod at;
 mod build;
 mod check;
@@ -70,6 +71,8 @@ pub struct Config {
     pub pools: BTreeMap<String, Pool>,
     /// Monitors, by name.
     pub monitors: BTreeMap<String, Monitor>,
+    /// Which events are told to whom.
+    pub alerts: alert::Alerts,
     /// What the L7 proxy serves: its virtual servers and pools are not among those above.
     pub proxy: proxy::Proxy,
 }

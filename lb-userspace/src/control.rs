@@ -3,6 +3,7 @@
 
 pub mod access;
 pub mod api;
+pub mod event;
 pub mod plan;
 pub mod probe;
 pub mod proxy;

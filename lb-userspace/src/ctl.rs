@@ -5,10 +5,12 @@
 
 use std::{ffi::OsString, io, process::ExitCode};
 
+mod alerts;
 pub mod args;
 mod cert;
 mod client;
 mod commands;
+mod events;
 mod failure;
 mod flow;
 mod offline;

@@ -5,7 +5,7 @@
 //! decides nothing about packets, health or addresses itself. Called by `bin/lbd.rs`.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     net::IpAddr,
     os::{fd::OwnedFd, unix::net::UnixStream},
@@ -15,10 +15,11 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch as changing};
 
 use crate::{
     admin::{self, SocketError},
+    alerts::Alerts,
     config::{self, Config, ConfigErrors},
     control::{
         plan::Plan,
@@ -46,8 +47,10 @@ use crate::{
 mod certificates;
 mod handle;
 pub mod handover;
+mod journal;
 mod knocks;
 mod machine;
+mod machines;
 mod names;
 mod notify;
 mod pid;
@@ -57,12 +60,15 @@ mod remembered;
 mod running;
 mod signals;
 mod subsystems;
+mod told;
 mod vips;
+mod watch;
 mod worker;
 
 use self::{
     handle::Handle,
     handover::Handover,
+    journal::Teller,
     names::Names,
     pid::{PidError, PidFile},
     privileges::PrivilegesError,
@@ -168,7 +174,8 @@ async fn serve(
     let down = Remembered::<Vec<Down>>::load(&config.daemon.state_dir, DOWN);
     let names = Remembered::<BTreeMap<String, Vec<IpAddr>>>::load(&config.daemon.state_dir, NAMES);
     let state = resume(config, overrides.value(), down.value(), names.value());
-    let vips = Vips::start(state.config())?;
+    let (teller, for_alerts) = Teller::new();
+    let vips = Vips::start(state.config(), teller.clone())?;
     let data_plane = Dataplane::open(&options(state.config()))?;
     let secret = worker::secret(&state.config().daemon.state_dir);
     worker::raise_descriptors();
@@ -194,12 +201,25 @@ async fn serve(
     let (handle, requests) = Handle::new(data_path.clone(), Arc::clone(&proxied));
     let seated = runner.as_ref().map(OwnedFd::try_clone).transpose().map_err(system("keep the runner of programs"))?;
     let runner = runner.map(Runner::attach).transpose().map_err(system("speak to the runner of programs"))?;
+    let runs = runner.as_ref().map(|runner| told::programs(runner.programs()));
+    let alerts = Alerts::start(for_alerts, &told::machine(state.config()), runs).map_err(system("start the alerts"))?;
+    alerts.set(state.config());
     let outside = Outside { knocks: Some(knocks::start()), programs: runner.as_ref().map(Runner::programs) };
     let monitors = Monitors::spawn(reports, outside);
     let (resolved, answers) = mpsc::channel(REPORTS);
     let resolver = Names::new(resolved);
-    let access = Arc::default();
-    let backend = admin::Backend { control: Arc::new(handle), data_path, proxy: proxied, access };
+    let (drains, draining) = changing::channel(BTreeSet::new());
+    watch::start(Arc::clone(&data_path), Arc::clone(&proxied), draining, teller.clone())
+        .map_err(system("watch the counters"))?;
+    let (access, events) = (Arc::default(), Arc::new(teller.clone()));
+    let backend = admin::Backend {
+        control: Arc::new(handle),
+        data_path,
+        proxy: proxied,
+        access,
+        events,
+        alerts: Arc::new(alerts.clone()),
+    };
     let seat =
         Seat::new(&pid, &socket, seated, handover.as_ref()).map_err(system("keep what another program needs"))?;
     pid.keep();
@@ -208,8 +228,8 @@ async fn serve(
     // There is no way back any more: what only it needs is closed.
     drop(handover.take());
 
-    let subsystems = Real { data_plane, names: labels, collector, monitors, vips, proxy, resolver };
-    let parts = Parts { config_path, subsystems, adopted, overrides, down, names, secret, seat };
+    let subsystems = Real { data_plane, names: labels, collector, monitors, vips, proxy, resolver, alerts };
+    let parts = Parts { config_path, subsystems, adopted, overrides, down, names, secret, seat, teller, drains };
     let mut running = Running::new(state, plan, parts);
     running.begin().await;
     running.announce();

@@ -1,9 +1,10 @@
 //! The lb daemon and its command line, as a library: `bin/lbd.rs` and `bin/lbctl.rs` are thin.
 //!
-//! The subsystems (`dataplane`, `proxy`, `health`, `failover`, `admin`) use `config` and the types of `control`, never each other;
+//! The subsystems (`dataplane`, `proxy`, `health`, `failover`, `alerts`, `admin`) use `config` and the types of `control`, never each other;
 //! `daemon` is the one composition root that knows them all. `cargo xtask tidy` checks this.
 
 pub mod admin;
+pub mod alerts;
 pub mod certificate;
 pub mod config;
 pub mod control;

@@ -4,6 +4,7 @@
 mod proxy;
 
 use std::{
+    collections::BTreeMap,
     fmt::{Display, Write},
     time::SystemTime,
 };
@@ -12,8 +13,11 @@ use lb_common::reason::{Action, Reason};
 
 use super::Backend;
 use crate::control::{
+    event::Name,
     query::QueryError,
-    view::{Health, InterfaceView, NodeView, PoolView, Status, TableUse, VipState, VipsView, VirtualServerView},
+    view::{
+        AlertView, Health, InterfaceView, NodeView, PoolView, Status, TableUse, VipState, VipsView, VirtualServerView,
+    },
 };
 
 /// Media type of the format.
@@ -32,6 +36,8 @@ pub(super) fn collect(backend: &Backend) -> Result<String, QueryError> {
     let mut page = render(&status, &virtual_servers, &pools, &vips);
     proxy::certificates(&mut page, &certificates, now());
     proxy::proxy(&mut page, &backend.proxy.counted());
+    events(&mut page, &backend.events.counts());
+    alerts(&mut page, &backend.alerts.alerts(), backend.events.lost());
     Ok(page.text)
 }
 
@@ -44,6 +50,32 @@ fn render(status: &Status, virtual_servers: &[VirtualServerView], pools: &[PoolV
     nodes(&mut page, &pools.iter().flat_map(|pool| &pool.nodes).collect::<Vec<_>>());
     failover(&mut page, vips);
     page
+}
+
+/// Also those that did not happen: a rate needs its zero.
+fn events(page: &mut Page, counts: &BTreeMap<Name, u64>) {
+    page.family("lb_events_total", "counter", "Events since lbd started.");
+    for name in Name::ALL {
+        let labels = [("event", name.word()), ("severity", name.severity().word())];
+        page.sample("lb_events_total", &labels, counts.get(name).copied().unwrap_or(0));
+    }
+}
+
+fn alerts(page: &mut Page, alerts: &[AlertView], lost: u64) {
+    page.family("lb_alerts_total", "counter", "Notices of alerts by what became of them.");
+    for AlertView { name, counts, .. } in alerts {
+        let results = [
+            ("sent", counts.sent),
+            ("failed", counts.failed),
+            ("held_back", counts.held_back),
+            ("dropped", counts.dropped),
+        ];
+        for (result, count) in results {
+            page.sample("lb_alerts_total", &[("alert", name), ("result", result)], count);
+        }
+    }
+    page.family("lb_alert_events_lost_total", "counter", "Events that no alert got because all of them were behind.");
+    page.sample("lb_alert_events_lost_total", &[], lost);
 }
 
 /// Seconds since 1970.

@@ -16,7 +16,7 @@ use super::{
     Backend,
     access::Caller,
     body::{Body, Params},
-    metrics,
+    events, metrics,
     problem::{self, Refusal},
     table::{self, Route},
 };
@@ -44,7 +44,7 @@ const DEFAULT_LIMIT: usize = 1000;
 /// Connections and map rows listed at most: a few ten megabytes of JSON.
 const MAX_LIMIT: usize = 100_000;
 
-type Answer<T> = Result<Json<T>, Refusal>;
+pub(super) type Answer<T> = Result<Json<T>, Refusal>;
 
 /// Everything the API answers.
 pub(super) fn router(backend: Backend) -> Router {
@@ -57,7 +57,7 @@ pub(super) fn router(backend: Backend) -> Router {
 
 /// The table of routes.
 pub(super) fn rows() -> Vec<Route> {
-    [look(), operate(), diagnose()].into_iter().flatten().collect()
+    [look(), operate(), diagnose(), events::rows()].into_iter().flatten().collect()
 }
 
 /// What is there.
@@ -346,7 +346,7 @@ async fn wrong_method(method: Method, uri: Uri) -> Refusal {
     Refusal::new(StatusCode::METHOD_NOT_ALLOWED, problem_type::INVALID, "Method not allowed", detail)
 }
 
-async fn ask<T, F>(question: F) -> Answer<T>
+pub(super) async fn ask<T, F>(question: F) -> Answer<T>
 where
     T: Send + 'static,
     F: FnOnce() -> Result<T, QueryError> + Send + 'static,

@@ -98,6 +98,7 @@ pub(super) fn example(format: &str) -> Option<&'static str> {
         "statuses" => "\"200\" or \"200-399\"",
         "front-end" => "\"%gateway%\" or \"10.0.0.1\"",
         "socket-address" => "\"10.0.0.1\", \"10.0.0.1:3780\" or \"[2001:db8::1]:3780\"",
+        "url" => "\"https://hooks.example.com/lb\"",
         "node-address" => "\"10.0.0.1\", \"10.0.0.1:80\" or \"[2001:db8::1]:80\"",
         "port-range" => "\"1024-32767\"",
         "path" => "\"/run/lb/admin.sock\"",

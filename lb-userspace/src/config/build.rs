@@ -17,6 +17,7 @@ use super::{
 };
 use crate::control::plan::{Forwarding, Interface, Protocol, Scheduler, SourceAffinity};
 
+mod alert;
 mod cluster;
 mod monitor;
 mod proxy;
@@ -40,6 +41,7 @@ pub(super) fn build(building: &Building<'_>) -> Config {
         vips: each(&document.vip, |group| Some(cluster::vip_group(group, building))),
         virtual_servers: each(&document.virtual_server, virtual_server),
         pools: each(&document.pool, pool),
+        alerts: alert::alerts(building),
         monitors: each(&document.monitor, |raw| monitor::monitor(building, raw)),
     }
 }

@@ -2,6 +2,7 @@
 //! other. Every step reports all that it finds; the value comes out only when there was nothing.
 
 mod addresses;
+mod alerts;
 mod cluster;
 mod limits;
 mod monitors;
@@ -67,6 +68,7 @@ fn check_references(
     checker.ports();
     checker.pools();
     checker.monitors();
+    checker.alerts();
     checker.limits();
     checker.proxy();
 }

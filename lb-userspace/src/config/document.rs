@@ -17,6 +17,7 @@ use super::{
 };
 use crate::control::{plan::AttachMode, proxy::ClientTimeouts};
 
+pub(super) mod alert;
 pub(super) mod cluster;
 mod monitor;
 mod pool;
@@ -27,6 +28,7 @@ pub(super) use self::{
     pool::{ForwardingWord, Node, Persistence, PersistenceWord, Pool, SchedulerWord},
 };
 
+use self::alert::{Alert, EventType};
 use self::cluster::{Cluster, Network, VipGroup};
 use self::proxy::{
     AccessLog, BandwidthClass, Certificate, ErrorPage, Http, IdentityTable, Limits, Proxy, RateClass, ServerTls,
@@ -68,6 +70,12 @@ pub(super) struct Document {
     /// A monitor: an active health check, used by any number of pools.
     #[serde(default)]
     pub(super) monitor: Named<Monitor>,
+    /// A group of events, for the alerts that name it. Events and their meanings are listed in `docs/operations.md`.
+    #[serde(default)]
+    pub(super) event_type: Named<EventType>,
+    /// An alert: events are told to somebody. `lbctl alert test NAME` tries it.
+    #[serde(default)]
+    pub(super) alert: Named<Alert>,
     /// The L7 proxy as a whole: it serves virtual servers with `protocol` `http`, `https`, `tcp_proxy`, `tls` or
     /// `tls_passthrough`, in a worker process without privileges.
     #[serde(default)]

@@ -112,6 +112,7 @@ fn named(config: &Config) -> Vec<(&FileRef, bool)> {
     for pool in proxy.pools.values() {
         files.extend(pool.ca.iter().chain(&pool.crl).map(|file| (file, true)));
     }
+    files.extend(config.alerts.files());
     files.extend(config.monitors.values().filter_map(|monitor| monitor.files.ca.as_ref()).map(|file| (file, true)));
     files
 }
@@ -120,6 +121,7 @@ fn needs_system_store(config: &Config) -> bool {
     let mut pools = config.proxy.pools.values();
     let mut monitors = config.monitors.values();
     pools.any(|pool| pool.ca.is_none() && pool.settings.tls.as_ref().is_some_and(|tls| tls.verify))
+        || config.alerts.needs_system_store()
         || monitors.any(|m| m.files.ca.is_none() && monitor::tls(&m.kind).is_some_and(|tls| tls.verify))
 }
 

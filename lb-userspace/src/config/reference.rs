@@ -9,7 +9,7 @@ use super::{
     ports, rule, schema,
     text::{
         AbsolutePath, ByteRate, BytesText, FrontEndText, KeyText, NetworkText, NodeAddress, PatternText, Period,
-        PortRange, Rate, Seconds, Size, SocketText, StatusText, Text,
+        PortRange, Rate, Seconds, Size, SocketText, StatusText, Text, Url,
     },
 };
 use crate::control::proxy::template;
@@ -224,6 +224,7 @@ fn shape(format: &str) -> Option<&'static str> {
         (PatternText::FORMAT, PatternText::SHAPE),
         (BytesText::FORMAT, BytesText::SHAPE),
         (StatusText::FORMAT, StatusText::SHAPE),
+        (Url::FORMAT, Url::SHAPE),
         (ports::FORMAT, "port, list of ports and `\"first-last\"`, or `\"all\"`"),
         ("ip", "IP address"),
         ("ipv4", "IPv4 address"),

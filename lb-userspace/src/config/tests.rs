@@ -1,5 +1,6 @@
 //! What is understood, what is refused, and with which words.
 
+mod alerts;
 mod mistakes;
 mod monitors;
 mod proxy;

@@ -15,6 +15,7 @@ mod front_end;
 mod key;
 mod monitor;
 mod socket;
+mod url;
 
 pub(super) use self::{
     amount::{ByteRate, Rate, Size},
@@ -22,6 +23,7 @@ pub(super) use self::{
     key::{KeyText, is_token},
     monitor::{BytesText, PatternText, StatusText},
     socket::SocketText,
+    url::Url,
 };
 use crate::control::proxy::Network;
 
@@ -109,6 +111,7 @@ pub(super) fn complaint(format: &str, text: &str) -> Option<(&'static str, Strin
         PatternText::FORMAT => of::<PatternText>(text),
         BytesText::FORMAT => of::<BytesText>(text),
         StatusText::FORMAT => of::<StatusText>(text),
+        Url::FORMAT => of::<Url>(text),
         "ip" => ip(text).err().map(|wrong| ("an IP address", wrong)),
         "ipv4" => (ip(text).and_then(|ip| if ip.is_ipv4() { Ok(()) } else { Err("an IPv6 address".to_owned()) }).err())
             .map(|wrong| ("an IPv4 address", wrong)),
@@ -337,5 +340,6 @@ written_as_text!(
     KeyText,
     PatternText,
     BytesText,
-    StatusText
+    StatusText,
+    Url
 );

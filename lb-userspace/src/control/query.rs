@@ -1,9 +1,10 @@
 //! What the admin API asks and orders: the traits that the composition root connects to the control task and the data
 //! plane, so that `admin` knows neither.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::{collections::BTreeMap, future::Future, net::IpAddr, pin::Pin, sync::Arc};
 
 use super::{
+    event::{self, Events},
     plan::{Forwarding, Protocol},
     proxy::{
         recent::{Filter, Record},
@@ -11,8 +12,8 @@ use super::{
         trace::{UrlTraceRequest, UrlTraceView},
     },
     view::{
-        CertificateView, ConnectionView, Finding, InterfaceView, MapDump, MapView, NodeState, PoolView, RingShare,
-        Status, TableUse, TraceRequest, TraceView, Traffic, VipsView, VirtualServerView,
+        AlertView, CertificateView, ConnectionView, Finding, InterfaceView, MapDump, MapView, NodeState, PoolView,
+        RingShare, Status, TableUse, TraceRequest, TraceView, Traffic, VipsView, VirtualServerView,
     },
 };
 
@@ -156,6 +157,29 @@ pub trait ProxyPath: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// `Invalid` when it makes no sense, `NotFound` when no virtual server takes it.
     fn trace_url(&self, request: &UrlTraceRequest) -> Result<UrlTraceView, QueryError>;
+}
+
+/// The journal of events. Implemented by `daemon`; answers at once.
+pub trait EventPath: Send + Sync + std::fmt::Debug {
+    /// Events that match.
+    fn events(&self, filter: &event::Filter) -> Events;
+    /// Is done once there is an event with a greater number.
+    fn newer(&self, than: u64) -> Pin<Box<dyn Future<Output = ()> + Send>>;
+    /// How often each happened since lbd started.
+    fn counts(&self) -> BTreeMap<event::Name, u64>;
+    /// Events that the alerts did not get because they were behind.
+    fn lost(&self) -> u64;
+}
+
+/// The alerts. Implemented by `alerts`.
+pub trait AlertPath: Send + Sync + std::fmt::Debug {
+    /// All of them, by name.
+    fn alerts(&self) -> Vec<AlertView>;
+    /// Tells a test now, and waits until it was told; blocks.
+    ///
+    /// # Errors
+    /// `NotFound` for an unknown name, `Failed` with the reason when it could not be told.
+    fn test(&self, name: &str) -> Result<(), QueryError>;
 }
 
 /// An operator's order.

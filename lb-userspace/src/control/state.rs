@@ -7,6 +7,7 @@ mod checks;
 mod derive;
 mod orders;
 mod overrides;
+mod picture;
 mod proxy;
 mod proxy_views;
 mod views;
@@ -23,6 +24,7 @@ use std::{
 
 pub use self::{
     overrides::{NodeOverride, Override, Overrides},
+    picture::Picture,
     vips::{FailoverGroup, RaisedVip, VipPlan},
 };
 use super::{

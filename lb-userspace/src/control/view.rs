@@ -1,5 +1,6 @@
 //! What the admin API shows and `lbctl` prints: plain values, serialised as they are. Field names are the JSON keys.
 
+mod alerts;
 mod vips;
 
 use std::{collections::BTreeMap, net::IpAddr};
@@ -8,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 mod proxy;
 
+pub use self::alerts::{AlertCounts, AlertView};
 pub use self::proxy::{
     CLASSES, CertificateView, ProxyNodeView, ProxyPoolView, ProxyServerView, Requests, Way, WorkerView,
 };

@@ -2,6 +2,7 @@
 
 mod cert;
 mod connections;
+mod events;
 mod requests;
 mod stats;
 mod vip;
@@ -13,6 +14,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 pub use self::{
     cert::{Cert, KeyType, Subject},
     connections::ConnectionArguments,
+    events::{AlertVerbs, EventArguments, EventVerbs},
     requests::{RequestArguments, UrlArguments},
     stats::Stats,
     vip::Vip,
@@ -107,6 +109,16 @@ pub enum Command {
         before_help = "Examples:\n  lbctl conn ls --vs web --state established\n  lbctl conn ls --client 203.0.113.7 -o wide\n  lbctl conn ls --l7 --slower-than 500ms\n"
     )]
     Conn(Conn),
+    /// What happened: nodes, pools, VIPs, machines, certificates, configurations
+    #[command(
+        subcommand,
+        visible_alias = "event",
+        before_help = "Examples:\n  lbctl events ls\n  lbctl events ls --severity warning --limit 20\n  lbctl events ls --follow\n"
+    )]
+    Events(EventVerbs),
+    /// Alerts: who is told of events
+    #[command(subcommand, before_help = "Examples:\n  lbctl alert ls\n  lbctl alert test ops\n")]
+    Alert(AlertVerbs),
     /// BPF maps of the data path
     #[command(
         subcommand,

@@ -6,8 +6,10 @@ use std::{
 };
 
 use super::{
+    alerts,
     args::{self, Command, Conn, Map, Named, Node, Pool, Vip},
     client::{Client, connections_path, encode, query_path},
+    events,
     failure::Failure,
     flow,
     output::Output,
@@ -64,6 +66,8 @@ pub(super) fn execute(client: &Client, output: &Output, command: Command) -> Res
             count_connections(output, &answer.value);
             Ok(())
         }
+        Command::Events(verb) => events::run(client, output, &verb),
+        Command::Alert(verb) => alerts::run(client, output, verb),
         Command::Map(verb) => map(client, output, verb),
         Command::Stats(arguments) => stats::run(client, output, &arguments),
         Command::Trace(arguments) if arguments.flow.len() == 1 && arguments.flow[0].contains("://") => {

@@ -30,6 +30,8 @@ pub(super) fn execute(command: &Command, output: &Output) -> Option<Result<(), F
         | Command::Trace(_)
         | Command::Doctor
         | Command::Reload
+        | Command::Events(_)
+        | Command::Alert(_)
         | Command::Upgrade => None,
     }
 }

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use crate::{
     certificate::{Expiry, Facts},
     config::Config,
-    control::view::CertificateView,
+    control::{
+        event::{Fact, Name},
+        view::CertificateView,
+    },
 };
 
 /// See the module.
@@ -14,6 +17,8 @@ pub(super) struct Certificates {
     facts: Vec<(String, Facts)>,
     /// What was told of each: again when it is another step.
     told: BTreeMap<String, Step>,
+    /// Whether there was a configuration before.
+    read_before: bool,
 }
 
 /// A step towards a certificate's end.
@@ -25,28 +30,40 @@ enum Step {
 }
 
 impl Certificates {
-    /// Reads those of a configuration, which was checked: what cannot be read is not in it.
-    pub(super) fn read(&mut self, config: &Config) {
-        self.facts = config.proxy.files.check_certificates(config).unwrap_or_default().into_iter().collect();
+    /// Reads those of a configuration, which was checked: what cannot be read is not in it. Tells of those that are other ones
+    /// than before; the first time nothing is new.
+    pub(super) fn read(&mut self, config: &Config) -> Vec<Fact> {
+        let facts: Vec<_> = config.proxy.files.check_certificates(config).unwrap_or_default().into_iter().collect();
+        let before = std::mem::replace(&mut self.facts, facts);
         self.told.retain(|name, _| self.facts.iter().any(|(known, _)| known == name));
+        if !std::mem::replace(&mut self.read_before, true) {
+            return Vec::new();
+        }
+        let loaded = loaded(&before, &self.facts);
+        // One that replaces another may end soon as well: that is told again.
+        self.told.retain(|name, _| loaded.iter().all(|fact| fact.object != *name));
+        loaded
     }
 
-    /// Tells the log of certificates that came a step nearer to their end by `now` (seconds since 1970).
-    pub(super) fn tell(&mut self, now: i64) {
+    /// Certificates that came a step nearer to their end by `now` (seconds since 1970).
+    pub(super) fn ending(&mut self, now: i64) -> Vec<Fact> {
+        let mut ending = Vec::new();
         for (name, facts) in &self.facts {
             let Some(expiry) = facts.expiry(now) else {
                 self.told.remove(name);
                 continue;
             };
-            let step = match expiry {
-                Expiry::NotYetValid => Step::NotYet,
-                Expiry::Soon { within, .. } => Step::Within(within),
-                Expiry::Expired => Step::Expired,
+            let (event, step) = match expiry {
+                Expiry::NotYetValid => (Name::CertificateExpiring, Step::NotYet),
+                Expiry::Soon { within, .. } => (Name::CertificateExpiring, Step::Within(within)),
+                Expiry::Expired => (Name::CertificateExpired, Step::Expired),
             };
             if self.told.insert(name.clone(), step) != Some(step) {
-                tracing::warn!(certificate = name, names = facts.names.join(","), "certificate {expiry}");
+                let text = format!("certificate {name} ({}) {expiry}", facts.names.join(", "));
+                ending.push(Fact::new(event, name, text));
             }
         }
+        ending
     }
 
     /// What `lbctl status` warns of.
@@ -67,6 +84,15 @@ impl Certificates {
     }
 }
 
+/// Certificates that are other ones than before, or new.
+fn loaded(before: &[(String, Facts)], now: &[(String, Facts)]) -> Vec<Fact> {
+    let told = |(name, facts): &(String, Facts)| {
+        let text = format!("certificate {name} ({}) is in use now", facts.names.join(", "));
+        Fact::new(Name::CertificateLoaded, name, text)
+    };
+    now.iter().filter(|one| !before.contains(one)).map(told).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -85,7 +111,7 @@ mod tests {
             fingerprint: String::new(),
             is_ca: false,
         };
-        Certificates { facts: vec![("site".into(), facts)], told: BTreeMap::new() }
+        Certificates { facts: vec![("site".into(), facts)], told: BTreeMap::new(), read_before: true }
     }
 
     #[test]
@@ -93,16 +119,28 @@ mod tests {
         let mut certificates = one(100 * DAY);
         let mut told = Vec::new();
         for day in 0..=101 {
-            let before = certificates.told.clone();
-            certificates.tell(day * DAY + 1);
-            if certificates.told != before {
-                told.push((day, certificates.told["site"]));
-            }
+            let facts = certificates.ending(day * DAY + 1);
+            told.extend(facts.into_iter().map(|fact| (day, fact.name, certificates.told["site"])));
         }
-        let expected = [(70, Step::Within(30)), (93, Step::Within(7)), (99, Step::Within(1)), (100, Step::Expired)];
+        let expected = [
+            (70, Name::CertificateExpiring, Step::Within(30)),
+            (93, Name::CertificateExpiring, Step::Within(7)),
+            (99, Name::CertificateExpiring, Step::Within(1)),
+            (100, Name::CertificateExpired, Step::Expired),
+        ];
         assert_eq!(told, expected);
         assert_eq!(certificates.warnings(50 * DAY).count(), 0);
         let warnings: Vec<_> = certificates.warnings(98 * DAY).collect();
         assert_eq!(warnings, ["certificate \"site\" (a.example) expires in 2 days"]);
+    }
+
+    #[test]
+    fn a_certificate_that_replaces_another_is_told_and_the_first_ones_are_not() {
+        let told = |before: i64, now: i64| loaded(&one(before).facts, &one(now).facts).len();
+        assert_eq!((told(1, 1), told(1, 2)), (0, 1));
+        let config = Config::parse("lb.toml", "version = 1\n").unwrap();
+        let mut fresh = Certificates { read_before: false, ..one(1) };
+        assert_eq!(fresh.read(&config), []);
+        assert!(fresh.read_before);
     }
 }

@@ -1,10 +1,12 @@
 //! The control task: takes one event at a time, changes the state by it, and makes the data path, the monitors and the
 //! VIPs follow. Nothing else writes the state; nothing in here waits for the network.
 
+mod restart;
+mod tell;
 mod upgrade;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     path::PathBuf,
     process::{self, ExitCode},
@@ -13,7 +15,7 @@ use std::{
 };
 
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, watch},
     time::{MissedTickBehavior, interval, timeout},
 };
 
@@ -22,25 +24,25 @@ use self::upgrade::Upgrade;
 use super::{
     certificates::Certificates,
     handle::Request,
+    journal::Teller,
+    machines::Machines,
     names::Resolved,
     notify,
     proxied::unix_s,
     remembered::{Down, Remembered},
     signals::{Signals, Wish},
     subsystems::Subsystems,
+    watch::NodeName,
 };
 use crate::{
     admin,
     config::{Config, OnStop},
     control::{
+        event::{Fact, Name},
         plan::Plan,
-        proxy::{
-            ProxyEvent, ProxyPlan, Secret,
-            pool::{NodeChange, NodeEvent},
-            rule::RuleEvent,
-        },
+        proxy::{ProxyPlan, Secret},
         query::{Counters, Order, QueryError},
-        state::{Check, Event, Overrides, State, VipPlan},
+        state::{Check, Event, Overrides, Picture, State, VipPlan},
         view::{Health, NodeState, Status, VipsView},
     },
     health::Report,
@@ -66,6 +68,10 @@ pub(super) struct Parts<S> {
     /// Signs the cookies of the L7 proxy.
     pub(super) secret: Secret,
     pub(super) seat: Seat,
+    /// Where events are told.
+    pub(super) teller: Teller,
+    /// Nodes that are drained.
+    pub(super) drains: watch::Sender<BTreeSet<NodeName>>,
 }
 
 /// The control task.
@@ -90,6 +96,9 @@ pub(super) struct Running<S> {
     unsaved: Option<String>,
     certificates: Certificates,
     upgrade: Upgrade,
+    /// The state as it was told last.
+    told: Picture,
+    machines: Machines,
 }
 
 /// What the control task takes its events from.
@@ -106,6 +115,8 @@ impl<S: Subsystems> Running<S> {
     pub(super) fn new(state: State, applied: Arc<Plan>, parts: Parts<S>) -> Self {
         let (first, down) = (state.config().clone(), parts.down.value().clone());
         let upgrade = Upgrade::new(&parts.seat);
+        let told = state.picture();
+        parts.drains.send_replace(told.draining());
         Self {
             state,
             parts,
@@ -120,6 +131,8 @@ impl<S: Subsystems> Running<S> {
             unsaved: None,
             certificates: Certificates::default(),
             upgrade,
+            told,
+            machines: Machines::default(),
         }
     }
 
@@ -139,6 +152,8 @@ impl<S: Subsystems> Running<S> {
             tracing::warn!("{warning}");
         }
         notify::ready(&self.summary());
+        let text = format!("lbd {} is ready: {}", env!("CARGO_PKG_VERSION"), self.summary());
+        self.tell(Fact::new(Name::Started, "", text));
     }
 
     /// Takes events until a signal says stop: which one.
@@ -161,12 +176,17 @@ impl<S: Subsystems> Running<S> {
                 Some(request) = inputs.requests.recv() => self.answer(request).await,
                 _ = tick.tick() => self.tick().await,
             }
+            // Of many reports at once, what they come to is told.
+            if inputs.reports.is_empty() {
+                self.tell_changes();
+            }
         }
     }
 
     /// Stops as the configuration says: forwarding is kept or withdrawn. A second signal, or the deadline, ends at once.
     pub(super) async fn drain(self, signal: &'static str, api: admin::Server, signals: &mut Signals) -> ExitCode {
         let daemon = self.state.config().daemon.clone();
+        self.tell(Fact::new(Name::Stopping, "", format!("lbd was told to stop by {signal}")));
         tracing::info!(signal, on_stop = ?daemon.on_stop, "lbd is stopping");
         notify::stopping("stopping");
         let stop = async {
@@ -226,29 +246,6 @@ impl<S: Subsystems> Running<S> {
         self.follow().await;
     }
 
-    /// What the worker of the L7 proxy has to tell: it has acted by it already.
-    fn take_news(&mut self, news: News) {
-        let event = match news {
-            News::Fresh => Event::FreshWorker,
-            News::Happened(ProxyEvent::Node(node)) => {
-                let NodeEvent { pool, node: name, change } = &node;
-                match change {
-                    NodeChange::Out { reason, in_a_row } => {
-                        tracing::warn!(pool, node = name, ?reason, in_a_row, "passive monitoring took a node out");
-                    }
-                    NodeChange::Back => tracing::info!(pool, node = name, "a node that was out serves again"),
-                }
-                Event::Passive(node)
-            }
-            News::Happened(ProxyEvent::Rule(RuleEvent { is_event, virtual_server, rule, request_id, text })) => {
-                tracing::info!(virtual_server, rule, request_id, is_event, text, "a rule speaks");
-                return;
-            }
-        };
-        // These events are never refused.
-        let _ = self.state.apply(event);
-    }
-
     async fn answer(&mut self, request: Request) {
         // An asker that went away wants no answer.
         match request {
@@ -268,10 +265,11 @@ impl<S: Subsystems> Running<S> {
 
     async fn tick(&mut self) {
         notify::watchdog();
-        self.certificates.tell(now());
         self.parts.subsystems.look_after(self.state.config());
-        if self.behind.is_some() && self.enact().await.is_ok() {
-            tracing::info!("the data path follows again");
+        self.tell_of_others();
+        if self.behind.is_some() {
+            // Why not is in `behind`.
+            let _ = self.enact().await;
         }
         self.remember();
     }
@@ -290,11 +288,16 @@ impl<S: Subsystems> Running<S> {
             }
         };
         match &outcome {
-            Ok(()) => tracing::info!(generation = self.state.generation(), "the configuration was read again"),
+            Ok(()) => {
+                let text = format!("configuration {} is in force", self.state.generation());
+                self.tell(Fact::new(Name::ConfigAccepted, "config", text));
+            }
             Err(why) => {
                 // Mistakes in the file are in the log already, one by one.
                 let why = (!matches!(why, QueryError::Invalid(_))).then(|| why.to_string());
                 tracing::error!(why, "reload refused: the configuration before it stays in force");
+                let first = why.unwrap_or_else(|| "it has mistakes; see the log, or lbctl check".to_owned());
+                self.tell(Fact::new(Name::ConfigRejected, "config", format!("the configuration was refused: {first}")));
             }
         }
         if let Err(why) = &outcome {
@@ -319,7 +322,10 @@ impl<S: Subsystems> Running<S> {
         self.follow().await;
         self.remember();
         if let Event::NewConfig(_) = &event {
-            self.certificates.read(self.state.config());
+            // First of all: the alerts of this configuration tell what it brings.
+            self.parts.subsystems.alert(self.state.config());
+            let loaded = self.certificates.read(self.state.config());
+            loaded.into_iter().for_each(|fact| self.tell(fact));
         }
         if let Event::Order(Order::SetNodeState { pool, node, state: NodeState::Active }) = &event {
             self.bring_back(pool.as_deref(), node);
@@ -352,7 +358,8 @@ impl<S: Subsystems> Running<S> {
     /// Starts monitors, VIPs and the L7 proxy. What the L7 proxy cannot do is tried again: forwarding, which is in place,
     /// does not depend on it.
     pub(super) async fn begin(&mut self) {
-        self.certificates.read(self.state.config());
+        // Nothing is new at the start.
+        let _ = self.certificates.read(self.state.config());
         self.follow().await;
         if let Err(error) = self.enact().await {
             tracing::error!(error, "the L7 proxy does not do what it should; it is tried again");
@@ -365,7 +372,7 @@ impl<S: Subsystems> Running<S> {
             Ok(()) => self.enact_proxy().await,
             Err(error) => Err(error),
         };
-        self.behind = done.clone().err();
+        self.follows(done.clone().err());
         done
     }
 
@@ -419,12 +426,7 @@ impl<S: Subsystems> Running<S> {
         let Parts { overrides, down, names, .. } = &mut self.parts;
         let saved = overrides.save(self.state.overrides());
         let saved = saved.and_then(|()| down.save(&self.down)).and_then(|()| names.save(self.state.names()));
-        if let Err(error) = &saved
-            && self.unsaved.is_none()
-        {
-            tracing::warn!(%error, "what is known now cannot be saved; it is tried again");
-        }
-        self.unsaved = saved.err().map(|error| error.to_string());
+        self.saved(saved.err().map(|error| error.to_string()));
     }
 
     fn status(&self, counters: &Counters) -> Status {
@@ -442,7 +444,7 @@ impl<S: Subsystems> Running<S> {
             status.warnings.insert(0, format!("the data path does not do what it should, and is tried again: {why}"));
         }
         status.warnings.extend(self.parts.subsystems.problems());
-        status.warnings.extend(restart_needed(&self.first, self.state.config()));
+        status.warnings.extend(restart::needed(&self.first, self.state.config()));
         status.warnings.extend(self.state.config().warnings());
         if let Some(why) = &self.unsaved {
             status.warnings.push(format!("what was set at run time would not survive a restart: {why}"));
@@ -470,27 +472,6 @@ impl<S: Subsystems> Running<S> {
 /// Seconds since 1970.
 fn now() -> i64 {
     unix_s().cast_signed()
-}
-
-/// Settings that are fixed at the start, or with the data path, and differ in the configuration in force.
-fn restart_needed(first: &Config, now: &Config) -> Vec<String> {
-    let started = "takes effect when lbd is started again";
-    let made = "takes effect when the data path is made anew: set on_stop = \"withdraw\", reload, then restart lbd";
-    let rows = [
-        ("daemon.socket", first.daemon.socket != now.daemon.socket, started),
-        ("cluster", first.cluster != now.cluster, started),
-        ("daemon.state_dir", first.daemon.state_dir != now.daemon.state_dir, started),
-        ("daemon.monitor_dir", first.daemon.monitor_dir != now.daemon.monitor_dir, started),
-        ("daemon.monitor_user", first.daemon.monitor_user != now.daemon.monitor_user, started),
-        ("dataplane.bpffs", first.dataplane.bpffs != now.dataplane.bpffs, started),
-        ("dataplane.pin_dir", first.dataplane.pin_dir != now.dataplane.pin_dir, started),
-        ("proxy.threads", first.proxy.threads != now.proxy.threads, started),
-        ("proxy.user", first.proxy.user != now.proxy.user, started),
-        ("dataplane.max_flows", first.dataplane.max_flows != now.dataplane.max_flows, made),
-        ("dataplane.max_half_open", first.dataplane.max_half_open != now.dataplane.max_half_open, made),
-    ];
-    let changed = rows.into_iter().filter(|(_, changed, _)| *changed);
-    changed.map(|(name, _, when)| format!("{name} was changed: it {when}")).collect()
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use super::{names::Names, vips::Vips};
 use crate::{
+    alerts::Alerts,
     config::Config,
     control::{
         plan::Plan,
@@ -32,8 +33,12 @@ pub(super) trait Subsystems {
     fn leave(&self) -> impl Future<Output = Result<Estate, String>>;
     /// The worker of the L7 proxy; `None`: none is needed.
     fn worker(&self) -> Option<WorkerView>;
+    /// Why it is not there, or why the last one ended.
+    fn worker_problem(&self) -> Option<String>;
     /// Replaces the DNS names that are looked up.
     fn resolve(&self, names: &[&str]);
+    /// Tells events as this configuration says.
+    fn alert(&self, config: &Config);
     /// Replaces the health checks.
     fn check(&self, checks: &[Check]);
     /// Replaces the VIPs that are raised; done when the kernel was asked for all of them.
@@ -64,6 +69,7 @@ pub(super) struct Real {
     pub(super) vips: Vips,
     pub(super) proxy: Supervisor,
     pub(super) resolver: Names,
+    pub(super) alerts: Alerts,
 }
 
 impl Subsystems for Real {
@@ -95,12 +101,20 @@ impl Subsystems for Real {
         is_needed.then_some(WorkerView { pid, ready, connections: connections as u64, failures })
     }
 
+    fn worker_problem(&self) -> Option<String> {
+        self.proxy.state().problem
+    }
+
     fn resolve(&self, names: &[&str]) {
         self.resolver.set(names);
     }
 
     async fn stop_proxy(&self, longest: Duration) {
         self.proxy.stop(longest).await;
+    }
+
+    fn alert(&self, config: &Config) {
+        self.alerts.set(config);
     }
 
     fn check(&self, checks: &[Check]) {

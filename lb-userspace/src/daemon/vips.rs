@@ -9,7 +9,7 @@ use std::{
 
 use tokio::sync::mpsc;
 
-use super::{machine::Machine as MachineChecks, privileges};
+use super::{journal::Teller, machine::Machine as MachineChecks, privileges};
 use crate::{
     config::{
         Config,
@@ -17,6 +17,7 @@ use crate::{
         proxy::FileRef,
     },
     control::{
+        event::{Fact, Name},
         query::QueryError,
         state::{FailoverGroup, RaisedVip, VipPlan},
         view::{ClusterView, HeartbeatCounters, MachineView, RouterCounters, VipState, VipView, VipsView},
@@ -25,7 +26,7 @@ use crate::{
         self, StaticVips,
         advertiser::{Dialect, Settings},
         cluster::{Command, Group, GroupStatus, Incident, Machine, Names, Paths, Status},
-        election::{MachineId, Role},
+        election::{Alarm, MachineId, Role},
         guard,
         heartbeat::{Boot, Key},
         host::{Host, Unmoved},
@@ -66,8 +67,8 @@ pub(super) struct Together {
 }
 
 impl Vips {
-    /// Starts them; what happens is written to the log. Must be called before privileges are given up, on a runtime.
-    pub(super) fn start(config: &Config) -> Result<Self, failover::Error> {
+    /// Starts them; what happens is told as events. Must be called before privileges are given up, on a runtime.
+    pub(super) fn start(config: &Config, teller: Teller) -> Result<Self, failover::Error> {
         let state_dir = &config.daemon.state_dir;
         let moves = config.vips.values().any(|group| group.mode == VipMode::Failover);
         if config.cluster.is_none() && !moves {
@@ -82,7 +83,7 @@ impl Vips {
         let guard = guard::start().map_err(failover::Error::Guard)?;
         let mut host = Host::start(state_dir, machine, paths, Some(guard), prepare)?;
         if let Some(incidents) = host.incidents() {
-            tokio::spawn(tell(incidents, names));
+            tokio::spawn(tell(incidents, names, teller));
         }
         let checks = MachineChecks::spawn(host.faults());
         checks.set(config, cluster);
@@ -349,24 +350,59 @@ fn state(mode: VipMode, found: Option<&GroupStatus>) -> VipState {
     }
 }
 
-/// Writes what happens to the log: every change of a role, and of the rest one line of each kind in a while.
-async fn tell(mut incidents: mpsc::Receiver<Incident>, names: BTreeMap<MachineId, String>) {
+/// Tells what happens: every change of a role, and of the rest one event of each kind in a while.
+async fn tell(mut incidents: mpsc::Receiver<Incident>, names: BTreeMap<MachineId, String>, teller: Teller) {
     let names = Names(names);
     let mut told: BTreeMap<String, Instant> = BTreeMap::new();
+    // A group's role is told as raised or lost: what was never owned is not lost.
+    let mut owned: BTreeSet<String> = BTreeSet::new();
     while let Some(incident) = incidents.recv().await {
         let now = Instant::now();
         if let Incident::Transition { group, role, reason } = &incident {
             let why = names.put_into(&reason.to_string());
-            tracing::info!(group, state = ?role, why, "VIP group changes");
+            tracing::debug!(group, state = ?role, why, "VIP group changes");
+            match role {
+                Role::Active => {
+                    owned.insert(group.clone());
+                    teller.tell(Fact::new(Name::VipRaised, group, format!("VIP group {group} is up here: {why}")));
+                }
+                Role::Idle | Role::Backup if owned.remove(group) => {
+                    teller.tell(Fact::new(
+                        Name::VipLost,
+                        group,
+                        format!("VIP group {group} is not here any more: {why}"),
+                    ));
+                }
+                Role::Idle | Role::Backup => {}
+            }
             continue;
         }
         let kind = names.put_into(&incident.to_string());
         // Both are bounded: kinds by groups and machines, and what is old is forgotten.
         told.retain(|_, at| now.saturating_duration_since(*at) < ONE_LINE_IN);
         if let Entry::Vacant(first) = told.entry(kind) {
-            let kind = first.key();
-            tracing::warn!(seconds = ONE_LINE_IN.as_secs(), "{kind} (at most one such line in that time)");
+            let text = format!("{} (told once in {} s at most)", first.key(), ONE_LINE_IN.as_secs());
+            let (name, object) = named(&incident, &names);
+            teller.tell(Fact::new(name, object, text));
             first.insert(now);
+        }
+    }
+}
+
+/// An incident's event, and what it is about.
+fn named(incident: &Incident, names: &Names) -> (Name, String) {
+    match incident {
+        Incident::Transition { group, .. } => (Name::VipLost, group.clone()),
+        Incident::Malformed(_) => (Name::HeartbeatRefused, "heartbeat".to_owned()),
+        Incident::Refused { from, .. } => (Name::HeartbeatRefused, names.put_into(&from.to_string())),
+        Incident::Alarm { group, alarm } => {
+            let name = match alarm {
+                Alarm::LoopedBack => Name::LoopedBack,
+                Alarm::SecondOwner(_) => Name::SplitBrain,
+                Alarm::AddressClaimed => Name::VipClaimed,
+                Alarm::HandoverUnanswered(_) | Alarm::NoSuccessor | Alarm::NotOwner => Name::VipNotMoved,
+            };
+            (name, group.clone())
         }
     }
 }

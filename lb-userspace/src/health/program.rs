@@ -8,6 +8,10 @@ use std::{
     io,
     net::SocketAddr,
     os::{fd::OwnedFd, unix::net::UnixStream as StdUnixStream},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -33,6 +37,9 @@ const MOST_MESSAGE: usize = 64 << 10;
 
 /// Orders that wait for the runner; as many programs as may run, and the end of each.
 const ORDERS: usize = 256;
+
+/// Where the ids of programs begin that are no checks.
+const FIRST_OTHER: u64 = 1 << 63;
 
 /// The exit code of a program that could not find out: it says nothing of the node. Nagios calls it UNKNOWN.
 const CANNOT_TELL: i32 = 3;
@@ -85,6 +92,8 @@ pub(super) enum End {
 #[derive(Clone, Debug)]
 pub struct Programs {
     orders: mpsc::Sender<Order>,
+    /// How many were run that are no checks.
+    others: Arc<AtomicU64>,
 }
 
 #[derive(Debug)]
@@ -109,7 +118,7 @@ impl Runner {
         let (reader, writer) = halves(socket)?;
         let (orders, received) = mpsc::channel(ORDERS);
         let task = tokio::spawn(speak(reader, writer, received)).abort_handle();
-        Ok(Self { programs: Programs { orders }, task })
+        Ok(Self { programs: Programs { orders, others: Arc::default() }, task })
     }
 
     /// A handle for checks.
@@ -203,6 +212,32 @@ impl Drop for Running<'_> {
     fn drop(&mut self) {
         // When so many orders wait, the program ends by its own deadline.
         let _ = self.programs.orders.try_send(Order::Stop(self.id));
+    }
+}
+
+impl Programs {
+    /// Runs a program that is no check: `Ok` when it exits with 0.
+    ///
+    /// # Errors
+    /// In words, how it ended otherwise.
+    pub async fn run(
+        &self,
+        name: &str,
+        arguments: Vec<String>,
+        environment: BTreeMap<String, String>,
+        timeout: Duration,
+    ) -> Result<(), String> {
+        let id = FIRST_OTHER | self.others.fetch_add(1, Ordering::Relaxed);
+        let (answer, answered) = oneshot::channel();
+        let run = Run { id, name: name.to_owned(), arguments, environment, timeout };
+        let gone = || "the runner of programs is gone: start lbd again".to_owned();
+        self.orders.send(Order::Run(Box::new(run), answer)).await.map_err(|_| gone())?;
+        let _running = Running { programs: self, id };
+        match judge(name, answered.await.map_err(|_| gone())?) {
+            Ok(()) => Ok(()),
+            Err(Outcome::Failed(why) | Outcome::Untested(why)) => Err(why),
+            Err(Outcome::Answered) => Err("it answered".to_owned()),
+        }
     }
 }
 

@@ -326,9 +326,18 @@ impl<'n> Lb<'n> {
     /// # Errors
     /// When it cannot be started.
     pub fn lbctl(&self, arguments: &[&str]) -> Result<Output> {
+        self.lbctl_command(arguments)?.output().context("cannot start lbctl")
+    }
+
+    /// `lbctl` with these arguments, to be run.
+    ///
+    /// # Errors
+    /// When it was not built.
+    pub fn lbctl_command(&self, arguments: &[&str]) -> Result<Command> {
         let mut command = Command::new(binary("lbctl")?);
         command.env("LB_SOCKET", self.dir.path().join("admin.sock")).env("NO_COLOR", "1").stdin(Stdio::null());
-        command.args(arguments).output().context("cannot start lbctl")
+        command.args(arguments);
+        Ok(command)
     }
 
     /// Runs `lbctl`; its standard output.

@@ -194,7 +194,7 @@ fn dovecot(dir: &TempDir) -> Result<PathBuf> {
 }
 
 /// A Python that has the servers of PyPI, kept beside the other things that tests need.
-fn python() -> Result<String> {
+pub(crate) fn python() -> Result<String> {
     let venv = format!("{}/../target/tools/monitors", env!("CARGO_MANIFEST_DIR"));
     let python = format!("{venv}/bin/python");
     if sh(&format!("{venv}/bin/pip show -q aiosmtpd pyftpdlib")).is_err() {

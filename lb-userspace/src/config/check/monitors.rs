@@ -235,7 +235,7 @@ fn wrong_query(name: &str) -> Option<&'static str> {
 }
 
 /// The directory is what an administrator has registered: nothing beside it can be named.
-fn wrong_program(name: &str) -> Option<&'static str> {
+pub(super) fn wrong_program(name: &str) -> Option<&'static str> {
     let plain = name.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c));
     (!plain || name.is_empty() || name.starts_with('.')).then_some("is no name of a file in daemon.monitor_dir")
 }
@@ -244,7 +244,7 @@ fn wrong_value(value: &str) -> Option<&'static str> {
     value.contains(|c: char| !(c.is_ascii_graphic() || c == ' ')).then_some("has characters that no header field has")
 }
 
-fn wrong_word(word: &str) -> Option<&'static str> {
+pub(super) fn wrong_word(word: &str) -> Option<&'static str> {
     const MOST: usize = 1024;
     (word.len() > MOST || word.contains('\0')).then_some("is too long, or contains a zero byte")
 }

@@ -15,6 +15,7 @@ impl Files {
         let routers = config.vips.values().filter_map(|group| group.router.as_ref());
         let passphrases = routers.filter_map(|router| router.passphrase.as_ref());
         let files = keys.map(|file| (file, MIN_KEY_BYTES)).chain(passphrases.map(|file| (file, 1)));
+        let files = files.chain(config.alerts.secrets());
         files.filter_map(|(file, least)| self.secret_mistake(file, least)).collect()
     }
 
@@ -23,7 +24,7 @@ impl Files {
         let content = self.contents.get(&file.path)?;
         let (message, help) = if content.mode & OTHERS != 0 {
             let message = format!("{path} may be read or changed by others than its owner (mode {:04o})", content.mode);
-            (message, format!("chmod 600 {path}: who has the secret can take the VIPs"))
+            (message, format!("chmod 600 {path}: it is a secret"))
         } else if content.bytes.len() < least {
             let message = format!("the secret in {path} has {} bytes, less than {least}", content.bytes.len());
             (message, format!("make one: umask 077; head -c 32 /dev/urandom > {path}; and copy it to every machine"))

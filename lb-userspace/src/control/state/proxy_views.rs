@@ -101,12 +101,18 @@ impl State {
     }
 
     /// The first pool of a chain of which a node takes requests.
-    fn proxy_pool_in_use(&self, own: &str, counted: &Snapshot) -> Option<&str> {
+    pub(super) fn proxy_pool_in_use(&self, own: &str, counted: &Snapshot) -> Option<&str> {
         let chain = self.config.proxy.pool_chain(own).into_iter();
         let mut serving = chain.filter(|(name, pool)| self.proxy_nodes(name, pool, counted).iter().any(takes_requests));
         // Names live as long as the configuration.
         let (name, _) = serving.next()?;
         self.config.proxy.pools.get_key_value(name).map(|(name, _)| name.as_str())
+    }
+
+    /// Whether a node of this very pool takes requests.
+    pub(super) fn proxy_pool_serves(&self, name: &str, counted: &Snapshot) -> bool {
+        let pool = self.config.proxy.pools.get(name);
+        pool.is_some_and(|pool| self.proxy_nodes(name, pool, counted).iter().any(takes_requests))
     }
 
     fn proxy_nodes(&self, pool: &str, settings: &config::Pool, counted: &Snapshot) -> Vec<NodeView> {
@@ -168,7 +174,7 @@ fn takes_requests(node: &NodeView) -> bool {
 }
 
 /// Why passive monitoring took a node out.
-fn out_reason(change: NodeChange) -> String {
+pub(super) fn out_reason(change: NodeChange) -> String {
     let NodeChange::Out { reason, in_a_row } = change else { return "back".to_owned() };
     let what = match reason {
         Failure::Connect => "failed connects",

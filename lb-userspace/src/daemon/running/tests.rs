@@ -85,9 +85,15 @@ impl Subsystems for Fake {
         None
     }
 
+    fn worker_problem(&self) -> Option<String> {
+        None
+    }
+
     fn resolve(&self, _names: &[&str]) {}
 
     async fn stop_proxy(&self, _longest: Duration) {}
+
+    fn alert(&self, _config: &Config) {}
 
     fn check(&self, checks: &[Check]) {
         self.checks.set(checks.len());
@@ -130,7 +136,9 @@ async fn start(dir: &Path) -> Running<Fake> {
     let plan = Arc::new(state.plan());
     let subsystems = Fake::default();
     let (secret, seat) = (Secret::default(), Seat::for_tests(dir));
-    let parts = Parts { config_path, subsystems, adopted: true, overrides, down, names, secret, seat };
+    let ((teller, _), drains) = (Teller::new(), watch::Sender::new(BTreeSet::new()));
+    let adopted = true;
+    let parts = Parts { config_path, subsystems, adopted, overrides, down, names, secret, seat, teller, drains };
     let mut running = Running::new(state, plan, parts);
     running.begin().await;
     running

@@ -1,0 +1,143 @@
+//! Events over the API: a list, which may wait for the next one, and a stream of server-sent events. Called by `routes`.
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use axum::{
+    Json,
+    extract::{Path, State},
+    http::HeaderMap,
+    response::sse::{Event, KeepAlive, Sse},
+};
+use futures_util::{Stream, stream};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
+
+use super::{
+    Backend,
+    body::Params,
+    problem::Refusal,
+    routes::{Answer, ask},
+    table::Route,
+};
+use crate::control::{
+    access::Role::{Operator, Viewer},
+    api::Empty,
+    event::{Entry, Events, Filter},
+    query::{EventPath, QueryError},
+    view::AlertView,
+};
+
+/// The longest that a list waits: less than the time that a request has.
+const LONGEST_WAIT: Duration = Duration::from_secs(15);
+
+/// Streams at a time: each holds a connection.
+const MOST_STREAMS: usize = 32;
+
+/// Time for a test: that of a patient alert. `lbctl` waits longer.
+const LONG: Option<Duration> = Some(Duration::from_secs(65));
+
+/// The field by which a client that comes again says what it knows.
+const LAST_EVENT_ID: &str = "last-event-id";
+
+/// The rows of the table of routes.
+pub(super) fn rows() -> Vec<Route> {
+    let places = Places::default();
+    let stream = move |state, params, headers| stream(places.clone(), state, params, headers);
+    vec![
+        Route::get("/api/v1/events", Viewer, "Events, the oldest first; may wait for the next one", list)
+            .queries::<Filter>()
+            .answers::<Events>(),
+        Route::get("/api/v1/events/stream", Viewer, "Events from now on, as server-sent events", stream)
+            .queries::<Filter>()
+            .as_media("text/event-stream")
+            .within(None),
+        Route::get("/api/v1/alerts", Viewer, "Who is told of events, and what became of it", alerts)
+            .answers::<Vec<AlertView>>(),
+        Route::post("/api/v1/alerts/{name}/test", Operator, "Tell a test by an alert; answers when it was told", test)
+            .within(LONG)
+            .answers::<Empty>(),
+    ]
+}
+
+async fn list(State(backend): State<Backend>, Params(filter): Params<Filter>) -> Answer<Events> {
+    let mut events = backend.events.events(&filter);
+    if let (true, Some(seconds)) = (events.events.is_empty(), filter.wait) {
+        let wait = Duration::from_secs(seconds).min(LONGEST_WAIT);
+        // When there is none in time, the list is empty.
+        let _ = timeout(wait, backend.events.newer(events.newest)).await;
+        events = backend.events.events(&filter);
+    }
+    Ok(Json(events))
+}
+
+/// Those from now on, or after `after` or `Last-Event-ID`.
+async fn stream(
+    places: Places,
+    State(backend): State<Backend>,
+    Params(mut filter): Params<Filter>,
+    headers: HeaderMap,
+) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Refusal> {
+    let events = Arc::clone(&backend.events);
+    let place = Arc::clone(&places.0).try_acquire_owned();
+    let place = place.map_err(|_| QueryError::Conflict(format!("{MOST_STREAMS} listen to events already")))?;
+    let newest = events.events(&Filter { limit: Some(0), ..Filter::default() }).newest;
+    let said = headers.get(LAST_EVENT_ID).and_then(|id| id.to_str().ok()).and_then(|id| id.parse::<u64>().ok());
+    // A number of an lbd before this one.
+    filter.after = Some(said.or(filter.after).unwrap_or(newest)).filter(|after| *after <= newest).or(Some(0));
+    filter.limit = None;
+    let first = Follow { events, filter, ready: Vec::new().into_iter(), _place: place };
+    let stream = stream::unfold(first, |mut follow| async move {
+        let entry = follow.next().await;
+        Some((Ok(sent(&entry)), follow))
+    });
+    Ok(Sse::new(stream).keep_alive(KeepAlive::default()))
+}
+
+/// Places for streams.
+#[derive(Clone, Debug)]
+struct Places(Arc<Semaphore>);
+
+impl Default for Places {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(MOST_STREAMS)))
+    }
+}
+
+async fn alerts(State(backend): State<Backend>) -> Answer<Vec<AlertView>> {
+    ask(move || Ok(backend.alerts.alerts())).await
+}
+
+async fn test(State(backend): State<Backend>, Path(name): Path<String>) -> Answer<Empty> {
+    ask(move || backend.alerts.test(&name).map(|()| Empty {})).await
+}
+
+/// One who listens.
+struct Follow {
+    events: Arc<dyn EventPath>,
+    filter: Filter,
+    ready: std::vec::IntoIter<Entry>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Follow {
+    async fn next(&mut self) -> Entry {
+        loop {
+            if let Some(entry) = self.ready.next() {
+                return entry;
+            }
+            let after = self.filter.after.unwrap_or(0);
+            self.events.newer(after).await;
+            let Events { events, newest } = self.events.events(&self.filter);
+            self.filter.after = Some(newest);
+            self.ready = events.into_iter();
+        }
+    }
+}
+
+fn sent(entry: &Entry) -> Event {
+    // An entry is always JSON.
+    let data = serde_json::to_string(entry).unwrap_or_default();
+    Event::default().id(entry.number.to_string()).event(entry.name.word()).data(data)
+}
