@@ -16,9 +16,12 @@ use tokio::sync::watch;
 use crate::control::query::{AlertPath, Control, DataPath, EventPath, ProxyPath};
 
 mod access;
+mod audit;
 mod body;
 mod events;
+mod https;
 mod metrics;
+mod openapi;
 mod problem;
 mod routes;
 mod serve;
@@ -26,6 +29,7 @@ mod socket;
 mod table;
 #[cfg(test)]
 mod tests;
+mod users;
 
 pub use access::Access;
 pub use socket::{Socket, SocketError};
@@ -67,7 +71,13 @@ impl Server {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(MAX_BLOCKING).build()?;
         let thread = thread::Builder::new().name("admin".to_owned()).spawn(move || {
-            runtime.block_on(serve::serve(socket, backend, stopped));
+            let access = backend.access.clone();
+            let open_to_all = access.settings().local_viewers;
+            let router = routes::router(backend);
+            runtime.block_on(async {
+                let local = serve::serve(socket, router.clone(), open_to_all, stopped.clone());
+                tokio::join!(local, https::serve(router, access, stopped));
+            });
             // Questions that still block are left behind: their answers have no reader any more.
             runtime.shutdown_background();
         })?;

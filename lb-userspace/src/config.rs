@@ -7,6 +7,7 @@
 
 mod advice;
 pub mod alert;
+pub mod api;
 mod at;
 mod build;
 mod check;
@@ -57,6 +58,8 @@ pub const DEFAULT_RING_SEED: &str = "lb";
 pub struct Config {
     /// The daemon itself.
     pub daemon: Daemon,
+    /// The admin API over the network, its users and its audit log.
+    pub api: api::Api,
     /// The data path as a whole.
     pub dataplane: Dataplane,
     /// Interfaces that get the XDP program, by name.

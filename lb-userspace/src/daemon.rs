@@ -211,13 +211,13 @@ async fn serve(
     let (drains, draining) = changing::channel(BTreeSet::new());
     watch::start(Arc::clone(&data_path), Arc::clone(&proxied), draining, teller.clone())
         .map_err(system("watch the counters"))?;
-    let (access, events) = (Arc::default(), Arc::new(teller.clone()));
+    let access = admin::Access::open(state.config());
     let backend = admin::Backend {
         control: Arc::new(handle),
         data_path,
         proxy: proxied,
-        access,
-        events,
+        access: access.clone(),
+        events: Arc::new(teller.clone()),
         alerts: Arc::new(alerts.clone()),
     };
     let seat =
@@ -228,7 +228,7 @@ async fn serve(
     // There is no way back any more: what only it needs is closed.
     drop(handover.take());
 
-    let subsystems = Real { data_plane, names: labels, collector, monitors, vips, proxy, resolver, alerts };
+    let subsystems = Real { data_plane, names: labels, collector, monitors, vips, proxy, resolver, alerts, access };
     let parts = Parts { config_path, subsystems, adopted, overrides, down, names, secret, seat, teller, drains };
     let mut running = Running::new(state, plan, parts);
     running.begin().await;

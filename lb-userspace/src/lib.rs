@@ -14,4 +14,5 @@ pub mod dataplane;
 pub mod failover;
 pub mod health;
 pub mod proxy;
+pub mod state_file;
 pub mod telemetry;

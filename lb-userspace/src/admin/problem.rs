@@ -1,5 +1,7 @@
 //! Errors of the API: a [`QueryError`] or a refused request becomes one `application/problem+json` document (RFC 9457).
 
+use std::time::Duration;
+
 use axum::{
     body::to_bytes,
     http::{HeaderValue, StatusCode, header},
@@ -14,14 +16,18 @@ use crate::control::{
 /// The media type of RFC 9457.
 const MEDIA_TYPE: HeaderValue = HeaderValue::from_static("application/problem+json");
 
-/// A problem on its way to the client.
+/// A problem on its way to the client, and after how many seconds it may try again.
 #[derive(Debug)]
-pub(super) struct Refusal(Problem);
+pub(super) struct Refusal(Problem, Option<u64>);
+
+/// What a refusal says, for the audit log: an extension of the response.
+#[derive(Clone, Debug)]
+pub(super) struct Detail(pub(super) String);
 
 impl Refusal {
     pub(super) fn new(status: StatusCode, kind: &str, title: &str, detail: impl Into<String>) -> Self {
         let (kind, title, detail) = (kind.to_owned(), title.to_owned(), detail.into());
-        Self(Problem { kind, title, status: status.as_u16(), detail, errors: Vec::new() })
+        Self(Problem { kind, title, status: status.as_u16(), detail, errors: Vec::new() }, None)
     }
 
     pub(super) fn invalid(detail: impl Into<String>) -> Self {
@@ -38,6 +44,22 @@ impl Refusal {
     pub(super) fn unauthenticated() -> Self {
         let detail = "log in (POST /api/v1/session), or send Authorization: Bearer with a token that is valid";
         Self::new(StatusCode::UNAUTHORIZED, problem_type::UNAUTHENTICATED, "Not authenticated", detail)
+    }
+
+    /// A request by a session's cookie that no page of ours made.
+    pub(super) fn forged() -> Self {
+        let detail = "a request with a session's cookie needs the header X-CSRF-Token that the login answered, and the Origin of \
+                      this API";
+        Self::new(StatusCode::FORBIDDEN, problem_type::FORBIDDEN, "Forbidden", detail)
+    }
+
+    /// Not before this time.
+    pub(super) fn wait(time: Duration) -> Self {
+        let seconds = time.as_secs() + u64::from(time.subsec_nanos() > 0);
+        let detail = format!("too many attempts or requests: try again in {seconds} s");
+        let mut refusal = Self::new(StatusCode::TOO_MANY_REQUESTS, problem_type::TOO_MANY, "Too many requests", detail);
+        refusal.1 = Some(seconds);
+        refusal
     }
 
     #[cfg(test)]
@@ -71,6 +93,18 @@ impl Refusal {
     }
 }
 
+impl Refusal {
+    /// An order that was read, and cannot be carried out as it is.
+    pub(super) fn of_order(error: QueryError) -> Self {
+        match error {
+            QueryError::Invalid(detail) => {
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, problem_type::INVALID, "Invalid request", detail)
+            }
+            QueryError::NotFound(_) | QueryError::Conflict(_) | QueryError::Failed(_) => error.into(),
+        }
+    }
+}
+
 impl From<QueryError> for Refusal {
     fn from(error: QueryError) -> Self {
         match error {
@@ -85,8 +119,16 @@ impl From<QueryError> for Refusal {
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let detail = Detail(self.0.detail.clone());
         let mut response = (status, axum::Json(self.0)).into_response();
         response.headers_mut().insert(header::CONTENT_TYPE, MEDIA_TYPE);
+        if let Some(seconds) = self.1 {
+            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response.extensions_mut().insert(detail);
         response
     }
 }

@@ -10,15 +10,17 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::Deserialize;
+use serde_json::json;
 use tokio::task::spawn_blocking;
 
 use super::{
     Backend,
-    access::Caller,
+    access::{Caller, Note},
     body::{Body, Params},
-    events, metrics,
+    events, metrics, openapi,
     problem::{self, Refusal},
     table::{self, Route},
+    users,
 };
 use crate::control::{
     access::Role::{Admin, Operator, Viewer},
@@ -57,7 +59,7 @@ pub(super) fn router(backend: Backend) -> Router {
 
 /// The table of routes.
 pub(super) fn rows() -> Vec<Route> {
-    [look(), operate(), diagnose(), events::rows()].into_iter().flatten().collect()
+    [look(), operate(), diagnose(), events::rows(), users::rows(), openapi::rows()].into_iter().flatten().collect()
 }
 
 /// What is there.
@@ -177,13 +179,17 @@ async fn patch_pool(
     State(backend): State<Backend>,
     Path(pool): Path<String>,
     Extension(caller): Extension<Caller>,
+    Extension(note): Extension<Note>,
     Body(body): Body<PoolPatch>,
 ) -> Answer<PoolView> {
     let PoolPatch { forwarding } = body;
     let forwarding = forwarding.ok_or_else(|| Refusal::invalid("nothing to change: give \"forwarding\""))?;
     ask(move || {
+        let before = find_pool(&backend, &pool)?;
         order(&backend, &caller, Order::SetForwarding { pool: pool.clone(), forwarding })?;
-        find_pool(&backend, &pool)
+        let after = find_pool(&backend, &pool)?;
+        note.change(json!({"forwarding": before.forwarding}), json!({"forwarding": after.forwarding}));
+        Ok(after)
     })
     .await
 }
@@ -191,24 +197,26 @@ async fn patch_pool(
 async fn patch_node(
     backend: State<Backend>,
     Path(node): Path<String>,
-    caller: Extension<Caller>,
+    Extension(caller): Extension<Caller>,
+    Extension(note): Extension<Note>,
     Body(body): Body<NodePatch>,
 ) -> Answer<NodeView> {
-    change_node(backend, caller, None, node, body).await
+    change_node(backend, (caller, note), None, node, body).await
 }
 
 async fn patch_pool_node(
     backend: State<Backend>,
     Path((pool, node)): Path<(String, String)>,
-    caller: Extension<Caller>,
+    Extension(caller): Extension<Caller>,
+    Extension(note): Extension<Note>,
     Body(body): Body<NodePatch>,
 ) -> Answer<NodeView> {
-    change_node(backend, caller, Some(pool), node, body).await
+    change_node(backend, (caller, note), Some(pool), node, body).await
 }
 
 async fn change_node(
     State(backend): State<Backend>,
-    Extension(caller): Extension<Caller>,
+    (caller, note): (Caller, Note),
     pool: Option<String>,
     node: String,
     body: NodePatch,
@@ -218,6 +226,7 @@ async fn change_node(
         return Err(Refusal::invalid("nothing to change: give \"state\", \"weight\" or \"up\": true"));
     }
     ask(move || {
+        let before = find_node(&backend, pool.as_deref(), &node)?;
         if up {
             order(&backend, &caller, Order::TakeNodeIn { pool: pool.clone(), node: node.clone() })?;
         }
@@ -228,7 +237,10 @@ async fn change_node(
         if let Some(state) = state {
             order(&backend, &caller, Order::SetNodeState { pool: pool.clone(), node: node.clone(), state })?;
         }
-        find_node(&backend, pool.as_deref(), &node)
+        let after = find_node(&backend, pool.as_deref(), &node)?;
+        let set = |node: &NodeView| json!({"state": node.state, "weight": node.weight, "health": node.health});
+        note.change(set(&before), set(&after));
+        Ok(after)
     })
     .await
 }
@@ -281,9 +293,11 @@ async fn move_vip(
     State(backend): State<Backend>,
     Path(group): Path<String>,
     Extension(caller): Extension<Caller>,
+    Extension(note): Extension<Note>,
     Body(body): Body<Move>,
 ) -> Answer<VipsView> {
     let Move { to } = body;
+    note.change(json!(null), json!({"group": group, "to": to}));
     ask(move || {
         order(&backend, &caller, Order::MoveVip { group, to })?;
         backend.control.vips()
@@ -294,9 +308,11 @@ async fn move_vip(
 async fn maintenance(
     State(backend): State<Backend>,
     Extension(caller): Extension<Caller>,
+    Extension(note): Extension<Note>,
     Body(body): Body<Maintenance>,
 ) -> Answer<VipsView> {
     let Maintenance { on } = body;
+    note.change(json!(null), json!({"maintenance": on}));
     ask(move || {
         order(&backend, &caller, Order::Maintenance(on))?;
         backend.control.vips()
@@ -354,7 +370,7 @@ where
     Ok(Json(blocking(question).await??))
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Refusal> {
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Refusal> {
     spawn_blocking(work).await.map_err(|error| {
         tracing::error!(%error, "an admin request panicked");
         Refusal::failed("lbd failed while it answered; this is a bug: see its log")

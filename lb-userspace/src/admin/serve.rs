@@ -11,12 +11,13 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{UnixListener, UnixStream},
     sync::{OwnedSemaphorePermit, Semaphore, watch},
     time::{sleep, timeout},
 };
 
-use super::{Backend, Socket, access::Caller, routes};
+use super::{Socket, access::Caller};
 
 /// Connections at the same time; more wait in the kernel's queue.
 const MAX_CONNECTIONS: usize = 64;
@@ -25,13 +26,13 @@ const MAX_CONNECTIONS: usize = 64;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Time for requests in flight when lbd stops.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
+pub(super) const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Pause after a failed accept (out of descriptors): it would fail again at once.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves until told to stop, or until its owner is gone.
-pub(super) async fn serve(socket: Socket, backend: Backend, mut stopped: watch::Receiver<bool>) {
+pub(super) async fn serve(socket: Socket, router: Router, open_to_all: bool, mut stopped: watch::Receiver<bool>) {
     let listener = match socket.listener().and_then(UnixListener::from_std) {
         Ok(listener) => listener,
         Err(error) => {
@@ -39,14 +40,16 @@ pub(super) async fn serve(socket: Socket, backend: Backend, mut stopped: watch::
             return;
         }
     };
-    let router = routes::router(backend);
+    if let Err(error) = socket.open_to_all(open_to_all) {
+        tracing::error!(path = %socket.path().display(), %error, "the admin socket keeps the mode it has");
+    }
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let graceful = GracefulShutdown::new();
     loop {
         tokio::select! {
             _ = stopped.wait_for(|stop| *stop) => break,
             (stream, place) = accept(&listener, &places) => {
-                tokio::spawn(connection(stream, router.clone(), graceful.watcher(), place));
+                tokio::spawn(connection(stream, router.clone(), open_to_all, graceful.watcher(), place));
             }
         }
     }
@@ -71,17 +74,30 @@ async fn accept(listener: &UnixListener, places: &Arc<Semaphore>) -> (UnixStream
     }
 }
 
-async fn connection(stream: UnixStream, router: Router, watcher: Watcher, place: Option<OwnedSemaphorePermit>) {
-    // Without credentials there is nobody to let in: the name is then unknown, but the socket's mode has let it connect.
+async fn connection(
+    stream: UnixStream,
+    router: Router,
+    open_to_all: bool,
+    watcher: Watcher,
+    place: Option<OwnedSemaphorePermit>,
+) {
     let peer = stream.peer_cred().ok();
-    let caller = Caller::local(peer.map(|peer| peer.uid()), peer.and_then(|peer| peer.pid()));
-    let service = TowerToHyperService::new(router.layer(Extension(caller)));
+    let (uid, gid) = (peer.map(|peer| peer.uid()), peer.map(|peer| peer.gid()));
+    let caller = Caller::local(uid, gid, peer.and_then(|peer| peer.pid()), open_to_all);
+    http(stream, router.layer(Extension(caller)), HEAD_TIMEOUT, watcher).await;
+    drop(place);
+}
+
+/// HTTP/1.1 on a connection until it ends, or is told to.
+pub(super) async fn http<S>(stream: S, router: Router, head_timeout: Duration, watcher: Watcher)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), service);
+        .header_read_timeout(head_timeout)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     if let Err(error) = watcher.watch(connection).await {
         tracing::debug!(%error, "an admin connection ended badly");
     }
-    drop(place);
 }

@@ -15,6 +15,7 @@ use std::{
     process,
 };
 
+use super::access::GROUP;
 use nix::{
     sys::socket::{getsockopt, sockopt::PeerCredentials},
     unistd::{Gid, Group, chown},
@@ -23,8 +24,8 @@ use nix::{
 /// Mode of the socket: its owner (root) and the group `lb` may talk to the daemon.
 const MODE: u32 = 0o660;
 
-/// Group that gets the socket when it exists.
-const GROUP: &str = "lb";
+/// Mode of a socket that every local user may talk to: the credentials of each tell what it may do.
+const OPEN_MODE: u32 = 0o666;
 
 /// Why the admin socket cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -119,6 +120,14 @@ impl Socket {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Lets every local user connect, or only root and the group.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn open_to_all(&self, open: bool) -> io::Result<()> {
+        fs::set_permissions(&self.path, fs::Permissions::from_mode(if open { OPEN_MODE } else { MODE }))
     }
 
     pub(super) fn listener(&self) -> io::Result<UnixListener> {

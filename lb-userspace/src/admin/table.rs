@@ -3,8 +3,6 @@
 //! The router, the check of rights, the audit log and the OpenAPI document are all made from these rows, so that none of
 //! them knows a route that the others do not. A row cannot be written without a right: what nobody thought of is refused.
 
-#![allow(dead_code, reason = "read by the OpenAPI document and the listener that land next")]
-
 use std::time::Duration;
 
 use axum::{

@@ -11,7 +11,8 @@ use std::{
 
 use serde_json::{Value, json};
 
-use super::{Backend, Server, Socket};
+use super::{Access, Backend, Server, Socket};
+use crate::config::Config;
 use crate::control::{
     event::{self, Events, Fact, Name, journal::Journal},
     plan::{Admission, Forwarding, OnNodeFailure, Refusal},
@@ -47,7 +48,13 @@ impl Control for FakeControl {
     }
 
     fn pools(&self) -> Result<Vec<PoolView>, QueryError> {
-        Ok(vec![pool("api", &["n1"]), pool("web", &["n1", "n2"])])
+        let mut web = pool("web", &["n1", "n2"]);
+        for order in self.orders.lock().unwrap().iter() {
+            if let Order::SetForwarding { forwarding, .. } = order {
+                web.forwarding = (*forwarding).into();
+            }
+        }
+        Ok(vec![pool("api", &["n1"]), web])
     }
 
     fn certificates(&self) -> Result<Vec<CertificateView>, QueryError> {
@@ -215,8 +222,15 @@ fn node_view(pool: &str, name: &str) -> NodeView {
     }
 }
 
+/// A configuration with its state in a directory.
+pub(super) fn config(dir: &std::path::Path, settings: &str) -> Config {
+    let state = dir.join("state");
+    let text = format!("version = 1\n[daemon]\nstate_dir = {state:?}\n[api]\n{settings}\n");
+    Config::parse("lb.toml", &text).unwrap()
+}
+
 /// A served API and its fake control.
-struct Api {
+pub(super) struct Api {
     control: Arc<FakeControl>,
     server: Option<Server>,
     dir: tempfile::TempDir,
@@ -224,22 +238,39 @@ struct Api {
 
 impl Api {
     fn start() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let control = Arc::new(FakeControl::default());
+        Self::with("")
+    }
+
+    /// With settings of `[api]`.
+    pub(super) fn with(settings: &str) -> Self {
+        let mut api = Self { control: Arc::default(), server: None, dir: tempfile::tempdir().unwrap() };
+        api.restart(settings);
+        api
+    }
+
+    /// Ends it and starts it again with the state it left.
+    pub(super) fn restart(&mut self, settings: &str) {
+        drop(self.server.take());
+        let config = config(self.dir.path(), settings);
         let backend = Backend {
-            control: control.clone(),
+            control: self.control.clone(),
             data_path: Arc::new(FakeDataPath),
             proxy: Arc::new(FakeProxy),
-            access: Arc::default(),
             events: Arc::new(FakeEvents::default()),
             alerts: Arc::new(FakeAlerts),
+            access: Access::open(&config),
         };
-        let socket = Socket::bind(&dir.path().join("admin.sock")).unwrap();
-        Self { control, server: Some(Server::start(socket, backend).unwrap()), dir }
+        let socket = Socket::bind(&self.dir.path().join("admin.sock")).unwrap();
+        self.server = Some(Server::start(socket, backend).unwrap());
+    }
+
+    /// The file of a name in the state directory.
+    pub(super) fn state(&self, file: &str) -> std::path::PathBuf {
+        self.dir.path().join("state").join(file)
     }
 
     /// Status, content type and body of one request.
-    fn request(&self, method: &str, path: &str, body: &str) -> (u16, String, String) {
+    pub(super) fn request(&self, method: &str, path: &str, body: &str) -> (u16, String, String) {
         let mut stream = UnixStream::connect(self.dir.path().join("admin.sock")).unwrap();
         let length = body.len();
         write!(
@@ -256,7 +287,7 @@ impl Api {
         (status, kind.to_owned(), body.to_owned())
     }
 
-    fn get(&self, path: &str) -> Value {
+    pub(super) fn get(&self, path: &str) -> Value {
         let (status, kind, body) = self.request("GET", path, "");
         assert_eq!((status, kind.as_str()), (200, "application/json"), "{path}: {body}");
         serde_json::from_str(&body).unwrap()

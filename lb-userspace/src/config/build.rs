@@ -18,6 +18,7 @@ use super::{
 use crate::control::plan::{Forwarding, Interface, Protocol, Scheduler, SourceAffinity};
 
 mod alert;
+mod api;
 mod cluster;
 mod monitor;
 mod proxy;
@@ -35,6 +36,7 @@ pub(super) fn build(building: &Building<'_>) -> Config {
     Config {
         proxy: proxy::build(building),
         daemon: daemon(&document.daemon),
+        api: api::api(building),
         dataplane: dataplane(&document.dataplane),
         interfaces: each(&document.interface, |i| Some(interface(i))),
         cluster: cluster::cluster(building),

@@ -3,6 +3,7 @@
 
 mod addresses;
 mod alerts;
+mod api;
 mod cluster;
 mod limits;
 mod monitors;
@@ -64,6 +65,7 @@ fn check_references(
     let mut checker = Checker { document, config, rules, users: config.users(), pruned, problems };
     checker.references();
     checker.addresses();
+    checker.api();
     checker.cluster();
     checker.ports();
     checker.pools();

@@ -18,6 +18,7 @@ use super::{
 use crate::control::{plan::AttachMode, proxy::ClientTimeouts};
 
 pub(super) mod alert;
+pub(super) mod api;
 pub(super) mod cluster;
 mod monitor;
 mod pool;
@@ -29,6 +30,7 @@ pub(super) use self::{
 };
 
 use self::alert::{Alert, EventType};
+use self::api::Api;
 use self::cluster::{Cluster, Network, VipGroup};
 use self::proxy::{
     AccessLog, BandwidthClass, Certificate, ErrorPage, Http, IdentityTable, Limits, Proxy, RateClass, ServerTls,
@@ -44,6 +46,9 @@ pub(super) struct Document {
     /// The daemon itself.
     #[serde(default)]
     pub(super) daemon: Daemon,
+    /// The admin API: over HTTPS as well, who may use it, and what is written down of it.
+    #[serde(default)]
+    pub(super) api: Api,
     /// The data path as a whole.
     #[serde(default)]
     pub(super) dataplane: Dataplane,

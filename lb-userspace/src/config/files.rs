@@ -101,6 +101,7 @@ fn named(config: &Config) -> Vec<(&FileRef, bool)> {
     }
     let routers = config.vips.values().filter_map(|group| group.router.as_ref());
     files.extend(routers.filter_map(|router| router.passphrase.as_ref()).map(|file| (file, false)));
+    files.extend(config.api.certificate.iter().flat_map(|(chain, key)| [(chain, true), (key, true)]));
     for certificate in proxy.certificates.values() {
         files.extend([(&certificate.chain, true), (&certificate.key, true)]);
         files.extend(certificate.ocsp.iter().map(|file| (file, false)));

@@ -5,6 +5,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use super::{names::Names, vips::Vips};
 use crate::{
+    admin,
     alerts::Alerts,
     config::Config,
     control::{
@@ -70,6 +71,7 @@ pub(super) struct Real {
     pub(super) proxy: Supervisor,
     pub(super) resolver: Names,
     pub(super) alerts: Alerts,
+    pub(super) access: Arc<admin::Access>,
 }
 
 impl Subsystems for Real {
@@ -127,6 +129,7 @@ impl Subsystems for Real {
 
     fn look_after(&self, config: &Config) {
         self.vips.configure(config);
+        self.access.configure(config);
         let serves = config.proxy.virtual_servers.is_empty() || self.proxy.state().ready;
         let problem = || self.proxy.state().problem.unwrap_or_else(|| "the L7 proxy has no worker".to_owned());
         self.vips.note_worker((!serves).then(problem));
@@ -150,6 +153,7 @@ impl Subsystems for Real {
         let mut problems: Vec<String> = self.names.snapshot().warnings.iter().filter(of_data_plane).cloned().collect();
         problems.extend(self.vips.problems());
         problems.extend(self.resolver.problems());
+        problems.extend(self.access.problems());
         problems.extend(self.proxy.state().problem.map(|problem| format!("L7 proxy: {problem}")));
         problems
     }

@@ -9,6 +9,9 @@ use crate::{
     config::{Config, ConfigError, ConfigErrors, proxy::FileRef},
 };
 
+/// What the certificate of the admin API is called: no name of the configuration has a bracket.
+const API: &str = "[api]";
+
 impl Files {
     /// Checks every certificate with its key, and every file of authorities and revocation lists; what the certificates say
     /// of themselves, by name. For warnings ask [`Facts::expiry`].
@@ -17,18 +20,20 @@ impl Files {
     /// Every file with a mistake.
     pub fn check_certificates(&self, config: &Config) -> Result<BTreeMap<String, Facts>, ConfigErrors> {
         let (mut facts, mut errors) = (BTreeMap::new(), Vec::new());
-        for (name, files) in &config.proxy.certificates {
-            if let Err(error) = certificate::check_key_mode(self.mode(&files.key)) {
-                errors.push(mistake(&files.key, &error));
+        let of_api = config.api.certificate.iter().map(|(chain, key)| (API, chain, key));
+        let named = config.proxy.certificates.iter().map(|(name, files)| (name.as_str(), &files.chain, &files.key));
+        for (name, chain_file, key_file) in named.chain(of_api) {
+            if let Err(error) = certificate::check_key_mode(self.mode(key_file)) {
+                errors.push(mistake(key_file, &error));
             }
-            let (chain, key) = (self.text(&files.chain), self.text(&files.key));
+            let (chain, key) = (self.text(chain_file), self.text(key_file));
             if let Err(error) = certificate::key(&key) {
-                errors.push(mistake(&files.key, &error));
+                errors.push(mistake(key_file, &error));
                 continue;
             }
             match Pair::read(&chain, &key) {
-                Ok(pair) => drop(facts.insert(name.clone(), pair.facts)),
-                Err(error) => errors.push(mistake(if is_of_key(&error) { &files.key } else { &files.chain }, &error)),
+                Ok(pair) => drop(facts.insert(name.to_owned(), pair.facts)),
+                Err(error) => errors.push(mistake(if is_of_key(&error) { key_file } else { chain_file }, &error)),
             }
         }
         let (servers, pools) = (config.proxy.virtual_servers.values(), config.proxy.pools.values());
