@@ -21,8 +21,8 @@ pub struct Digest {
     /// Written when the record is published.
     pub name: u64,
     /// Until when it is fresh, and what packets need; four 16-bit fields, from the low end: the last tick; NAT's source port
-    /// in network order, or of an answering half its connection's node; the node's generation; [`check`]. Written by each
-    /// full look at a connection in a steady state; 0 takes the freshness away.
+    /// in network order, or of an answering half its connection's node; the node's generation; [`Digest::sealed`]. Written by
+    /// each full look at a connection in a steady state; 0 takes the freshness away.
     pub fresh: u64,
 }
 
@@ -45,10 +45,17 @@ impl Digest {
         hash & HASH | forwarding | u64::from(node) & NODE
     }
 
+    /// A [`check`] that holds for a name with these `flow::flag`s and this node alone: the two words are not read at once, and
+    /// the name may be that of a connection of the same key before.
+    #[inline(always)]
+    pub fn sealed(check: u16, flags: u8, node: u16) -> u16 {
+        check ^ Self::name_of(0, flags, node) as u16
+    }
+
     /// [`Digest::fresh`] up to and including the tick `until`.
     #[inline(always)]
-    pub fn fresh_of(check: u16, until: u32, port_or_node: u16, generation: u16) -> u64 {
-        u64::from(until as u16) | u64::from(port_or_node) << 16 | u64::from(generation) << 32 | u64::from(check) << 48
+    pub fn fresh_of(sealed: u16, until: u32, port_or_node: u16, generation: u16) -> u64 {
+        u64::from(until as u16) | u64::from(port_or_node) << 16 | u64::from(generation) << 32 | u64::from(sealed) << 48
     }
 
     /// Whether a name may be that of a key with this hash.
@@ -60,7 +67,7 @@ impl Digest {
     /// Whether the digest speaks in this tick for packets with this `check`.
     #[inline(always)]
     pub fn is_fresh(self, check: u16, now: u32) -> bool {
-        (self.fresh >> 48) as u16 == check && self.ticks_left(now).is_some()
+        (self.fresh >> 48) as u16 == check ^ self.name as u16 && self.ticks_left(now).is_some()
     }
 
     /// For how many ticks more it is fresh.
@@ -161,6 +168,12 @@ mod tests {
             assert!(!digest.is_fresh(other, 0x7_0005));
         }
         assert_ne!(check, super::check(HASH_A, MAC, 0, 4));
+        let nat = flag::NAT | flag::ACTIVE;
+        let fresh = Digest::fresh_of(Digest::sealed(check, nat, 9), 0x7_0005, 0x1f90, 0x0203);
+        for (flags, node, is_fresh) in [(nat, 9, true), (nat, 8, false), (0, 9, false), (flag::REPLY | nat, 9, false)] {
+            let digest = Digest { name: Digest::name_of(HASH_A, flags, node), fresh };
+            assert_eq!(digest.is_fresh(check, 0x7_0005), is_fresh, "{flags} {node}");
+        }
         assert_eq!((digest.port_or_node(), digest.generation()), (0x1f90, 0x0203));
     }
 }

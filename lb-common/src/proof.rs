@@ -2,7 +2,7 @@
 //! here, so a proof is one word, stored plainly: which flow, by its hash, went to which node, and when.
 //!
 //! Connections with more to remember (NAT, UDP, pools that count half-open connections) have a record in `PENDING` instead.
-//! A proof belongs to the four places of one set; a hash that lies (one in 2²⁸, of the same set) makes a stranger's segment
+//! A proof belongs to the four places of one set; a hash that lies (one in 2²⁷, of the same set) makes a stranger's segment
 //! follow another flow's SYN, which harms only the stranger.
 
 use core::mem::size_of;
@@ -16,7 +16,7 @@ use crate::{
 /// A proof. 0: none.
 ///
 /// From the low end: the tick of the last packet (16 bits), the node's generation (4), [`Proof::moving`], whether
-/// the connection was moved in mid-stream, the node's slot (14), and the upper 28 bits of the key's hash.
+/// the connection was moved in mid-stream, the node's slot (14), [`Proof::ended`], and the upper 27 bits of the key's hash.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Proof(pub u64);
@@ -26,7 +26,8 @@ const MOVING: u64 = 1 << 20;
 const RECEIVED: u64 = 1 << 21;
 const NODE_SHIFT: u32 = 22;
 const NODE: u64 = (1 << 14) - 1;
-const HASH_SHIFT: u32 = 36;
+const ENDED: u64 = 1 << 36;
+const HASH_SHIFT: u32 = 37;
 const _: () = assert!(MAX_NODES as u64 <= NODE + 1);
 
 /// Ages that cannot be: of another CPU's clock, which may be a tick ahead.
@@ -83,6 +84,19 @@ impl Proof {
         Self(self.0 | MOVING)
     }
 
+    /// Whether the client's FIN came while a CPU was making the record.
+    #[inline(always)]
+    pub fn is_ended(self) -> bool {
+        self.0 & ENDED != 0
+    }
+
+    /// The same, with that FIN: for whoever makes the record to note.
+    #[inline(always)]
+    #[must_use]
+    pub fn ended(self) -> Self {
+        Self(self.0 | ENDED)
+    }
+
     /// The same, with a packet of this tick.
     #[inline(always)]
     #[must_use]
@@ -122,7 +136,7 @@ mod tests {
     #[test]
     fn a_proof_says_flow_node_generation_and_time() {
         let proof = Proof::new(HASH, 16_383, 0x1235, false, 0x7_0005);
-        assert!(proof.is_of(HASH) && proof.is_of(HASH ^ 1) && !proof.is_of(HASH ^ 1 << 36));
+        assert!(proof.is_of(HASH) && proof.is_of(HASH ^ 1) && !proof.is_of(HASH ^ 1 << 37));
         assert_eq!((proof.node(), proof.state()), (16_383, State::SynSent));
         assert!(proof.is_generation(0x1235) && !proof.is_generation(0x1236));
         assert_eq!([proof.age(0x7_0005), proof.age(0x7_0009), proof.age(0x7_0004)], [0, 4, 0]);
@@ -135,6 +149,8 @@ mod tests {
         let later = proof.moving().seen(104);
         assert!(later.is_moving() && !proof.is_moving() && later.is_of(HASH) && later.is_generation(3));
         assert_eq!((later.node(), later.age(105), later.state()), (7, 1, State::SynReceived));
+        let ended = later.ended();
+        assert!(ended.is_ended() && !later.is_ended() && ended.is_moving() && ended.is_of(HASH) && ended.node() == 7);
         assert!(!proof.is_expired(5, 105) && proof.is_expired(5, 106) && !later.is_expired(5, 106));
     }
 

@@ -26,7 +26,8 @@ fn place(line: *mut DigestLine, way: u32) -> *mut Digest {
     unsafe { (&raw mut (*line).ways).cast::<Digest>().add((way & (WAYS as u32 - 1)) as usize) }
 }
 
-/// The two words, name first: whoever publishes a record takes the freshness away before it changes the name.
+/// The two words, one after the other: between them the record may be published anew and looked at in full by another CPU.
+/// That freshness is sealed for the new name.
 #[inline(always)]
 fn read(place: *mut Digest) -> Digest {
     // SAFETY: a live map value, two aligned words.
@@ -95,9 +96,9 @@ pub fn name(index: u32, record: &FlowRecord) {
 }
 
 /// Notes that the record at `index`, with this timeout, was looked at in full and may be believed for its grace.
-/// `port_or_node`: as in `Digest::fresh`.
+/// `sealed`, `port_or_node`: as in `Digest::fresh`.
 #[inline(always)]
-pub fn refresh(index: u32, check: u16, until: u32, port_or_node: u16, generation: u16) {
+pub fn refresh(index: u32, sealed: u16, until: u32, port_or_node: u16, generation: u16) {
     if explaining() {
         return;
     }
@@ -105,7 +106,7 @@ pub fn refresh(index: u32, check: u16, until: u32, port_or_node: u16, generation
     let place = place(line, index);
     // SAFETY: an aligned word of a live map value. It carries bits of its flow's hash: of a record that another CPU has
     // given to another flow meanwhile it makes nothing fresh.
-    unsafe { (&raw mut (*place).fresh).write_volatile(Digest::fresh_of(check, until, port_or_node, generation)) };
+    unsafe { (&raw mut (*place).fresh).write_volatile(Digest::fresh_of(sealed, until, port_or_node, generation)) };
 }
 
 /// Makes the digest at `index` not fresh.

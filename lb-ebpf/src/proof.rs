@@ -76,33 +76,41 @@ pub fn find(hash: u64) -> Option<Found> {
     None
 }
 
-/// Notes a proof: in the place of an old one of the same hash, else of the oldest of its set; of equals in one that the hash
-/// names, which spreads eviction.
+/// Notes a proof: in the place of an old one of the same hash, else of the oldest of its set; of equals in the first from one
+/// that the hash names, which spreads eviction.
 #[inline(always)]
 pub fn store(hash: u64, proof: Proof, now: u32) {
     if explaining() {
         return;
     }
     let Some(set) = set_of(hash) else { return };
-    let named = (hash >> 34) as usize & 3;
-    // SAFETY: one of the places of a set.
-    let mut best = unsafe { (&raw mut (*set).places).cast::<Proof>().add(named) };
+    // Another CPU may take the same place for another flow: the one that comes second looks for another.
+    let mut attempt = 0;
+    while attempt < 3 && !best_place(set, hash, now).replace(proof) {
+        attempt += 1;
+    }
+}
+
+/// The place of a set that a new proof goes to.
+#[inline(always)]
+fn best_place(set: *mut ProofSet, hash: u64, now: u32) -> Found {
+    let named = (hash >> 34) as usize;
+    let mut best = place_in(set, named & 3);
     let mut rank = 0;
-    let mut way = 0;
-    while way < WAYS {
-        let Found { proof: old, place } = place_in(set, way);
-        let this = match old.node() {
+    let mut step = 0;
+    while step < WAYS {
+        let found = place_in(set, (named + step) & 3);
+        let this = match found.proof.node() {
             0 => u32::from(u16::MAX),
-            _ if old.is_of(hash) => u32::MAX,
-            _ => u32::from(old.age(now)),
+            _ if found.proof.is_of(hash) => u32::MAX,
+            _ => u32::from(found.proof.age(now)),
         };
         if this > rank {
-            (best, rank) = (place, this);
+            (best, rank) = (found, this);
         }
-        way += 1;
+        step += 1;
     }
-    // SAFETY: an aligned word of a live map value. Of two CPUs one loses its proof, and its flow goes on by the ring.
-    unsafe { best.write_volatile(proof) };
+    best
 }
 
 /// Whether a virtual server's half-open TCP connections are proofs.
@@ -156,6 +164,7 @@ pub extern "C" fn proof_look(ctx: *mut xdp_md) -> u32 {
     }
     explain::connection(hop.virtual_server(), proof.node(), 0, proof.state() as u8);
     let packet = &scratch.packet;
+    let fin = packet.tcp_flags & tcp_flag::FIN;
     let Some(frame) = frame_of(ctx) else { return Verdict::end(Reason::Internal).to_register() };
     let verdict = forward::dsr(frame, layout_of(packet).l3, hop, ip_len(packet), Reason::ForwardedDsr);
     count::forward(proof.node(), frame.bytes(), verdict);
@@ -164,17 +173,39 @@ pub extern "C" fn proof_look(ctx: *mut xdp_md) -> u32 {
         fill(&mut scratch.record, packet, proof, hop, now);
     }
     if proves && !proof.is_moving() && found.replace(proof.moving()) {
-        let moved = Found { proof: proof.moving(), ..found };
-        // Without room it stays a proof, kept alive by its packets.
-        let admitted = track::admit(u32::from(packet.tcp_flags & tcp_flag::FIN)) != 0;
-        moved.replace(if admitted { Proof(0) } else { proof.seen(now) });
-    } else if proof.age(now) != 0 {
+        use_up(Found { proof: proof.moving(), ..found }, proof.seen(now), u32::from(fin), now);
+    } else if fin != 0 {
+        note_end(packet, scratch.hash, now);
+    } else if proof.age(now) != 0 && !proof.is_moving() {
         found.replace(proof.seen(now));
     }
     if packet.fragment == Fragment::First {
         fragment::remember(packet, &scratch.record, 0);
     }
     verdict.to_register()
+}
+
+/// Makes the record in `scratch` of a proof that this CPU marked as moving. Without room it stays a proof, `kept` alive by its
+/// packets.
+#[inline(always)]
+fn use_up(moving: Found, kept: Proof, fin: u32, now: u32) {
+    let home = track::admit(fin);
+    if moving.replace(if home == 0 { kept } else { Proof(0) }) {
+        return;
+    }
+    // The client's FIN came to another CPU meanwhile. Or the place is another flow's by now.
+    if moving.word().exchange(moving.proof.ended().0, if home == 0 { kept.0 } else { 0 }) && home != 0 {
+        track::end(home, now);
+    }
+}
+
+/// The client's FIN, while another CPU makes the record: that one hears of it, or has made the record.
+#[inline(always)]
+fn note_end(packet: &Packet, hash: u64, now: u32) {
+    let moving = find(hash).filter(|found| found.proof.is_moving());
+    if !moving.is_some_and(|found| found.replace(found.proof.ended())) {
+        track::end_tracked(&packet.key, hash, now);
+    }
 }
 
 /// Its node is gone: a SYN is placed anew, another segment goes on elsewhere or is reset, as its pool says.

@@ -19,7 +19,7 @@ use crate::{
     fragment, icmp, nat, open, proof, reset,
     scratch::scratch,
     service, syn,
-    table::{self, Flows, Pending, Slot, Table, find_key},
+    table::{self, Flows, PROMOTING, Pending, Slot, Table, find_key},
     track::{self, Arrival},
     verdict::Verdict,
 };
@@ -53,6 +53,7 @@ pub fn go_on(ctx: *mut xdp_md, verdict: Verdict) -> Verdict {
     }
     if verdict == Verdict::HALF_OPEN {
         verdict = Verdict::from_register(slow_half_open(ctx));
+        slow_settle();
     }
     if verdict == Verdict::AGAIN {
         verdict = Verdict::from_register(slow_tracked(ctx));
@@ -158,23 +159,33 @@ extern "C" fn slow_tracked(ctx: *mut xdp_md) -> u32 {
 extern "C" fn slow_half_open(ctx: *mut xdp_md) -> u32 {
     let Some(scratch) = scratch() else { return Verdict::end(Reason::Internal).to_register() };
     let packet = &scratch.packet;
+    scratch.found = 0;
     let Some(slot) = find_key::<Pending>(&packet.key, scratch.hash) else {
         return moved_meanwhile(packet);
     };
     explain::step(step::PENDING_HIT);
     if nat::lacks_answer(&slot) && !nat::nat_heal(ctx, slot.index) {
+        if is_moved(&slot, packet) {
+            return moved_meanwhile(packet);
+        }
         track::remove::<Pending>(slot);
         return Verdict::OPEN.to_register();
     }
     let verdict = forward_pending(ctx, packet, slot.record, slot.index);
     if verdict != Verdict::STALE.to_register() {
-        settle(packet, slot, scratch.hash);
+        scratch.found = slot.index + 1;
         return verdict;
     }
-    if slot.control().flags & flag::REPLY != 0 {
+    if slot.control().flags & flag::REPLY != 0 || is_moved(&slot, packet) {
         return moved_meanwhile(packet);
     }
     go_on_after(give_up::<Pending>(packet, slot), &mut scratch.moved).to_register()
+}
+
+/// Whether a record of `PENDING` went to `FLOWS` since it was found, or goes there, by another CPU.
+#[inline(always)]
+fn is_moved(slot: &Slot, packet: &Packet) -> bool {
+    slot.control().flags & PROMOTING != 0 || !table::is_of(slot, &packet.key)
 }
 
 /// Neither in `FLOWS` nor in `PENDING`, or no more: another CPU may have moved it from here to there since `FLOWS` was looked
@@ -263,13 +274,20 @@ fn forward_pending(ctx: *mut xdp_md, packet: &Packet, record: *mut FlowRecord, i
 
 /// After a packet of a half-open connection was forwarded: moves the connection to `FLOWS` when the packet proves that both
 /// sides speak, and notes where a fragmented datagram goes.
-#[inline(always)]
-fn settle(packet: &Packet, slot: Slot, hash: u64) {
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn slow_settle() -> u32 {
+    let Some(scratch) = scratch() else { return 0 };
+    let Some(slot) = table::at::<Pending>(scratch.found) else { return 0 };
+    let (packet, hash) = (&scratch.packet, scratch.hash);
     let control = slot.control();
     let connection = if control.flags & flag::REPLY == 0 { Some(slot) } else { table::at::<Pending>(slot.get().peer) };
     if let Some(connection) = connection {
         if proves(packet, control, connection.control()) {
-            track::promote(connection.record, connection.index, u32::from(packet.tcp_flags & tcp_flag::FIN));
+            let fin = u32::from(packet.tcp_flags & tcp_flag::FIN);
+            if track::promote(connection.record, connection.index, fin) == 0 && fin != 0 {
+                track::end_tracked(&packet.key, hash, track::now());
+            }
         }
     }
     if packet.fragment == Fragment::First {
@@ -279,6 +297,7 @@ fn settle(packet: &Packet, slot: Slot, hash: u64) {
             None => {}
         }
     }
+    0
 }
 
 /// Whether a packet of a half-open connection shows that both sides take part.

@@ -330,10 +330,19 @@ pub fn copy(to: *mut FlowRecord, from: *const FlowRecord, keep_control: bool) {
 /// Frees a record, whoever owns it; what it was when this call freed it, state 0 when someone else did.
 #[inline(always)]
 pub fn free<T: Table>(slot: &Slot) -> Control {
-    let control = slot.control();
     let nothing = Control { seen: 0, state: 0, flags: 0, generation: 0 };
-    if control.state <= State::Claimed as u8 || !slot.exchange(control, nothing) {
+    let mut control = slot.control();
+    if control.state <= State::Claimed as u8 {
         return nothing;
+    }
+    if !slot.exchange(control, nothing) {
+        // A packet that came to another CPU may have refreshed it, or ended the connection.
+        let (before, now) = (control, slot.control());
+        control = now;
+        let same = now.state == before.state && now.generation == before.generation;
+        if !same || !slot.exchange(now, nothing) {
+            return nothing;
+        }
     }
     if T::KEEPS {
         digest::forget(slot.index);

@@ -4,9 +4,9 @@
 use aya_ebpf::helpers::generated::bpf_jiffies64;
 use lb_common::{
     conntrack::{Direction, SYN_SILENCE, State, on_segment, on_syn, tcp_flag},
-    digest::check,
+    digest::{Digest, check},
     explain::step,
-    flow::{ClientHop, Control, FlowRecord, flag, grace, ticks},
+    flow::{ClientHop, Control, FlowKey, FlowRecord, flag, grace, ticks},
     node::node_flag,
     packet::{ETHERNET, Frame, View, ethertype},
     reason::Reason,
@@ -81,7 +81,8 @@ pub fn forward<T: Table>(frame: XdpFrame, layout: Layout, slot: Slot, arrival: A
         }
         doubt::<T>(slot.index, record.peer, arrival.tcp_flags);
     } else if T::KEEPS {
-        digest::refresh(slot.index, arrival.check, fresh_until(record, now), record.nat_port, control.generation);
+        let sealed = Digest::sealed(arrival.check, control.flags, record.node);
+        digest::refresh(slot.index, sealed, fresh_until(record, now), record.nat_port, control.generation);
     }
     explain::connection(record.virtual_server, record.node, control.flags, control.state);
     // A full look in `FLOWS` is rare, and may have been asked for by packets that come from another router.
@@ -115,7 +116,8 @@ fn reply<T: Table>(frame: XdpFrame, layout: Layout, slot: Slot, arrival: Arrival
         }
         doubt::<T>(connection.index, record.peer, arrival.tcp_flags);
     } else if T::KEEPS {
-        digest::refresh(slot.index, arrival.check, fresh_until(record, now), record.node, control.generation);
+        let sealed = Digest::sealed(arrival.check, flag::REPLY, 0);
+        digest::refresh(slot.index, sealed, fresh_until(record, now), record.node, control.generation);
     }
     explain::step(step::REPLY);
     explain::connection(record.virtual_server, record.node, control.flags, control.state);
@@ -315,22 +317,27 @@ pub fn remove<T: Table>(slot: Slot) {
 }
 
 /// Moves a connection from `PENDING` to `FLOWS`: both ways are proven, by a segment that closes the client's half when `fin`
-/// is not 0. Without room it stays where it is, kept alive by its packets.
+/// is not 0. Without room it stays where it is, kept alive by its packets. 0: another CPU moves it, or has, and does not know
+/// of this segment.
 #[inline(never)]
-pub fn promote(record: *mut FlowRecord, index: u32, fin: u32) {
+pub fn promote(record: *mut FlowRecord, index: u32, fin: u32) -> u32 {
     if explaining() {
-        return;
+        return 1;
     }
     let (pending, now) = (Slot { record, index }, now());
     let control = pending.control();
-    if control.flags & PROMOTING != 0 || control.state <= State::Claimed as u8 {
-        return;
+    if control.state <= State::Claimed as u8 {
+        return 0;
     }
     // One CPU does it; the record stays readable in `PENDING` until it is in `FLOWS`.
-    if !pending.exchange(control, Control { flags: control.flags | PROMOTING, ..control }) {
-        return;
+    let moving = Control { flags: control.flags | PROMOTING, ..control };
+    if control.flags & PROMOTING != 0 || !pending.exchange(control, moving) {
+        let control = pending.control();
+        let ended = Control { flags: control.flags | flag::FIN_CLIENT, ..control };
+        return u32::from(fin != 0 && control.flags & PROMOTING != 0 && pending.exchange(control, ended));
     }
-    if move_to_flows(pending, control, now, fin != 0) {
+    let home = move_to_flows(pending, control, now, fin != 0);
+    if home != 0 {
         let node = pending.get().node;
         if let Some(answer) = table::at::<crate::table::Pending>(pending.get().peer) {
             if control.flags & flag::NAT != 0 && answer.get().peer == pending.index + 1 {
@@ -338,15 +345,20 @@ pub fn promote(record: *mut FlowRecord, index: u32, fin: u32) {
             }
         }
         // What this call freed, and nothing else, is subtracted: the record may have a new owner by now.
-        count::forget(node, table::free::<crate::table::Pending>(&pending));
+        let freed = table::free::<crate::table::Pending>(&pending);
+        count::forget(node, freed);
+        if fin == 0 && freed.flags & flag::FIN_CLIENT != 0 {
+            end(home, now);
+        }
     } else {
         // Not by an exchange, which fails when a packet comes at the same time: the mark would stay for ever.
         pending.word().clear(Control { seen: 0, state: 0, flags: PROMOTING, generation: 0 }.to_word());
     }
+    1
 }
 
 /// Notes the DSR connection of `scratch.record` in `FLOWS`: both ways are proven, by a segment that closes the client's half
-/// when `fin` is not 0. 0: there is no room.
+/// when `fin` is not 0. Index plus one of the record; 0: there is no room.
 #[inline(never)]
 pub fn admit(fin: u32) -> u32 {
     let Some(scratch) = scratch() else { return 0 };
@@ -360,18 +372,35 @@ pub fn admit(fin: u32) -> u32 {
     if flags & flag::ACTIVE != 0 {
         count::active(record.node, 1);
     }
-    1
+    home.index + 1
 }
 
+/// The client's FIN, which another CPU saw while this one noted the connection in `FLOWS`. `home`: index plus one.
 #[inline(always)]
-fn move_to_flows(pending: Slot, control: Control, now: u32, fin: bool) -> bool {
+pub fn end(home: u32, now: u32) {
+    if let Some(slot) = table::at::<Flows>(home) {
+        follow_state(slot.record, Direction::FromClient as u32, tcp_flag::FIN, now);
+    }
+}
+
+/// The same, seen by this CPU after another one noted the connection.
+#[inline(always)]
+pub fn end_tracked(key: &FlowKey, hash: u64, now: u32) {
+    if !explaining() {
+        end(Flows::find_index(key, hash), now);
+    }
+}
+
+/// Index plus one of the connection's record in `FLOWS`; 0: there is no room.
+#[inline(always)]
+fn move_to_flows(pending: Slot, control: Control, now: u32, fin: bool) -> u32 {
     let record = pending.get();
     let (state, flags) = match (control.state == State::UdpNew as u8, fin) {
         (true, _) => (State::Udp, flag::ACTIVE),
         (false, false) => (State::Established, flag::ACTIVE),
         (false, true) => (State::FinWait, flag::FIN_CLIENT),
     };
-    let Some(scratch) = scratch() else { return false };
+    let Some(scratch) = scratch() else { return 0 };
     let moved = &mut scratch.record;
     table::copy(moved, record, false);
     moved.timeout = timeout_of(record.virtual_server, state as u8);
@@ -381,11 +410,11 @@ fn move_to_flows(pending: Slot, control: Control, now: u32, fin: bool) -> bool {
         flags: control.flags & !(flag::PENDING | PROMOTING) | flags,
         generation: control.generation,
     };
-    let Some(home) = table::claim::<Flows>(table::hash_key(&moved.key), now) else { return false };
+    let Some(home) = table::claim::<Flows>(table::hash_key(&moved.key), now) else { return 0 };
     if control.flags & flag::NAT != 0 {
         let Some(place) = crate::nat::claim_answer(&pending, home.index, now) else {
             table::release(&home);
-            return false;
+            return 0;
         };
         // The connection before its answering half: an answer that finds the one finds the other.
         moved.peer = place.index + 1;
@@ -399,5 +428,5 @@ fn move_to_flows(pending: Slot, control: Control, now: u32, fin: bool) -> bool {
     if current && flags & flag::ACTIVE != 0 {
         count::active(moved.node, 1);
     }
-    true
+    home.index + 1
 }

@@ -14,4 +14,5 @@ mod proofs;
 mod ring;
 mod scheduling;
 mod support;
+mod two_cpus;
 mod vlan;
