@@ -63,7 +63,10 @@ mod subsystems;
 mod told;
 mod vips;
 mod watch;
+mod withdraw;
 mod worker;
+
+pub use self::withdraw::withdraw;
 
 use self::{
     handle::Handle,

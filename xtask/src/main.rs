@@ -8,6 +8,7 @@ mod bench;
 mod build;
 mod ci;
 mod demo;
+mod dist;
 mod fuzz;
 mod run;
 mod setup;
@@ -44,6 +45,8 @@ enum Verb {
     },
     /// Load the programs on this kernel and on Debian 12's 6.1 kernel, and hold them to lb-ebpf/budget.txt.
     Verify(verify::Options),
+    /// Make the packages that users install, .deb and .rpm, into target/dist.
+    Dist(dist::Options),
     /// Feed the parsers what nobody thought of; needs nightly and cargo-fuzz.
     Fuzz(fuzz::Options),
     /// Check what lints cannot: module headers, import directions, file sizes.
@@ -68,6 +71,7 @@ fn main() -> ExitCode {
         Verb::Test(rest) => test::run(&rest.args),
         Verb::Bench { what } => bench::run(&what),
         Verb::Verify(options) => verify::run(&options),
+        Verb::Dist(options) => dist::run(&options),
         Verb::Fuzz(options) => fuzz::run(&options),
         Verb::Tidy => tidy::run(),
         Verb::Ci => ci::run(),

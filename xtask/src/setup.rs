@@ -43,6 +43,19 @@ pub(crate) fn for_bench_l7() -> Result<()> {
     apt::provide(&need::BENCH_L7)
 }
 
+/// The tools that make packages.
+pub(crate) fn for_dist() -> Result<()> {
+    for_build()?;
+    apt::provide(&need::DIST)?;
+    rust::packagers()
+}
+
+/// What a clean Debian is made with, and run.
+pub(crate) fn for_walk() -> Result<()> {
+    for_tests()?;
+    apt::provide(&need::WALK)
+}
+
 /// The emulator that boots another kernel.
 pub(crate) fn for_verify() -> Result<()> {
     apt::provide(&need::VERIFY)

@@ -271,8 +271,13 @@ fn escape(label: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::{collections::BTreeSet, fs, path::Path};
+
     use super::*;
-    use crate::control::view::Traffic;
+    use crate::control::{
+        proxy::stats::Snapshot,
+        view::{ClusterView, Traffic},
+    };
 
     #[test]
     fn samples_carry_their_labels_escaped() {
@@ -294,5 +299,27 @@ mod tests {
         for line in text.lines().filter(|line| !line.starts_with('#')) {
             assert!(line.rsplit_once(' ').is_some_and(|(_, value)| value.parse::<u64>().is_ok()), "{line}");
         }
+    }
+
+    #[test]
+    fn dashboard_and_alert_rules_name_only_what_there_is() {
+        let vips = VipsView { cluster: Some(ClusterView::default()), ..VipsView::default() };
+        let mut page = render(&Status::default(), &[], &[], &vips);
+        proxy::certificates(&mut page, &[], 0);
+        proxy::proxy(&mut page, &Snapshot::default());
+        let families = page.text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+        let families: BTreeSet<&str> = families.filter_map(|line| line.split(' ').next()).collect();
+        let is_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+        let mut seen = 0;
+        for file in ["grafana/lb.json", "prometheus/lb.rules.yml"] {
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/share").join(file);
+            let text = fs::read_to_string(path).unwrap();
+            for word in text.split(|c| !is_name(c)).filter(|word| word.starts_with("lb_")) {
+                let family = word.strip_suffix("_bucket").unwrap_or(word);
+                assert!(families.contains(family), "{file} has {word}, which /metrics has not");
+                seen += 1;
+            }
+        }
+        assert!(seen > 50, "only {seen} names were found");
     }
 }

@@ -1,15 +1,15 @@
 //! `lbd`: parses its arguments and hands over to `lb::daemon`.
 
 use std::{
-    env,
+    env, fs,
     io::{self, IsTerminal, Write},
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use lb::{
-    config::Config,
+    config::{Config, reference},
     daemon::{self, StartError, handover::Handover},
     failover::guard,
     health::runner,
@@ -30,6 +30,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
     before_help = "Examples:
   lbd                                run with /etc/lb/lb.toml
   lbd --check --config new.toml      are there mistakes in it?
+  lbd --withdraw                     stop forwarding, after lbd itself was stopped
   LB_LOG=debug lbd --log-format json
 ",
     after_help = "Signals: TERM or INT stop it as daemon.on_stop says (a second one at once), HUP reads the configuration again,
@@ -45,6 +46,9 @@ struct Arguments {
     /// Check the configuration, print every mistake, change nothing
     #[arg(long)]
     check: bool,
+    /// Take away what a stopped lbd left: VIPs, programs, pins and with them all connections; then end
+    #[arg(long, conflicts_with = "check")]
+    withdraw: bool,
     /// How to log, to standard error; LB_LOG filters (debug, lb::health=trace, …)
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
     log_format: LogFormat,
@@ -82,6 +86,12 @@ enum Part {
     /// What gives VIP groups away when lbd cannot
     #[command(hide = true)]
     Guard,
+    /// The manual page lbd.8, into a directory: for packages
+    #[command(hide = true)]
+    Man { directory: PathBuf },
+    /// The JSON schema of the configuration: for packages, and editors
+    #[command(hide = true)]
+    Schema,
 }
 
 fn main() -> ExitCode {
@@ -93,6 +103,8 @@ fn main() -> ExitCode {
         Some(Part::Rehearse { config }) => return rehearse(&config),
         Some(Part::MonitorRunner { directory }) => return outcome(&runner::run(&directory)),
         Some(Part::Guard) => return outcome(&guard::run()),
+        Some(Part::Man { directory }) => return outcome(&man(&directory)),
+        Some(Part::Schema) => return outcome(&writeln!(io::stdout(), "{:#}", reference::json_schema())),
         None => {}
     }
     if arguments.check {
@@ -101,6 +113,9 @@ fn main() -> ExitCode {
     if let Err(error) = telemetry::start(arguments.log_format) {
         tell(&format!("lbd: {error}"));
         return ExitCode::from(2);
+    }
+    if arguments.withdraw {
+        return withdraw(&arguments.config);
     }
     let mut handover = match arguments.handover.map(Handover::take).transpose() {
         Ok(handover) => handover,
@@ -171,6 +186,28 @@ fn check(path: &Path) -> ExitCode {
             ExitCode::from(3)
         }
     }
+}
+
+fn withdraw(config: &Path) -> ExitCode {
+    match daemon::withdraw(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            if let StartError::Config(errors) = &error {
+                tell(errors.report(in_colour()).trim_end());
+                tell("where the pins and the record of VIPs are, the configuration says: nothing was taken away");
+            } else {
+                tell(&format!("lbd: {error}"));
+            }
+            error.exit_code()
+        }
+    }
+}
+
+/// Commands that administrators alone start are in section 8.
+fn man(directory: &Path) -> io::Result<()> {
+    let mut page = Vec::new();
+    clap_mangen::Man::new(Arguments::command()).section("8").render(&mut page)?;
+    fs::write(directory.join("lbd.8"), page)
 }
 
 fn in_colour() -> bool {

@@ -90,3 +90,16 @@ pub(super) const VERIFY: [Need; 2] = [
     program("qemu-system-x86_64", "qemu-system-x86", "boots another kernel"),
     program("dpkg-deb", "dpkg", "unpacks that kernel"),
 ];
+
+/// For `dist`.
+pub(super) const DIST: [Need; 3] = [
+    program("dpkg-shlibdeps", "dpkg-dev", "finds what the programs depend on"),
+    program("go-md2man", "go-md2man", "makes a manual page of docs/config.md"),
+    program("gzip", "gzip", "compresses manual pages"),
+];
+
+/// For `dist --walk`.
+pub(super) const WALK: [Need; 2] = [
+    program("mmdebstrap", "mmdebstrap", "makes a clean Debian"),
+    program("systemd-nspawn", "systemd-container", "runs it"),
+];

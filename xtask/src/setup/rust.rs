@@ -18,6 +18,8 @@ use crate::run;
 const BPF_LINKER: (&str, &str) = ("0.13.0", "llvm-22");
 /// The test runner that is built when there is none.
 const NEXTEST: &str = "0.9.143";
+/// What makes packages, when it is not there.
+const PACKAGERS: [(&str, &str); 2] = [("cargo-deb", "3.8.0"), ("cargo-generate-rpm", "0.21.1")];
 /// Where Debian's rust-web-src has the source, and the compiler it belongs to.
 const DEBIAN_SYSROOT: &str = "/usr";
 const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
@@ -84,6 +86,19 @@ pub(super) fn nextest() -> Result<()> {
     install.args(["--debug", "--no-default-features", "--features", "default-no-update"]);
     run::run_aside(&mut install)
         .context("cargo-nextest cannot be built; cargo needs the crate registry or a vendored copy")
+}
+
+/// What makes packages of a release build.
+pub(super) fn packagers() -> Result<()> {
+    for (name, version) in PACKAGERS {
+        if run::find(name).is_some() {
+            continue;
+        }
+        eprintln!("setup: {name} is missing (makes packages); building it takes some minutes");
+        run::run_aside(install(&format!("{name}@{version}")).arg("--debug"))
+            .with_context(|| format!("{name} cannot be built; cargo needs the crate registry or a vendored copy"))?;
+    }
+    Ok(())
 }
 
 /// `cargo fmt`: a test checks the formatting.
