@@ -22,6 +22,7 @@ pub(crate) struct Options {
 pub(crate) fn run(options: &Options) -> Result<()> {
     setup::for_dist()?;
     run::run(run::cargo().args(["build", "--locked", "--release", "--package", "lb-userspace", "--bins"]))?;
+    strip()?;
     texts::write(&folder())?;
     let packages = [deb(None)?, rpm()?];
     for package in &packages {
@@ -37,6 +38,17 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 /// Where all of it is.
 fn folder() -> PathBuf {
     run::root().join("target/dist")
+}
+
+/// The programs without what debuggers read, which is most of them and stays in `target/release`.
+fn strip() -> Result<()> {
+    let programs = folder().join("bin");
+    fresh(&programs)?;
+    for name in ["lbd", "lbctl"] {
+        let built = run::target().join("release").join(name);
+        run::output(run::command("strip").arg("-o").arg(programs.join(name)).arg(built))?;
+    }
+    Ok(())
 }
 
 /// Makes the Debian package; `suffix` makes its version a later one.

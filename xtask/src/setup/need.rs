@@ -92,7 +92,8 @@ pub(super) const VERIFY: [Need; 2] = [
 ];
 
 /// For `dist`.
-pub(super) const DIST: [Need; 3] = [
+pub(super) const DIST: [Need; 4] = [
+    program("strip", "binutils", "takes debugging information out of programs"),
     program("dpkg-shlibdeps", "dpkg-dev", "finds what the programs depend on"),
     program("go-md2man", "go-md2man", "makes a manual page of docs/config.md"),
     program("gzip", "gzip", "compresses manual pages"),

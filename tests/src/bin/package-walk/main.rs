@@ -90,7 +90,7 @@ impl Walk<'_> {
     fn serve(&self) -> Result<()> {
         say("serve", "a certificate by lbctl cert, the configuration, lbctl check, lbctl reload");
         self.machine.run("install -d -m 0700 /etc/lb/tls")?;
-        self.machine.run("lbctl cert key --out /etc/lb/tls/site.key")?;
+        self.machine.run("lbctl cert new-key /etc/lb/tls/site.key")?;
         self.machine.run(
             "lbctl cert self-signed --key /etc/lb/tls/site.key --out /etc/lb/tls/site.pem --name www.example.com",
         )?;
