@@ -56,6 +56,8 @@ struct Engine {
     runs: u64,
     /// Reports not sent yet, the newest of each target.
     outbox: BTreeMap<Key, Report>,
+    /// The health that was last logged.
+    told: BTreeMap<Key, Health>,
     warned_late: Option<Instant>,
     warned_untested: Option<Instant>,
 }
@@ -72,6 +74,7 @@ pub(super) async fn run(mut targets: watch::Receiver<Vec<Target>>, reports: mpsc
         clients: Clients::default(),
         runs: first_run(),
         outbox: BTreeMap::new(),
+        told: BTreeMap::new(),
         warned_late: None,
         warned_untested: None,
     };
@@ -141,11 +144,15 @@ impl Engine {
             }
         }
         for name in step.removed {
+            self.told.remove(&name);
             self.outbox.remove(&name);
         }
         for report in step.reports {
-            log(&report);
-            self.outbox.insert((report.pool.clone(), report.node.clone(), report.monitor.clone()), report);
+            let key = (report.pool.clone(), report.node.clone(), report.monitor.clone());
+            if self.told.insert(key.clone(), report.health) != Some(report.health) {
+                log(&report);
+            }
+            self.outbox.insert(key, report);
         }
         for start in step.starts {
             self.start(start);
@@ -230,15 +237,6 @@ fn is_time(warned: &mut Option<Instant>, now: Instant) -> bool {
     is_time
 }
 
-fn log(Report { pool, node, monitor, health, reason }: &Report) {
-    let reason = reason.as_deref();
-    match health {
-        Health::Up => tracing::info!(pool, node, monitor, "node is up"),
-        Health::Down => tracing::warn!(pool, node, monitor, reason, "node is down"),
-        Health::Unknown => tracing::warn!(pool, node, monitor, reason, "health of node is unknown"),
-    }
-}
-
 /// Half of the descriptors this process may have.
 fn max_connections() -> usize {
     let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
@@ -247,5 +245,16 @@ fn max_connections() -> usize {
         Some("unlimited") => MAX_CONNECTIONS,
         Some(files) => files.parse().map_or(DEFAULT_CONNECTIONS, |files: usize| (files / 2).clamp(64, MAX_CONNECTIONS)),
         None => DEFAULT_CONNECTIONS,
+    }
+}
+
+/// Tells of another health. Another reason for the same one, which a node that is down may have with every check, is to be
+/// seen by `lbctl node show`.
+fn log(Report { pool, node, monitor, health, reason }: &Report) {
+    let reason = reason.as_deref();
+    match health {
+        Health::Up => tracing::info!(pool, node, monitor, "node is up"),
+        Health::Down => tracing::warn!(pool, node, monitor, reason, "node is down"),
+        Health::Unknown => tracing::warn!(pool, node, monitor, reason, "health of node is unknown"),
     }
 }

@@ -257,6 +257,16 @@ impl<'n> Lb<'n> {
         Ok((status, self.log()))
     }
 
+    /// `lbd --withdraw`.
+    ///
+    /// # Errors
+    /// When it cannot be run.
+    pub fn withdraw(&self) -> Result<Output> {
+        let mut command = self.command()?;
+        command.arg("--withdraw").stdout(Stdio::piped()).stderr(Stdio::piped());
+        Ok(self.host.start(&mut command)?.wait_with_output()?)
+    }
+
     fn command(&self) -> Result<Command> {
         let log = File::options().create(true).append(true).open(self.dir.path().join("lbd.log"))?;
         let program = self.own_program.clone().map_or_else(|| binary("lbd"), Ok)?;

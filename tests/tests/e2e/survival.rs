@@ -5,7 +5,7 @@ use std::{fs, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use lb_tests::harness::{
-    EchoServer, Host, LiveStreams, Net, Stop, Topology, UdpSink, UdpStream, eventually,
+    EchoServer, Host, Lb, LiveStreams, Net, Stop, Topology, UdpSink, UdpStream, eventually,
     topology::{vip4, vip6},
 };
 
@@ -161,17 +161,33 @@ fn a_graceful_stop_keeps_or_withdraws_forwarding_as_configured() -> Result<()> {
     LiveStreams::start(net.client(), one4(7), 5).context("keep: new connections are forwarded")?;
 
     lb.launch()?;
-    lb.reload(&(config(&net) + "[daemon]\non_stop = \"withdraw\"\n"))?;
+    ensure!(!lb.withdraw()?.status.success(), "a running lbd's forwarding was withdrawn");
     streams.all_go_on(3, SOON)?;
+    lb.reload(&(config(&net) + "[daemon]\non_stop = \"withdraw\"\n"))?;
     lb.stop(Stop::Graceful)?;
-    ensure!(!net.balancer.has_address(vip4(1))?, "withdraw: the VIP is gone");
-    eventually("withdraw: the program is gone", SOON, || program_on(&net.balancer).is_err())?;
-    let left: Vec<_> = fs::read_dir(lb.pins()).into_iter().flatten().flatten().map(|pin| pin.path()).collect();
-    ensure!(left.is_empty(), "withdraw: pins are left: {left:?}");
+    nothing_is_left(&net, &lb)?;
 
     // And it can be started again.
     lb.launch()?;
     ensure!(lb.status()?.data_path == "created", "{:?}", lb.status()?);
     lb.wait_for_next_hops("direct")?;
-    LiveStreams::start(net.client(), one4(7), 5)?.all_go_on(2, SOON)
+    LiveStreams::start(net.client(), one4(7), 5)?.all_go_on(2, SOON)?;
+
+    // What was kept can be taken away afterwards, twice if one likes.
+    lb.reload(&config(&net))?;
+    lb.stop(Stop::Graceful)?;
+    for _ in 0..2 {
+        let done = lb.withdraw()?;
+        ensure!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        nothing_is_left(&net, &lb)?;
+    }
+    Ok(())
+}
+
+fn nothing_is_left(net: &Net, lb: &Lb<'_>) -> Result<()> {
+    ensure!(!net.balancer.has_address(vip4(1))?, "the VIP is still there");
+    eventually("the program is gone", SOON, || program_on(&net.balancer).is_err())?;
+    let left: Vec<_> = fs::read_dir(lb.pins()).into_iter().flatten().flatten().map(|pin| pin.path()).collect();
+    ensure!(left.is_empty(), "pins are left: {left:?}");
+    Ok(())
 }

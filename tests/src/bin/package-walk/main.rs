@@ -94,7 +94,7 @@ impl Walk<'_> {
         self.machine.run(
             "lbctl cert self-signed --key /etc/lb/tls/site.key --out /etc/lb/tls/site.pem --name www.example.com",
         )?;
-        self.machine.write("/etc/lb/lb.toml", CONFIG)?;
+        self.machine.write("/etc/lb/lb.toml", &self.config())?;
         self.machine.run("lbctl check /etc/lb/lb.toml")?;
         self.machine.run("lbctl reload")?;
         eventually("HTTPS answers", DEADLINE, || self.https().is_ok())?;
@@ -105,6 +105,12 @@ impl Walk<'_> {
             println!("# {command}\n{}", self.machine.run_any(command)?);
         }
         Ok(())
+    }
+
+    /// The configuration, with the addresses of the nodes.
+    fn config(&self) -> String {
+        let [n1, n2] = [0, 1].map(|i| self.net.nodes[i].v4.to_string());
+        CONFIG.replace("@n1@", &n1).replace("@n2@", &n2)
     }
 
     /// One request over TLS, by curl.
@@ -146,7 +152,7 @@ impl Walk<'_> {
         let said = self.machine.run("journalctl -u lbd --no-pager -o cat")?;
         ensure!(said.contains("replaced by the installed program"), "lbd was not replaced");
         let config = self.machine.run("cat /etc/lb/lb.toml")?;
-        ensure!(config == CONFIG, "the upgrade has touched the configuration");
+        ensure!(config == self.config(), "the upgrade has touched the configuration");
         Ok(())
     }
 
