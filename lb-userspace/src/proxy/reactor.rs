@@ -17,7 +17,7 @@ use std::{
     rc::Rc,
     sync::{Arc, OnceLock},
     task::{Context, Poll, Waker},
-    time::Instant,
+    time::{Duration, Instant, SystemTime},
 };
 
 use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
@@ -64,6 +64,8 @@ struct Reactor {
     remote: Arc<Remote>,
     deadlines: deadline::Table,
     now_us: Cell<u64>,
+    /// What the time of day is ahead of `now_us`, as of the last tick.
+    unix_ahead_us: Cell<i64>,
     next_tick_ms: Cell<u64>,
     panics: Cell<u64>,
     /// The task that runs.
@@ -167,6 +169,21 @@ pub fn now_ms() -> u64 {
     now_us() / 1000
 }
 
+/// The time since 1970 at the begin of this round of the loop. Follows a clock that is set within [`TICK_MS`].
+///
+/// # Panics
+/// Outside of [`run`].
+#[must_use]
+pub fn unix() -> Duration {
+    with(|reactor| Duration::from_micros(reactor.now_us.get().saturating_add_signed(reactor.unix_ahead_us.get())))
+}
+
+/// How far the time of day is ahead of `now_us`; a clock before 1970 counts as 1970.
+fn unix_ahead_us(now_us: u64) -> i64 {
+    let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(unix.as_micros()).unwrap_or(i64::MAX).saturating_sub_unsigned(now_us)
+}
+
 /// The task that runs.
 ///
 /// # Panics
@@ -235,6 +252,7 @@ impl Reactor {
             remote: Arc::new(Remote::new(wakeup)),
             deadlines: deadline::Table::default(),
             now_us: Cell::new(now),
+            unix_ahead_us: Cell::new(unix_ahead_us(now)),
             next_tick_ms: Cell::new(now / 1000 + TICK_MS),
             panics: Cell::new(0),
             current: Cell::new(usize::MAX),
@@ -299,6 +317,7 @@ impl Reactor {
         let now_ms = self.now_us.get() / 1000;
         if now_ms >= self.next_tick_ms.get() {
             self.next_tick_ms.set(now_ms + TICK_MS);
+            self.unix_ahead_us.set(unix_ahead_us(self.now_us.get()));
             self.deadlines.wake_expired(now_ms);
         }
         Ok(())

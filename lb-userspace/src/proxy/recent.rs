@@ -7,7 +7,6 @@ use std::{
     cmp::Reverse,
     collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError, TryLockError},
-    time::Duration,
 };
 
 use super::{access_log::Entry, stats::Counter};
@@ -16,8 +15,10 @@ use crate::control::proxy::{
     recent::{Filter, Record},
 };
 
-/// Bytes of a text that are kept.
-const MAX_TEXT: usize = 256;
+mod packed;
+
+use packed::Packed;
+
 /// What all threads remember.
 #[derive(Debug)]
 pub struct Recent {
@@ -34,7 +35,7 @@ pub struct Ring {
 
 #[derive(Debug, Default)]
 struct Records {
-    all: Vec<Record>,
+    all: Vec<Packed>,
     /// Where the next one goes.
     next: usize,
 }
@@ -73,18 +74,19 @@ impl Recent {
     /// What passes the filter, newest first.
     #[must_use]
     pub fn list(&self, filter: &Filter) -> Vec<Record> {
-        let rings: Vec<_> = self.rings.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+        let rings: Vec<_> = {
+            let rings = self.rings.lock().unwrap_or_else(PoisonError::into_inner);
+            rings.iter().map(|((name, _), ring)| (name.clone(), Arc::clone(ring))).collect()
+        };
         let mut found = Vec::new();
-        for ring in rings {
-            let records = ring.records.lock().unwrap_or_else(PoisonError::into_inner);
-            found.extend(records.all.iter().filter(|record| filter.passes(record)).cloned());
+        for (virtual_server, ring) in rings {
+            // Copied, so that the ring's thread goes on while they are looked at.
+            let all = ring.records.lock().unwrap_or_else(PoisonError::into_inner).all.clone();
+            found
+                .extend(all.iter().map(|packed| packed.unpack(&virtual_server)).filter(|record| filter.passes(record)));
         }
         found.sort_by_key(|record| Reverse(record.at_us));
         found.truncate(filter.limit());
-        for record in &mut found {
-            record.request_fields.retain(|(_, value)| !value.is_empty());
-            record.response_fields.retain(|(_, value)| !value.is_empty());
-        }
         found
     }
 }
@@ -103,64 +105,11 @@ impl Ring {
         };
         let Records { all, next } = &mut *records;
         if *next >= all.len() {
-            all.push(Record::default());
+            all.push(Packed::default());
         }
         all[*next].fill(entry);
         *next = (*next + 1) % self.capacity;
     }
-}
-
-impl Record {
-    /// Writes a request over what was here; its texts keep their memory.
-    fn fill(&mut self, entry: &Entry<'_>) {
-        let facts = entry.facts;
-        let texts = [
-            (&mut self.virtual_server, entry.virtual_server),
-            (&mut self.method, facts.method()),
-            (&mut self.host, facts.host()),
-            (&mut self.url, facts.raw_url()),
-            (&mut self.version, facts.version()),
-            (&mut self.pool, entry.pool),
-            (&mut self.node, entry.node),
-            (&mut self.rule, entry.rule),
-            (&mut self.reason, entry.reason),
-            (&mut self.tls, facts.tls().map_or("", |tls| tls.version)),
-        ];
-        for (to, from) in texts {
-            put(to, from);
-        }
-        self.request_id.clear();
-        self.request_id.extend(entry.request_id.digits().map(char::from));
-        self.termination.clear();
-        self.termination.extend(entry.ended.letters().map(char::from));
-        self.at_us = micros(entry.at);
-        self.client = facts.client();
-        self.local = facts.local();
-        self.status = entry.status;
-        self.bytes_received = entry.bytes_received;
-        self.bytes_sent = entry.bytes_sent;
-        self.queue_us = micros(entry.timings.queue);
-        self.connect_us = micros(entry.timings.connect);
-        self.head_us = micros(entry.timings.head);
-        self.total_us = micros(entry.timings.total);
-        self.retries = entry.retries;
-        for (name, value) in &mut self.request_fields {
-            put(value, facts.header(name).as_deref().unwrap_or(""));
-        }
-        for (name, value) in &mut self.response_fields {
-            put(value, entry.response.and_then(|response| response.header(name)).as_deref().unwrap_or(""));
-        }
-    }
-}
-
-fn put(to: &mut String, from: &str) {
-    let end = (0..=from.len().min(MAX_TEXT)).rev().find(|end| from.is_char_boundary(*end)).unwrap_or(0);
-    to.clear();
-    to.push_str(&from[..end]);
-}
-
-fn micros(time: Duration) -> u64 {
-    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -127,9 +127,12 @@ pub(super) fn content_length(value: &[u8]) -> Option<u64> {
 }
 
 /// All values of the fields named `name` (lower case), joined as RFC 9110 §5.3 and RFC 9113 §8.2.3 do. Borrowed if there
-/// is one and it is UTF-8; what is not UTF-8 is replaced by U+FFFD.
-pub(super) fn joined<'a>(fields: impl Iterator<Item = Field<'a>>, name: &str) -> Option<Cow<'a, str>> {
+/// is one and it is UTF-8; what is not UTF-8 is replaced by U+FFFD. `seen` has the known names among the fields.
+pub(super) fn joined<'a>(seen: KnownSet, fields: impl Iterator<Item = Field<'a>>, name: &str) -> Option<Cow<'a, str>> {
     let known = Known::of(name.as_bytes());
+    if known != Known::Other && !seen.contains(known) {
+        return None;
+    }
     let mut values = fields
         .filter(|field| field.known == known)
         .filter(|field| known != Known::Other || field.name.eq_ignore_ascii_case(name.as_bytes()))

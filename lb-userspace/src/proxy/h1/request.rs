@@ -360,7 +360,7 @@ impl<'a> RequestHead<'a> {
     /// A field by its lower-case name; several are joined by `, ` (cookies by `; `).
     #[must_use]
     pub fn header(&self, name: &str) -> Option<Cow<'a, str>> {
-        field::joined(self.fields(), name)
+        field::joined(self.slots.seen, self.fields(), name)
     }
 
     fn text(&self, span: Span) -> &'a str {

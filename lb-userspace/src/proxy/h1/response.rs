@@ -353,7 +353,7 @@ impl<'a> ResponseHead<'a> {
     /// A field by its lower-case name; several are joined by `, `.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<Cow<'a, str>> {
-        field::joined(self.fields(), name)
+        field::joined(self.slots.seen, self.fields(), name)
     }
 }
 

@@ -1,6 +1,8 @@
 //! What is remembered, for how long, and how it is found.
 
-use super::*;
+use std::time::Duration;
+
+use super::{packed::MAX_TEXT, *};
 use crate::{
     control::proxy::Network,
     proxy::{

@@ -2,11 +2,7 @@
 //!
 //! Whatever only tells of a request happens here, once, whoever answered it. Where nothing is told it costs a branch.
 
-use std::{
-    borrow::Cow,
-    net::IpAddr,
-    time::{Duration, SystemTime},
-};
+use std::{borrow::Cow, net::IpAddr, time::Duration};
 
 use super::{Ends, facts::RequestFacts};
 use crate::{
@@ -116,7 +112,7 @@ pub(super) fn tell(worker: &Worker, server: &VirtualServer, finished: &Finished<
 fn tell_all(worker: &Worker, server: &VirtualServer, finished: &Finished<'_>, edits: &mut Edits) {
     let Finished { facts, head, told, request_id, course } = finished;
     let total = course.took();
-    let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let unix = reactor::unix();
     let answered = Answered { status: course.status, head: *head };
     let response = (course.status != 0).then_some(&answered as &dyn ResponseFacts);
     let (pool, node) = told

@@ -1,12 +1,13 @@
 //! What limits and rules say about a request before it goes to a pool, and how what they say is written.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use super::{answer, facts::RequestFacts};
 use crate::proxy::{
     facts::{Facts, RequestId},
     h1::{Framing, request::RequestHead, write},
     pool::PoolId,
+    reactor,
     rules::{Edits, HeaderEdits, Scope, Verdict},
     stats::Refused,
     worker::{
@@ -57,7 +58,7 @@ pub(super) fn decide(
         node: "",
         request_id,
         now: now(),
-        unix_s: SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |now| now.as_secs()),
+        unix_s: reactor::unix().as_secs(),
         hits: &server.hits,
     };
     match rules.evaluate_request(&scope, edits) {

@@ -1,9 +1,6 @@
 //! The head of a node's response: what it tells the pool, what rules make of it, and how it goes on to the client.
 
-use std::{
-    borrow::Cow,
-    time::{Duration, SystemTime},
-};
+use std::{borrow::Cow, time::Duration};
 
 use super::{Ended, Request, Told, Tries};
 use crate::proxy::{
@@ -140,7 +137,7 @@ fn response_rules(request: &Request<'_>, lease: &Lease, response: &ResponseHead<
         node: lease.node().name(),
         request_id: request.request_id,
         now: now(),
-        unix_s: SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |now| now.as_secs()),
+        unix_s: reactor::unix().as_secs(),
         hits: &request.server.hits,
     };
     rules.evaluate_response(&scope, &mut request.edits.borrow_mut())
