@@ -151,6 +151,7 @@ impl Worker {
                 self.engine.drain(DRAIN);
             }
             if draining && self.engine.is_done() {
+                tracing::info!("the worker has drained: it ends");
                 return Ok(());
             }
             if !draining && self.engine.states().iter().any(|state| state.ended) {

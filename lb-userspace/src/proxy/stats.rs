@@ -50,6 +50,8 @@ pub struct OwnStats {
     pub recent_skipped: Counter,
     /// Panics that ended a connection.
     pub panics: Counter,
+    /// Tenths of a second in which no connection was accepted because descriptors were short.
+    pub accept_pauses: Counter,
 }
 
 /// Counters of a virtual server.
@@ -130,6 +132,25 @@ pub struct NodeStats {
     pub timeouts: Counter,
     /// Requests that went over a connection that was open already.
     pub reused: Counter,
+}
+
+/// Counts an open connection to a node as long as it lives.
+#[derive(Debug)]
+pub struct ConnectionToNode(Arc<NodeStats>);
+
+impl ConnectionToNode {
+    /// One more, by the owning thread.
+    #[must_use]
+    pub fn new(node: &Arc<NodeStats>) -> Self {
+        node.connections.enter();
+        Self(Arc::clone(node))
+    }
+}
+
+impl Drop for ConnectionToNode {
+    fn drop(&mut self) {
+        self.0.connections.leave();
+    }
 }
 
 /// Counts of responses by the first digit of the status; 0: there was none.

@@ -17,7 +17,7 @@ use super::{
     pool::{Lease, NoNode, NodeSet, PoolId},
     proxy_protocol,
     reactor::{self, Deadline, Socket},
-    stats::Entered,
+    stats::{ConnectionToNode, Entered},
     stream::Stream,
     tls::{self, HandshakeError},
     transparent::{self, NoSource},
@@ -125,12 +125,13 @@ async fn attempt(
 ) -> Result<Stream, ConnectError> {
     let settings = lease.pool().settings();
     let until = after(settings.timeouts.connect);
-    let socket = if settings.transparent {
+    let mut socket = if settings.transparent {
         transparent::connect(plan.sockets(), behalf.client.ip(), lease.address(), deadline, until).await??
     } else {
         Socket::connect(lease.address(), None)?
     };
     deadline.within(until, socket.connected()).await.map_err(|_| ConnectError::TimedOut)??;
+    socket.tie(Box::new(ConnectionToNode::new(plan.node_stats(lease.node().id()))));
     if let Some(version) = settings.proxy_protocol {
         let mut header = Vec::new();
         match version {

@@ -77,6 +77,11 @@ pub(super) fn proxy(page: &mut Page, snapshot: &Snapshot) {
         ),
         ("lb_recent_skipped_total", "Requests missing among the recent ones.", snapshot.recent_skipped),
         ("lb_proxy_panics_total", "Connections ended by a fault of ours.", snapshot.panics),
+        (
+            "lb_proxy_accept_pauses_total",
+            "Tenths of a second in which a thread accepted nothing: descriptors were short.",
+            snapshot.accept_pauses,
+        ),
     ] {
         page.family(name, "counter", help);
         page.sample(name, &[], value);

@@ -25,6 +25,9 @@ pub struct Snapshot {
     pub recent_skipped: u64,
     /// Panics that ended a connection.
     pub panics: u64,
+    /// Tenths of a second in which a thread accepted no connection because descriptors were short.
+    #[serde(default)]
+    pub accept_pauses: u64,
 }
 
 /// Counters of a virtual server.

@@ -1,6 +1,7 @@
 //! TCP sockets of the reactor: listening and connected ones, without blocking, without `SIGPIPE`.
 
 use std::{
+    fmt,
     io::{self, IoSlice},
     net::{SocketAddr, TcpListener},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
@@ -35,6 +36,7 @@ setsockopt_impl!(DeferAccept, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, bool, S
 pub struct Socket {
     fd: OwnedFd,
     source: Rc<Source>,
+    tied: Option<Box<dyn fmt::Debug>>,
 }
 
 impl Drop for Socket {
@@ -53,7 +55,12 @@ impl Socket {
     /// Takes over a connected socket that does not block.
     #[must_use]
     pub fn new(fd: OwnedFd) -> Self {
-        Self { fd, source: Source::new() }
+        Self { fd, source: Source::new(), tied: None }
+    }
+
+    /// Lets something end when the connection does: a count of connections, for example.
+    pub fn tie(&mut self, what: Box<dyn fmt::Debug>) {
+        self.tied = Some(what);
     }
 
     /// Begins to connect, from `source` where one is given; [`Socket::connected`] tells the end of it.

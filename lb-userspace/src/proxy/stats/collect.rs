@@ -8,6 +8,7 @@ impl Snapshot {
         self.log_lines_dropped += thread.own.log_lines_dropped.read();
         self.recent_skipped += thread.own.recent_skipped.read();
         self.panics += thread.own.panics.read();
+        self.accept_pauses += thread.own.accept_pauses.read();
         let named = thread.named();
         for (name, stats) in &named.virtual_servers {
             self.virtual_servers.entry(name.clone()).or_default().add(stats);

@@ -58,10 +58,8 @@ pub(crate) trait Client {
     /// Bytes of the response's body that the client took so far.
     fn sent(&self) -> u64;
 
-    /// Bytes of the response's head that were written; 0 over HTTP/2, where nobody knows before they are compressed.
-    fn head_sent(&self) -> u64 {
-        0
-    }
+    /// Bytes of the response's head, as they were written.
+    fn head_sent(&self) -> u64;
 
     /// Whether all of the body that was taken is still at hand.
     fn can_rewind(&self) -> bool;

@@ -199,7 +199,7 @@ impl Compiled {
     }
 
     /// What is counted of a node.
-    pub(crate) fn node_stats(&self, node: NodeId) -> &NodeStats {
+    pub(crate) fn node_stats(&self, node: NodeId) -> &Arc<NodeStats> {
         &self.counts[node.pool().index()].nodes[node.index()]
     }
 

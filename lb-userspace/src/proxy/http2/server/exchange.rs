@@ -76,12 +76,12 @@ impl Exchange {
         state.we_ended || state.is_reset
     }
 
-    /// Sends a response's head, interim or final; `ends`: it is all.
-    pub(crate) fn respond(&self, head: &ResponseHead<'_>, edit: &ResponseEdit<'_>, ends: bool) {
+    /// Sends a response's head, interim or final; `ends`: it is all. How many bytes it takes.
+    pub(crate) fn respond(&self, head: &ResponseHead<'_>, edit: &ResponseEdit<'_>, ends: bool) -> usize {
         if self.is_ended() {
-            return;
+            return 0;
         }
-        self.core.borrow_mut().send_block(self.key, ends, |encoder, out| head::encode(encoder, out, head, edit));
+        self.core.borrow_mut().send_block(self.key, ends, |encoder, out| head::encode(encoder, out, head, edit))
     }
 
     /// Lets a client go on that waits before it sends its body (RFC 9110 §10.1.1).

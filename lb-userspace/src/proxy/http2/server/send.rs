@@ -23,8 +23,13 @@ thread_local! {
 }
 
 impl Core {
-    /// Sends a block of fields, and with it the end of the stream where it `ends`.
-    pub(super) fn send_block(&mut self, key: usize, ends: bool, encode: impl FnOnce(&mut Encoder, &mut Vec<u8>)) {
+    /// Sends a block of fields, and with it the end of the stream where it `ends`; how many bytes that takes.
+    pub(super) fn send_block(
+        &mut self,
+        key: usize,
+        ends: bool,
+        encode: impl FnOnce(&mut Encoder, &mut Vec<u8>),
+    ) -> usize {
         self.borrow_out();
         let stream = self.states[key].id;
         let begin = self.out.len();
@@ -41,10 +46,12 @@ impl Core {
             let header = Header { length, kind: kind::HEADERS, flags, stream };
             self.out[begin..begin + HEADER].copy_from_slice(&header.bytes());
         }
+        let count = self.out.len() - begin;
         if ends {
             self.ended(key);
         }
         self.wake_driver();
+        count
     }
 
     /// Sends as much of `data` as windows and room allow; how much that is. `ends`: with the last of it the stream does. 0 of

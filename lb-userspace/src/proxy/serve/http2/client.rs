@@ -39,6 +39,7 @@ pub(in crate::proxy::serve) struct Http2<'a> {
     waits: bool,
     received: u64,
     sent: u64,
+    head_sent: u64,
     begun: bool,
 }
 
@@ -75,6 +76,7 @@ impl<'a> Http2<'a> {
             waits: head.expects_continue(),
             received: 0,
             sent: 0,
+            head_sent: 0,
             begun: false,
         }
     }
@@ -184,6 +186,10 @@ impl Client for Http2<'_> {
         self.sent
     }
 
+    fn head_sent(&self) -> u64 {
+        self.head_sent
+    }
+
     fn can_rewind(&self) -> bool {
         self.incoming.kept.is_some()
     }
@@ -209,7 +215,7 @@ impl Client for Http2<'_> {
         self.waits = false;
         // Told at once where nothing follows: a call over gRPC that failed has its trailers here.
         let is_all = matches!(edit.framing, Framing::None | Framing::Length(0));
-        self.exchange.respond(head, edit, is_all);
+        self.head_sent = self.exchange.respond(head, edit, is_all) as u64;
     }
 
     fn poll_send(&mut self, context: &mut Context<'_>, data: &[u8], last: bool) -> Poll<io::Result<usize>> {

@@ -52,9 +52,12 @@ pub(super) async fn serve(connection: &Connection, message: Head, exchange: Exch
         Ok(head) => head,
         Err(refusal) => {
             connection.refused.set(connection.refused.get() + 1);
-            let course = Course::refused(refusal.status(), request::refused(refusal), 0);
+            let mut out = Vec::with_capacity(512);
+            let own = Answer { close: false, is_head: message.is_head, ..Answer::to_refused(refusal) };
+            answer::write_builtin(&mut out, &own);
+            let course = Course::refused(refusal.status(), request::refused(refusal), out.len());
             finish::refused(&connection.worker, server, &connection.ends, course);
-            return refuse(&context, refusal, message.is_head, exchange).await;
+            return refuse(&context, &out, message.is_head, exchange).await;
         }
     };
     let mut client = Http2::new(head, exchange, message.takes_trailers, http.strictness.max_body_bytes);
@@ -83,17 +86,14 @@ fn judge<'a>(http: &Http, message: &'a Head, slots: &'a mut Slots) -> Result<Req
 }
 
 /// Answers a request whose head was refused.
-async fn refuse(context: &request::Connection<'_>, refusal: Refusal, is_head: bool, exchange: Exchange) {
-    let mut out = Vec::with_capacity(512);
-    let answer = Answer { close: false, is_head, ..Answer::to_refused(refusal) };
-    answer::write_builtin(&mut out, &answer);
+async fn refuse(context: &request::Connection<'_>, answer: &[u8], is_head: bool, exchange: Exchange) {
     // What the refused head said is of no use for the answer: any will do.
     let mut slots = Slots::new();
     let asked: &[u8] =
         if is_head { b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n" } else { b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" };
     let Ok(Some(head)) = h1::parse(asked, &Strictness::default(), &mut slots) else { return };
     let mut client = Http2::new(head, exchange, false, 0);
-    if send(context, &mut client, &out).await.is_err() {
+    if send(context, &mut client, answer).await.is_err() {
         client.reset(Code::Internal);
     }
 }

@@ -194,6 +194,23 @@ fn recent_requests_are_remembered_and_found() {
 }
 
 #[test]
+fn open_connections_to_nodes_are_counted_kept_ones_too() {
+    let node = Recorder::start(OK);
+    let proxy = Proxy::start(http_plan(&[node.address()]));
+    let count = || proxy.handle().stats().snapshot().nodes["nodes"]["node0"].clone();
+    let mut client = proxy.connect();
+    for _ in 0..2 {
+        client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+        read_response(&mut client);
+    }
+    wait(|| count().reused == 1);
+    assert_eq!((count().connections, count().connected), (1, 1));
+    // A plan without the node closes what is kept to it.
+    proxy.swap(http_plan(&["127.0.0.1:1".parse().unwrap()]));
+    wait(|| count().connections == 0);
+}
+
+#[test]
 fn completion_rules_see_what_was_sent_and_raise_events() {
     let node = Recorder::start(OK);
     let mut plan = http_plan(&[node.address()]);
