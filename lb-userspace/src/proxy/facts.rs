@@ -5,6 +5,10 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
+mod request;
+
+pub use request::RequestFacts;
+
 /// A request as rules see it. Texts of a request are ASCII or were refused; everything is borrowed from its buffers.
 pub trait Facts {
     /// The client's address: behind trusted proxies the one they tell.

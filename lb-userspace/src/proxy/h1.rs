@@ -20,6 +20,7 @@ mod tests;
 pub mod write;
 
 pub use field::Field;
+pub(crate) use field::content_length;
 pub use known::{Known, KnownSet};
 pub(crate) use scan::is_token;
 pub use slots::Slots;

@@ -8,18 +8,14 @@ mod tests;
 mod url;
 
 use std::{
-    borrow::Cow,
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, SocketAddr},
 };
 
 use self::url::Url;
 use super::{
-    facts::{Facts, RequestId, TlsFacts},
-    h1::{
-        Slots,
-        request::{self, RequestHead},
-    },
+    facts::{Facts, RequestFacts, RequestId, TlsFacts},
+    h1::{Slots, request},
     identity,
     limit::Limits,
     rules::{Edits, RuleSet, Scope, Verdict},
@@ -72,7 +68,7 @@ pub fn trace(plan: &ProxyPlan, out: &Out, asked: &UrlTraceRequest, unix_s: u64) 
         server_name: url.address().is_none().then(|| url.host.to_ascii_lowercase()),
         ..TlsFacts::default()
     });
-    let facts = Traced { head, host: head.host(), client, local, tls };
+    let facts = RequestFacts::new(head, head.version().name(), client, local, tls.as_ref());
     decide(plan, out, (name, server), &facts, unix_s)
 }
 
@@ -129,7 +125,7 @@ fn decide(
     plan: &ProxyPlan,
     out: &Out,
     (name, server): (&str, &VirtualServer),
-    facts: &Traced<'_>,
+    facts: &RequestFacts<'_>,
     unix_s: u64,
 ) -> Result<UrlTraceView, TraceError> {
     // Limits of their own: nothing is taken from those of the worker.
@@ -168,7 +164,7 @@ fn decide(
         (Verdict::Continue, Some(pool)) => format!("pool {pool:?} serves, the virtual server's own"),
         (Verdict::Pool(_), Some(pool)) => format!("pool {pool:?} serves, chosen by a rule"),
     };
-    let mut view = view(name, facts.local, words, &path);
+    let mut view = view(name, facts.local(), words, &path);
     view.rules = rules.explain(&scope);
     if let Some(pool) = pool {
         nodes::ask(plan, out, &pool, facts, &mut view);
@@ -187,56 +183,5 @@ fn view(name: &str, local: SocketAddr, verdict: String, path: &str) -> UrlTraceV
         pool_in_use: None,
         persistence: None,
         nodes: Vec::new(),
-    }
-}
-
-/// A request that is only thought of.
-struct Traced<'a> {
-    head: RequestHead<'a>,
-    host: Cow<'a, str>,
-    client: IpAddr,
-    local: SocketAddr,
-    tls: Option<TlsFacts>,
-}
-
-impl Facts for Traced<'_> {
-    fn client(&self) -> IpAddr {
-        self.client
-    }
-
-    fn local(&self) -> SocketAddr {
-        self.local
-    }
-
-    fn method(&self) -> &str {
-        self.head.method_name()
-    }
-
-    fn host(&self) -> &str {
-        &self.host
-    }
-
-    fn path(&self) -> &str {
-        self.head.path()
-    }
-
-    fn raw_url(&self) -> &str {
-        self.head.target()
-    }
-
-    fn query(&self) -> Option<&str> {
-        self.head.query()
-    }
-
-    fn header(&self, name: &str) -> Option<Cow<'_, str>> {
-        self.head.header(name)
-    }
-
-    fn version(&self) -> &str {
-        self.head.version().name()
-    }
-
-    fn tls(&self) -> Option<&TlsFacts> {
-        self.tls.as_ref()
     }
 }

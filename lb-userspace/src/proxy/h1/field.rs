@@ -116,7 +116,7 @@ fn is_twin(name: &[u8]) -> bool {
 }
 
 /// The value of `Content-Length`: digits and nothing else, RFC 9110 §8.6. `None` where it is not, or above `u64::MAX`.
-pub(super) fn content_length(value: &[u8]) -> Option<u64> {
+pub(crate) fn content_length(value: &[u8]) -> Option<u64> {
     if value.is_empty() {
         return None;
     }

@@ -7,7 +7,7 @@ use std::cell::RefCell;
 
 use super::frame::Code;
 use crate::proxy::h1::{
-    Framing, Known, is_token,
+    Framing, Known, content_length, is_token,
     request::Refusal,
     write::{self, line},
 };
@@ -281,13 +281,6 @@ pub(crate) fn check(name: &[u8], value: &[u8]) -> Result<(), Malformed> {
         && !is_blank(value.last())
         && !value.iter().any(|byte| matches!(byte, 0 | b'\r' | b'\n'));
     if is_name && is_value { Ok(()) } else { Err(Malformed) }
-}
-
-fn content_length(value: &[u8]) -> Option<u64> {
-    value.iter().try_fold(0_u64, |number, byte| {
-        let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
-        number.checked_mul(10)?.checked_add(digit)
-    })
 }
 
 #[cfg(test)]

@@ -4,12 +4,12 @@
 
 use std::{borrow::Cow, net::IpAddr, time::Duration};
 
-use super::{Ends, facts::RequestFacts};
+use super::Ends;
 use crate::{
     control::proxy::rule::RuleEvent,
     proxy::{
         access_log::{By, During, Ended, Entry, Timings},
-        facts::{Facts, RequestId, ResponseFacts},
+        facts::{Facts, RequestFacts, RequestId, ResponseFacts},
         h1::{
             Slots, request,
             response::{self, ResponseHead},
@@ -217,7 +217,7 @@ impl Unfinished {
         ended: Ended,
     ) {
         let Some(head) = request::view(&self.head, &self.request) else { return };
-        let facts = RequestFacts::new(head, head.version().name(), self.client, ends);
+        let facts = RequestFacts::new(head, head.version().name(), self.client, ends.local, ends.tls.as_deref());
         let head = response::view(&self.told.response, &self.response);
         let course = Course { received: up, body_sent: down, ended, ..self.course };
         let finished = Finished { facts: &facts, head, told: &self.told, request_id: self.request_id, course };

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::{answer, facts::RequestFacts};
+use super::answer;
 use crate::proxy::{
-    facts::{Facts, RequestId},
+    facts::{Facts, RequestFacts, RequestId},
     h1::{Framing, request::RequestHead, write},
     pool::PoolId,
     reactor,

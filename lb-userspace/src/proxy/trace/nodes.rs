@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Out, Traced};
+use super::Out;
 use crate::{
     control::{
         plan::Admission,
@@ -12,7 +12,10 @@ use crate::{
             trace::{Candidate, UrlTraceView},
         },
     },
-    proxy::pool::{NodeSet, Pool, Pools, Shared, Thread},
+    proxy::{
+        facts::RequestFacts,
+        pool::{NodeSet, Pool, Pools, Shared, Thread},
+    },
 };
 
 /// Choices that are compared: when all of them are the same node, the request itself decides.
@@ -22,7 +25,7 @@ const SAMPLES: u64 = 8;
 const NOW: Duration = Duration::from_secs(1);
 
 /// Fills in what pools say.
-pub(super) fn ask(plan: &ProxyPlan, out: &Out, name: &str, facts: &Traced<'_>, view: &mut UrlTraceView) {
+pub(super) fn ask(plan: &ProxyPlan, out: &Out, name: &str, facts: &RequestFacts<'_>, view: &mut UrlTraceView) {
     view.pool = Some(name.to_owned());
     let mut plan = plan.clone();
     for (pool, node) in out.keys() {

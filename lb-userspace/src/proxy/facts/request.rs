@@ -5,32 +5,32 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use super::Ends;
-use crate::proxy::{
-    facts::{Facts, TlsFacts},
-    h1::request::RequestHead,
-};
+use super::{Facts, TlsFacts};
+use crate::proxy::h1::request::RequestHead;
 
 /// Facts of a request; over HTTP/2 it has a head of HTTP/1.1's form, too.
 #[derive(Debug)]
-pub(super) struct RequestFacts<'a> {
+pub struct RequestFacts<'a> {
     head: RequestHead<'a>,
     version: &'static str,
     /// The client: behind trusted proxies the one they tell.
-    pub(super) client: IpAddr,
+    pub client: IpAddr,
     host: Cow<'a, str>,
-    ends: &'a Ends,
+    local: SocketAddr,
+    tls: Option<&'a TlsFacts>,
 }
 
 impl<'a> RequestFacts<'a> {
-    /// Of `head`, which came by `version` as rules name it.
-    pub(super) fn new(head: RequestHead<'a>, version: &'static str, client: IpAddr, ends: &'a Ends) -> Self {
-        Self { head, version, client, host: head.host(), ends }
-    }
-
-    /// Whether the client side is TLS.
-    pub(super) fn is_tls(&self) -> bool {
-        self.ends.tls.is_some()
+    /// Of `head`, which came to `local` by `version` as rules name it.
+    #[must_use]
+    pub fn new(
+        head: RequestHead<'a>,
+        version: &'static str,
+        client: IpAddr,
+        local: SocketAddr,
+        tls: Option<&'a TlsFacts>,
+    ) -> Self {
+        Self { head, version, client, host: head.host(), local, tls }
     }
 }
 
@@ -40,7 +40,7 @@ impl Facts for RequestFacts<'_> {
     }
 
     fn local(&self) -> SocketAddr {
-        self.ends.local
+        self.local
     }
 
     fn method(&self) -> &str {
@@ -72,6 +72,6 @@ impl Facts for RequestFacts<'_> {
     }
 
     fn tls(&self) -> Option<&TlsFacts> {
-        self.ends.tls.as_deref()
+        self.tls
     }
 }
