@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use crate::run;
 
 /// Every target, by the name of its file in `fuzz/fuzz_targets`.
-const TARGETS: [&str; 4] = ["h1", "path", "proxy_protocol", "client_hello"];
+const TARGETS: [&str; 6] = ["h1", "http2", "path", "proxy_protocol", "client_hello", "rules"];
 
 /// What is fuzzed, and how long.
 #[derive(Debug, clap::Args)]

@@ -233,7 +233,7 @@ impl Check<'_> {
                 if ![301, 302, 303, 307, 308].contains(status) {
                     self.mistake(place, format!("status {status}: a redirect is 301, 302, 303, 307 or 308"));
                 }
-                self.text(to, place);
+                self.url(to, place);
             }
             Action::Respond { status, content_type, body } => {
                 if !(200..=599).contains(status) {
@@ -282,7 +282,13 @@ impl Check<'_> {
                 self.text(attributes, place);
             }
             Action::DeleteCookie(name) => self.cookie(name, place),
-            Action::SetQuery(text) | Action::CacheControl(text) => self.text(text, place),
+            Action::SetQuery(text) => {
+                self.url(text, place);
+                if text.contains('#') {
+                    self.mistake(place, "a query has no `#`: %23 stands for it");
+                }
+            }
+            Action::CacheControl(text) => self.text(text, place),
             Action::Log(text) | Action::Event(text) => self.template(text, place),
             Action::MaxConnections(0) => self.mistake(place, "0 requests at a time: use respond or drop"),
             Action::Pool(_) | Action::Drop | Action::Rate(_) | Action::MaxConnections(_) | Action::Bandwidth(_) => {}
@@ -310,6 +316,17 @@ impl Check<'_> {
             self.mistake(place, "control characters, plain or percent-encoded");
         }
         self.template(text, place);
+    }
+
+    /// A text that becomes part of a request line, or of `Location`.
+    fn url(&mut self, text: &str, place: &str) {
+        if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            self.mistake(
+                place,
+                "a URL has neither blanks nor other characters than those of ASCII: percent-encode them",
+            );
+        }
+        self.text(text, place);
     }
 
     fn template(&mut self, text: &str, place: &str) {

@@ -1,0 +1,1 @@
+../../../../lb-userspace/src/proxy/http2/frame.rs

@@ -1,0 +1,1 @@
+../../../../lb-userspace/src/proxy/stats/counter.rs
