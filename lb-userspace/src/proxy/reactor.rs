@@ -14,6 +14,7 @@ use std::{
     io,
     mem::MaybeUninit,
     os::fd::OwnedFd,
+    pin::Pin,
     rc::Rc,
     sync::{Arc, OnceLock},
     task::{Context, Poll, Waker},
@@ -68,8 +69,6 @@ struct Reactor {
     unix_ahead_us: Cell<i64>,
     next_tick_ms: Cell<u64>,
     panics: Cell<u64>,
-    /// The task that runs.
-    current: Cell<usize>,
 }
 
 /// A task, as long as it lives.
@@ -143,12 +142,19 @@ fn try_with(call: impl FnOnce(&Rc<Reactor>)) {
 /// # Panics
 /// Outside of [`run`].
 pub fn spawn(future: impl Future<Output = ()> + 'static) {
-    let work = Box::pin(future);
+    spawn_as(|_| Box::pin(future));
+}
+
+/// As [`spawn`], for a future that knows which task it is. It is made before the task is there: it must not start or end one.
+///
+/// # Panics
+/// Outside of [`run`].
+pub fn spawn_as(make: impl FnOnce(TaskKey) -> Pin<Box<dyn Future<Output = ()>>>) {
     with(|reactor| {
-        let mut tasks = reactor.tasks.borrow_mut();
-        let entry = tasks.vacant_entry();
-        let key = entry.key();
-        entry.insert(Task::new(work, key, Arc::clone(&reactor.remote)));
+        let key = reactor.tasks.borrow().vacant_key();
+        let task = Task::new(make(TaskKey(key)), key, Arc::clone(&reactor.remote));
+        let inserted = reactor.tasks.borrow_mut().insert(task);
+        assert_eq!(inserted, key, "no task was started meanwhile");
         reactor.ready.borrow_mut().push_back(key);
     });
 }
@@ -182,15 +188,6 @@ pub fn unix() -> Duration {
 fn unix_ahead_us(now_us: u64) -> i64 {
     let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(unix.as_micros()).unwrap_or(i64::MAX).saturating_sub_unsigned(now_us)
-}
-
-/// The task that runs.
-///
-/// # Panics
-/// Outside of [`run`].
-#[must_use]
-pub fn current() -> TaskKey {
-    with(|reactor| TaskKey(reactor.current.get()))
 }
 
 /// Ends a task that has not ended, and is not the one that runs: what it owns is dropped.
@@ -255,7 +252,6 @@ impl Reactor {
             unix_ahead_us: Cell::new(unix_ahead_us(now)),
             next_tick_ms: Cell::new(now / 1000 + TICK_MS),
             panics: Cell::new(0),
-            current: Cell::new(usize::MAX),
         })
     }
 
@@ -271,7 +267,6 @@ impl Reactor {
         // The future is taken out while it runs: it may spawn and end tasks.
         let taken = self.tasks.borrow_mut().get_mut(key).and_then(Task::take);
         let Some((mut work, waker)) = taken else { return };
-        self.current.set(key);
         let polled = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             work.as_mut().poll(&mut Context::from_waker(&waker)).is_ready()
         }));

@@ -9,16 +9,18 @@ use super::{
     buffer::Buffer,
     facts::TlsFacts,
     limit::{ConnectionLease, ConnectionLimit},
-    reactor::Socket,
+    reactor::{self, Socket},
     stats::{Refused, VirtualServerStats},
     stream::Stream,
-    worker::{plan::VirtualServer, thread::Worker},
+    worker::{
+        plan::VirtualServer,
+        thread::{Connected, Worker},
+    },
 };
 use crate::control::proxy::Service;
 
 mod answer;
 mod client;
-mod facts;
 mod finish;
 mod greeting;
 mod http1;
@@ -41,36 +43,41 @@ pub(crate) struct Ends {
     pub(crate) local: SocketAddr,
     /// What its TLS handshake said.
     pub(crate) tls: Option<Box<TlsFacts>>,
+    /// What counts it as long as it lives.
+    _held: Held,
+}
+
+/// A connection's place in counters and limits.
+#[derive(Debug)]
+struct Held {
+    _connected: Connected,
+    _counted: Counted,
+    _lease: ConnectionLease,
 }
 
 /// What serves a connection from its first own byte on.
 type Serving = Pin<Box<dyn Future<Output = ()>>>;
 
-/// Serves a connection of the virtual server at place `id`, to its end.
-#[expect(clippy::manual_async_fn, reason = "an `async fn` keeps its arguments twice, for every idle connection")]
-pub(crate) fn connection(
-    worker: Rc<Worker>,
-    id: usize,
-    socket: Socket,
-    client: SocketAddr,
-    local: SocketAddr,
-) -> impl Future<Output = ()> {
-    async move {
-        let _connected = worker.connected(id);
-        let Some(server) = worker.plan().server(id).cloned() else { return };
-        let _counted = Counted::new(&server);
-        let Some(_lease) = admit(&server, client) else { return };
-        let ends = Ends { client, local, tls: None };
-        // Boxed, one after the other: what greeting takes is not kept for the connection's life.
-        let greeted = if server.settings.proxy_protocol.is_none() && server.settings.tls.is_none() {
-            Some(serving(worker, server, id, Stream::Plain(socket), ends, None))
-        } else {
-            Box::pin(greet(worker, server, id, socket, ends)).await
-        };
-        if let Some(serving) = greeted {
-            serving.await;
+/// Starts a task that serves a connection of the virtual server at place `id`, to its end.
+pub(crate) fn begin(worker: &Rc<Worker>, id: usize, socket: Socket, client: SocketAddr, local: SocketAddr) {
+    let Some(server) = worker.plan().server(id).cloned() else { return };
+    let counted = Counted::new(&server);
+    let Some(lease) = admit(&server, client) else { return };
+    reactor::spawn_as(|task| {
+        let held = Held { _connected: worker.connected(id, task), _counted: counted, _lease: lease };
+        let ends = Ends { client, local, tls: None, _held: held };
+        let worker = Rc::clone(worker);
+        if server.settings.proxy_protocol.is_none() && server.settings.tls.is_none() {
+            // The task is what serves, and nothing around it: it is woken again and again.
+            return serving(worker, server, id, Stream::Plain(socket), ends, None);
         }
-    }
+        Box::pin(async move {
+            // Boxed, one after the other: what greeting takes is not kept for the connection's life.
+            if let Some(serving) = Box::pin(greet(worker, server, id, socket, ends)).await {
+                serving.await;
+            }
+        })
+    });
 }
 
 /// What serves a connection after its greeting; `None`: it was refused.
@@ -114,6 +121,7 @@ fn admit(server: &VirtualServer, client: SocketAddr) -> Option<ConnectionLease> 
 }
 
 /// Counts a connection as long as it lives.
+#[derive(Debug)]
 struct Counted(Arc<VirtualServerStats>);
 
 impl Counted {

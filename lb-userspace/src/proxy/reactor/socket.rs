@@ -117,6 +117,12 @@ impl Socket {
         }
     }
 
+    /// Whether something may be there to be read, as far as events told; else who waits for it is woken then.
+    #[must_use]
+    pub fn is_readable(&self) -> bool {
+        self.source.readable.get()
+    }
+
     /// Ready once something can be written, or the connection failed.
     ///
     /// # Errors

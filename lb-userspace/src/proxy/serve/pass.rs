@@ -5,7 +5,6 @@ use std::{cell::RefCell, net::IpAddr};
 use super::{
     answer,
     answer::Answer,
-    facts::RequestFacts,
     finish::{self, Course, Finished, Unfinished},
     policy::{self, Decision},
     request::Connection,
@@ -14,7 +13,7 @@ use crate::{
     control::proxy::http::{ErrorPage, Http, Strictness},
     proxy::{
         access_log::{By, During, Ended},
-        facts::{Facts, RequestId},
+        facts::{Facts, RequestFacts, RequestId},
         h1::{
             KnownSet, Slots,
             request::{Method, RequestHead, Upgrade},
@@ -98,7 +97,8 @@ pub(super) async fn pass_on(
     let (worker, server, ends) = (connection.worker, connection.server, connection.ends);
     let begin_us = reactor::now_us();
     let peer = ends.client.ip().to_canonical();
-    let facts = RequestFacts::new(head, version, identity::client(head.fields(), peer, &http.identity), ends);
+    let client_ip = identity::client(head.fields(), peer, &http.identity);
+    let facts = RequestFacts::new(head, version, client_ip, ends.local, ends.tls.as_deref());
     let request_id = policy::request_id(worker, server);
     let _active = Entered::new(&server.stats.requests_active);
     let cell = RefCell::new(std::mem::take(edits));
@@ -169,7 +169,7 @@ impl Passing<'_, '_> {
             return self.misdirect(client, answer);
         }
         let peer = connection.ends.client.ip().to_canonical();
-        let sender = sender(worker, http, head, facts.version(), peer, facts.is_tls());
+        let sender = sender(worker, http, head, facts.version(), peer, facts.tls().is_some());
         let drop = identity::write(extra, head.fields(), &sender, facts.client, &http.identity);
         let decision = policy::decide(connection.plan, server, facts, self.request_id, &mut self.edits.borrow_mut());
         let pool = match decision {

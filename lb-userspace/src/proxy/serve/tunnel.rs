@@ -124,6 +124,8 @@ struct Direction {
     bulk: bool,
     ended: bool,
     passed_on: bool,
+    /// Nothing is held, and the sender is waited for.
+    rests: bool,
     bytes: u64,
     /// Where its bytes count in bandwidth classes: nothing is moved within the kernel then.
     pace: Option<Box<Pace>>,
@@ -142,7 +144,17 @@ impl Drop for Direction {
 impl Direction {
     fn new(buffer: Option<Buffer>, classes: &[Arc<Bandwidth>]) -> Self {
         let pace = (!classes.is_empty()).then(|| Box::new(Pace::new(classes)));
-        Self { buffer, pipe: None, bulk: false, ended: false, passed_on: false, bytes: 0, pace, granted: 0 }
+        Self {
+            buffer,
+            pipe: None,
+            bulk: false,
+            ended: false,
+            passed_on: false,
+            rests: false,
+            bytes: 0,
+            pace,
+            granted: 0,
+        }
     }
 
     fn is_held(&self) -> bool {
@@ -151,6 +163,11 @@ impl Direction {
 
     /// Ready when the direction ended and its end was passed on.
     fn poll(&mut self, context: &mut Context<'_>, from: &mut Stream, to: &mut Stream) -> Poll<Result<(), Failed>> {
+        // As a rule one direction is woken, not both.
+        if self.rests && from.plain().is_some_and(|socket| !socket.is_readable()) {
+            return Poll::Pending;
+        }
+        self.rests = false;
         loop {
             ready!(self.poll_send(context, to)).map_err(|_| Failed::To)?;
             if self.passed_on {
@@ -161,7 +178,9 @@ impl Direction {
                 self.passed_on = true;
                 return Poll::Ready(Ok(()));
             }
-            ready!(self.poll_receive(context, from, to.plain().is_some())).map_err(|_| Failed::From)?;
+            let received = self.poll_receive(context, from, to.plain().is_some());
+            self.rests = received.is_pending();
+            ready!(received).map_err(|_| Failed::From)?;
         }
     }
 

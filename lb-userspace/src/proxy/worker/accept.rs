@@ -38,7 +38,7 @@ pub(super) async fn run(
             Ok((socket, peer)) => {
                 // One socket for all addresses: each connection knows which one it came to.
                 let local = if is_wildcard { socket.local_address().unwrap_or(address) } else { address };
-                reactor::spawn(serve::connection(Rc::clone(&worker), virtual_server, socket, peer, local));
+                serve::begin(&worker, virtual_server, socket, peer, local);
                 burst += 1;
                 if burst >= BURST {
                     burst = 0;

@@ -17,11 +17,9 @@ pub(super) struct Open {
 }
 
 impl Open {
-    /// A connection begins, as the task that runs now: which.
-    pub(super) fn enter(&self, place: usize) -> TaskKey {
-        let task = reactor::current();
+    /// A connection begins, as this task.
+    pub(super) fn enter(&self, place: usize, task: TaskKey) {
         self.tasks.borrow_mut().entry(place).or_default().insert(task);
-        task
     }
 
     /// A connection has ended.

@@ -97,10 +97,21 @@ impl Worker {
         self.draining.get()
     }
 
-    /// Counts a client's connection, which the task that runs now serves, of the virtual server at `place`.
-    pub(crate) fn connected(self: &Rc<Self>, place: usize) -> Connected {
+    /// Counts a client's connection, which `task` serves, of the virtual server at `place`.
+    pub(crate) fn connected(self: &Rc<Self>, place: usize, task: TaskKey) -> Connected {
         self.count(self.connections.get() + 1);
-        Connected { worker: Rc::clone(self), place, task: self.open.enter(place) }
+        self.open.enter(place, task);
+        Connected { worker: Rc::clone(self), place, task }
+    }
+
+    /// Whether no more connections are accepted.
+    pub(super) fn is_full(&self) -> bool {
+        self.connections.get() >= self.most_connections
+    }
+
+    /// Whether there is so little room left that clients are not kept after their requests.
+    pub(crate) fn is_pressed(&self) -> bool {
+        self.connections.get() >= self.most_connections - self.most_connections / 8
     }
 
     fn count(&self, connections: usize) {
