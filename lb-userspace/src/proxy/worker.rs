@@ -17,6 +17,7 @@ use std::{
     time::Duration,
 };
 
+use nix::sys::resource::{Resource, getrlimit};
 use tokio::sync::mpsc;
 
 use crate::{
@@ -101,6 +102,7 @@ impl Engine {
     /// When a thread cannot be started.
     pub fn start(plan: Arc<ProxyPlan>, listeners: Vec<Listen>, threads: usize) -> io::Result<Handle> {
         let pools = pool::Shared::new();
+        let most_connections = most_connections(threads)?;
         let records = Arc::new(Records::new(threads)?);
         let mut started = Vec::with_capacity(threads);
         for index in 0..threads {
@@ -108,6 +110,7 @@ impl Engine {
             let shared = Arc::new(Shared::default());
             let start = thread::Start {
                 thread: pool::Thread { index, count: threads },
+                most_connections,
                 pools: Arc::clone(&pools),
                 records: Arc::clone(&records),
                 shared: Arc::clone(&shared),
@@ -121,6 +124,17 @@ impl Engine {
         handle.swap(plan, listeners);
         Ok(handle)
     }
+}
+
+/// Descriptors that are for neither clients nor nodes: listeners, pipes, files of logs.
+const OTHER_DESCRIPTORS: u64 = 64;
+
+/// Connections of clients that a thread has room for. The process may open so many descriptors; each client may need another
+/// one, to a node.
+fn most_connections(threads: usize) -> io::Result<usize> {
+    let (descriptors, _) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    let for_clients = usize::try_from(descriptors.saturating_sub(OTHER_DESCRIPTORS) / 2).unwrap_or(usize::MAX);
+    Ok((for_clients / threads.max(1)).max(1))
 }
 
 impl Handle {

@@ -3,8 +3,10 @@
 mod clients;
 mod confined;
 mod failures;
+mod full;
 mod given;
 mod kept;
+mod restart;
 mod seen;
 mod slow;
 mod tls;

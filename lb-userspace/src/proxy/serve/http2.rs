@@ -183,7 +183,9 @@ impl Driver {
             return true;
         }
         let longest = millis(server.settings.timeouts.keep_alive);
-        if self.shared.worker.is_draining() || is_idle && now_ms - self.shared.idle_ms.get() >= longest {
+        let worker = &self.shared.worker;
+        let leaves = worker.is_draining() || is_idle && worker.is_pressed();
+        if leaves || is_idle && now_ms - self.shared.idle_ms.get() >= longest {
             self.end_softly();
         }
         false

@@ -231,7 +231,8 @@ impl Passing<'_, '_> {
 
     /// Whether the client's connection is closed after this request, whatever comes.
     fn closes(&self) -> bool {
-        !self.head.keep_alive() || self.connection.worker.is_draining()
+        let worker = self.connection.worker;
+        !self.head.keep_alive() || worker.is_draining() || worker.is_pressed()
     }
 
     /// Whether it is after an answer of ours.

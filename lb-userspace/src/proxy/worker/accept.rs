@@ -14,7 +14,7 @@ use crate::proxy::{
 /// Connections that are accepted before their tasks get their turn.
 const BURST: u32 = 32;
 
-/// How long nothing is accepted when there are too many open files: connections wait in the backlog, the CPU rests.
+/// How long nothing is accepted when descriptors are short: connections wait in the backlog, the CPU rests.
 const BACK_OFF_MS: u64 = 100;
 
 /// Accepts until `stop` is told, or its sender is gone.
@@ -29,6 +29,14 @@ pub(super) async fn run(
     let mut burst = 0;
     let is_wildcard = address.ip().is_unspecified();
     loop {
+        if worker.is_full() {
+            worker.accept_failed(&"too many connections for its descriptors");
+            deadline.sleep_until(reactor::now_ms() + BACK_OFF_MS).await;
+            if *stop.borrow() {
+                return;
+            }
+            continue;
+        }
         let accepted = tokio::select! {
             biased;
             accepted = listener.accept() => accepted,

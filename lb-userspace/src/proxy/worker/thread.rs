@@ -2,6 +2,7 @@
 
 use std::{
     cell::{Cell, RefCell},
+    fmt,
     hash::{BuildHasher, RandomState},
     io,
     net::{SocketAddr, TcpListener},
@@ -55,6 +56,8 @@ pub(crate) struct Worker {
     pub(crate) gate: Gate,
     draining: Cell<bool>,
     connections: Cell<usize>,
+    /// As many are accepted: half of the descriptors are for connections to nodes.
+    most_connections: usize,
     open: Open,
     random: Cell<u64>,
     records: Arc<Records>,
@@ -133,6 +136,8 @@ impl Worker {
     fn tend(&self) {
         self.plan.borrow().tend();
         self.log.flush();
+        let panics = &self.own_stats().panics;
+        panics.add(reactor::panics() - panics.read());
         if self.thread == 0 {
             self.records.count_dropped();
         }
@@ -149,10 +154,11 @@ impl Worker {
     }
 
     /// Nothing can be accepted for now. Logged once in a while: it comes again every tenth of a second.
-    pub(super) fn accept_failed(&self, error: &io::Error) {
+    pub(super) fn accept_failed(&self, why: &dyn fmt::Display) {
+        self.own_stats().accept_pauses.add(1);
         let before = self.accept_failures.replace(self.accept_failures.get() + 1);
         if before.is_multiple_of(600) {
-            tracing::warn!(%error, "cannot accept connections: they wait in the backlog");
+            tracing::warn!(%why, "cannot accept connections: they wait in the backlog");
         }
     }
 }
@@ -161,6 +167,8 @@ impl Worker {
 #[derive(Debug)]
 pub(super) struct Start {
     pub(super) thread: pool::Thread,
+    /// Connections of clients at a time.
+    pub(super) most_connections: usize,
     pub(super) pools: Arc<pool::Shared>,
     pub(super) records: Arc<Records>,
     pub(super) shared: Arc<Shared>,
@@ -176,13 +184,14 @@ pub(super) fn main(start: Start) -> io::Result<()> {
 }
 
 async fn serve(start: Start) {
-    let Start { thread, pools, records, shared, mut commands } = start;
+    let Start { thread, most_connections, pools, records, shared, mut commands } = start;
     let worker = Rc::new(Worker {
         plan: RefCell::new(Rc::new(Compiled::empty(&pools, Arc::clone(&records), thread))),
         shared,
         gate: Gate::new(MAX_HANDSHAKES),
         draining: Cell::new(false),
         connections: Cell::new(0),
+        most_connections,
         open: Open::default(),
         // Not zero, and another one in each thread and after each start: requests are told apart by it.
         random: Cell::new(RandomState::new().hash_one(thread.index) | 1),

@@ -1,0 +1,126 @@
+//! When descriptors run out (THREATS X19): nothing is accepted for a while, everything else goes on.
+
+use std::{
+    fs,
+    io::{Read, Write},
+    net::TcpStream,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use lb::control::view::Health;
+use lb_tests::harness::{Lb, Net, Nginx, Topology, command::sh, eventually, http, wait::let_pass};
+
+use super::{PATIENCE, SOON, config, serves, web, worker};
+
+/// Descriptors of the worker: 64 are for itself, half of the others for clients.
+const DESCRIPTORS: u32 = 264;
+const ADMITTED: usize = 100;
+const CLIENTS: usize = 400;
+/// Over this the CPU time is looked at, of which a fifth may be used.
+const WHILE: Duration = Duration::from_secs(2);
+
+const MORE: &str =
+    "timeouts = { request_head = \"60s\" }\n[monitor.quick]\ntype = \"tcp\"\ndelay = \"200ms\"\nfailures = 2\n";
+
+/// With a monitor that sees soon what becomes of nodes.
+fn watched(net: &Net, more: &str) -> String {
+    config(net, &[more, MORE].concat()).replace("[pool.web]", "[pool.web]\nmonitors = [\"quick\"]")
+}
+
+/// Clients that sent a part of a head each.
+fn crowd(net: &Net) -> Result<Vec<TcpStream>> {
+    let connections = net.client().run(|| {
+        let open = |_| {
+            let mut stream = http::connect(web(), None, PATIENCE)?;
+            stream.write_all(b"GET / HTTP/1.1\r\n")?;
+            std::io::Result::Ok(stream)
+        };
+        (0..CLIENTS).map(open).collect::<std::io::Result<Vec<_>>>()
+    })?;
+    Ok(connections)
+}
+
+/// The CPU time of a process, in hundredths of a second (proc(5), `utime` and `stime`).
+fn cpu(pid: i32) -> Result<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let fields: Vec<&str> = stat.rsplit_once(')').context("no name")?.1.split_whitespace().collect();
+    Ok(fields[11].parse::<u64>()? + fields[12].parse::<u64>()?)
+}
+
+fn rests(pid: i32) -> Result<()> {
+    let before = cpu(pid)?;
+    let_pass(WHILE);
+    let used = cpu(pid)? - before;
+    ensure!(used < 40, "{used} hundredths of CPU time in {WHILE:?}");
+    Ok(())
+}
+
+/// lbd answers, takes a reload, and its monitors see a node die.
+fn lbd_goes_on(net: &Net, lb: &Lb<'_>, nginx: &mut Nginx, round: u32) -> Result<()> {
+    lb.status()?;
+    lb.reload(&watched(net, &format!("limits = {{ connections = {} }}\n", 5000 + round)))?;
+    nginx.kill()?;
+    eventually("the monitor sees that the node is gone", SOON, || {
+        lb.node("web", "n1").is_ok_and(|node| node.health == Health::Down)
+    })?;
+    *nginx = Nginx::start(&net.nodes[0], &[80])?;
+    eventually("the monitor sees it again", SOON, || lb.node("web", "n1").is_ok_and(|node| node.health == Health::Up))?;
+    Ok(())
+}
+
+fn pauses(lb: &Lb<'_>) -> Result<u64> {
+    let metrics = lb.metrics()?;
+    let line = metrics.lines().find_map(|line| line.strip_prefix("lb_proxy_accept_pauses_total "));
+    Ok(line.context("no such metric")?.parse()?)
+}
+
+#[test]
+fn more_clients_than_descriptors_wait_and_those_inside_are_served() -> Result<()> {
+    let net = Topology::new("l7full").nodes(2).build()?;
+    let mut nginx = net.nodes.iter().map(|node| Nginx::start(node, &[80])).collect::<Result<Vec<_>>>()?;
+    let mut lb = Lb::prepare(&net, &watched(&net, ""))?.with_own_program()?;
+    let built = Lb::built_program()?;
+    lb.install_script(&format!("ulimit -n {DESCRIPTORS}\nexec {} \"$@\"", built.display()))?;
+    lb.launch()?;
+    serves(&net)?;
+    let pid = worker(&lb)?;
+
+    // By a limit that keeps room for connections to nodes.
+    let mut clients = crowd(&net)?;
+    let open = || lb.virtual_server("web").map_or(0, |vs| vs.active);
+    eventually("all places are taken", SOON, || open() >= ADMITTED as u64)?;
+    rests(pid)?;
+    ensure!(open() == ADMITTED as u64, "{} are inside", open());
+    ensure!(pauses(&lb)? > 0, "nothing tells of it");
+    lbd_goes_on(&net, &lb, &mut nginx[0], 1)?;
+    // The first ones are inside: each gets its answer, though nobody else is let in, and makes room for another.
+    let (client, answer) = (&mut clients[0], &mut [0; 12]);
+    client.write_all(b"Host: lb.test\r\n\r\n")?;
+    client.read_exact(answer)?;
+    ensure!(answer == b"HTTP/1.1 200", "{}", String::from_utf8_lossy(answer));
+    drop(clients);
+    let freed = eventually("requests are served again", SOON, || {
+        net.client().run(|| http::get(web(), None, "/", PATIENCE)).is_ok()
+    })?;
+    ensure!(freed < Duration::from_secs(1), "after {freed:?}");
+
+    // By the kernel: there are fewer descriptors than the worker was told.
+    eventually("the crowd is gone", SOON, || open() == 0)?;
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let user =
+        status.lines().find_map(|line| line.strip_prefix("Uid:")?.split_whitespace().next()).context("no Uid")?;
+    let as_worker = |command: &str| sh(&format!("setpriv --reuid={user} --clear-groups {command}"));
+    as_worker(&format!("prlimit --pid {pid} --nofile=80:{DESCRIPTORS}"))?;
+    let clients = crowd(&net)?;
+    rests(pid)?;
+    ensure!(lb.log().contains("cannot accept connections"), "{}", lb.log());
+    lbd_goes_on(&net, &lb, &mut nginx[0], 2)?;
+    drop(clients);
+    let freed = eventually("requests are served again", SOON, || {
+        net.client().run(|| http::get(web(), None, "/", PATIENCE)).is_ok()
+    })?;
+    ensure!(freed < Duration::from_secs(1), "after {freed:?}");
+    ensure!(worker(&lb)? == pid, "the worker was replaced");
+    Ok(())
+}
