@@ -38,7 +38,7 @@ use crate::{
     health::{Monitors, Outside, Runner, runner},
     proxy::{
         channel::Channel,
-        spawner,
+        spawner::{self, ToSpawner},
         supervisor::{Listening, Supervisor},
     },
     telemetry::LogFormat,
@@ -59,6 +59,7 @@ mod proxied;
 mod remembered;
 mod running;
 mod signals;
+mod store;
 mod subsystems;
 mod told;
 mod vips;
@@ -137,6 +138,7 @@ impl StartError {
 /// # Errors
 /// When it could not start.
 pub fn run(config_path: &Path, log_format: LogFormat, handover: &mut Option<Handover>) -> Result<ExitCode, StartError> {
+    let stored = if handover.is_none() { store::take() } else { Vec::new() };
     let config = Config::load(config_path)?.read_files()?;
     let (pid, socket) = match inherited(&config.daemon.socket, handover.as_ref())? {
         Some(inherited) => inherited,
@@ -144,7 +146,7 @@ pub fn run(config_path: &Path, log_format: LogFormat, handover: &mut Option<Hand
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(system("start the event loop"))?;
-    runtime.block_on(serve(config_path.to_owned(), config, (pid, socket), log_format, handover))
+    runtime.block_on(serve(config_path.to_owned(), config, (pid, socket), log_format, handover, stored))
 }
 
 /// Whether lbd would start with this configuration; changes nothing, also while another lbd runs.
@@ -171,6 +173,7 @@ async fn serve(
     (mut pid, mut socket): (PidFile, admin::Socket),
     log_format: LogFormat,
     handover: &mut Option<Handover>,
+    stored: Vec<Listening>,
 ) -> Result<ExitCode, StartError> {
     let mut signals = Signals::new().map_err(system("listen to signals"))?;
     let overrides = Remembered::<Overrides>::load(&config.daemon.state_dir, OVERRIDES);
@@ -182,7 +185,7 @@ async fn serve(
     let data_plane = Dataplane::open(&options(state.config()))?;
     let secret = worker::secret(&state.config().daemon.state_dir);
     worker::raise_descriptors();
-    let (spawner, listeners) = estate(handover.as_ref()).map_err(system("start the spawner of workers"))?;
+    let (spawner, listeners) = estate(handover.as_ref(), stored).map_err(system("start the spawner of workers"))?;
     let runner = programs(state.config(), handover.as_ref()).map_err(system("keep the runner of programs"))?;
     // Before the first thread is started: capabilities belong to threads.
     privileges::reduce()?;
@@ -245,10 +248,12 @@ async fn serve(
     Ok(code)
 }
 
-/// Spawner and listening sockets: the program's before, or a new spawner and none.
-fn estate(handover: Option<&Handover>) -> io::Result<(Channel, Vec<Listening>)> {
-    let Some(Handover { estate, .. }) = handover else { return Ok((spawner::start()?, Vec::new())) };
+/// Spawner and listening sockets: the program's before, or a new spawner and what the service manager kept.
+fn estate(handover: Option<&Handover>, stored: Vec<Listening>) -> io::Result<(Channel, Vec<Listening>)> {
+    let Some(Handover { estate, .. }) = handover else { return Ok((spawner::start()?, stored)) };
     let spawner = Channel::new(UnixStream::from(estate.spawner.try_clone()?))?;
+    // It may be of the program before, or of the one that was tried in vain.
+    spawner.send(&ToSpawner::Renew, &[])?;
     let copies = |(place, fds): &Listening| {
         Ok((place.clone(), fds.iter().map(OwnedFd::try_clone).collect::<io::Result<Vec<_>>>()?))
     };

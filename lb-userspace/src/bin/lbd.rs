@@ -70,7 +70,7 @@ enum Part {
     },
     /// What starts workers
     #[command(hide = true)]
-    Spawner,
+    Spawner { children: Vec<u32> },
     /// What a worker could do if it were taken over: tries it, as the user that it is run as
     #[command(hide = true)]
     Confined,
@@ -98,7 +98,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     match arguments.part {
         Some(Part::Worker { log_format }) => return worker(log_format),
-        Some(Part::Spawner) => return outcome(&spawner::run()),
+        Some(Part::Spawner { children }) => return outcome(&spawner::run(&children)),
         Some(Part::Confined) => return outcome(&process::tryout::run()),
         Some(Part::Rehearse { config }) => return rehearse(&config),
         Some(Part::MonitorRunner { directory }) => return outcome(&runner::run(&directory)),
@@ -124,6 +124,11 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    if let Some(handover) = handover.as_mut().filter(|handover| handover.has_way_back())
+        && let Err(error) = handover.watch()
+    {
+        tracing::warn!(%error, "nobody goes back to the program before should this one hang at its start");
+    }
     match daemon::run(&arguments.config, arguments.log_format, &mut handover) {
         Ok(code) => code,
         Err(error) => {

@@ -20,6 +20,7 @@ use std::{
     },
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::mpsc::{self, RecvTimeoutError, Sender},
     time::{Duration, Instant},
 };
 
@@ -29,7 +30,7 @@ use nix::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::proxy::supervisor::{Estate, Place};
+use crate::proxy::supervisor::{Estate, Listening, Place};
 
 /// The argument that tells a new program where the handover is.
 pub const ARGUMENT: &str = "--handover";
@@ -40,6 +41,8 @@ pub const REHEARSAL: &str = "rehearse";
 const FORM: u32 = 1;
 /// How long a new program may take to say whether it would start.
 const PATIENCE: Duration = Duration::from_secs(40);
+/// How long it may take to start, once it is in this one's place: less than a service manager's watchdog allows.
+const START: Duration = Duration::from_secs(15);
 /// How much of what it says is kept.
 const MAX_WORDS: u64 = 16 << 10;
 /// Permission bits with which others than its owner could change the program.
@@ -66,6 +69,8 @@ pub struct Handover {
     pub(super) program: OwnedFd,
     /// Its arguments: those of lbd.
     pub(super) arguments: Vec<OsString>,
+    /// Dropped with this, it tells [`Handover::watch`] that there is nothing to go back to, or somebody else does.
+    pub(super) started: Option<Sender<()>>,
 }
 
 /// The same, with numbers for descriptors.
@@ -128,6 +133,7 @@ impl Handover {
             },
             program: adopt(program)?,
             arguments: arguments.into_iter().map(OsString::from_vec).collect(),
+            started: None,
         })
     }
 
@@ -157,9 +163,51 @@ impl Handover {
         self.replace(OsStr::new(&path))
     }
 
+    /// Goes back to the program before should this one not have started in time, whatever it waits for: as long as this is not
+    /// dropped. To be called at the begin of the process.
+    ///
+    /// # Errors
+    /// When there is no room for descriptors or a thread.
+    pub fn watch(&mut self) -> io::Result<()> {
+        let (started, waiting) = mpsc::channel::<()>();
+        let copy = self.copy()?;
+        std::thread::Builder::new().name("lb-way-back".to_owned()).spawn(move || {
+            if waiting.recv_timeout(START) == Err(RecvTimeoutError::Timeout) {
+                let error = copy.go_back(&format!("it had not started after {} s", START.as_secs()));
+                tracing::error!(%error, "the program before cannot be run again");
+            }
+        })?;
+        self.started = Some(started);
+        Ok(())
+    }
+
+    fn copy(&self) -> io::Result<Self> {
+        let Self { installed, upgrades, failure, pid_file, socket, runner, estate, program, arguments, started: _ } =
+            self;
+        let sockets = |(place, fds): &Listening| {
+            Ok((place.clone(), fds.iter().map(OwnedFd::try_clone).collect::<io::Result<Vec<_>>>()?))
+        };
+        Ok(Self {
+            installed: installed.clone(),
+            upgrades: *upgrades,
+            failure: failure.clone(),
+            pid_file: pid_file.try_clone()?,
+            socket: socket.try_clone()?,
+            runner: runner.as_ref().map(OwnedFd::try_clone).transpose()?,
+            estate: Estate {
+                spawner: estate.spawner.try_clone()?,
+                listeners: estate.listeners.iter().map(sockets).collect::<io::Result<_>>()?,
+            },
+            program: program.try_clone()?,
+            arguments: arguments.clone(),
+            started: None,
+        })
+    }
+
     /// Into a file in memory, and lets all descriptors survive the replacement.
     fn write(&self) -> io::Result<OwnedFd> {
-        let Self { installed, upgrades, failure, pid_file, socket, runner, estate, program, arguments } = self;
+        let Self { installed, upgrades, failure, pid_file, socket, runner, estate, program, arguments, started: _ } =
+            self;
         let number = |fd: &OwnedFd| -> io::Result<RawFd> {
             fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty()))?;
             Ok(fd.as_raw_fd())
@@ -187,11 +235,11 @@ impl Handover {
 }
 
 /// Takes over a descriptor that was left open for this program.
-fn adopt(descriptor: RawFd) -> io::Result<OwnedFd> {
+pub(super) fn adopt(descriptor: RawFd) -> io::Result<OwnedFd> {
     if descriptor <= 2 {
         return Err(io::Error::other("a handover has no standard streams"));
     }
-    // SAFETY: the program before left it open for this one alone, and named it once; nothing else here knows of it.
+    // SAFETY: whoever started this program left it open for this one alone, and named it once; nothing else here knows of it.
     let owned = unsafe { OwnedFd::from_raw_fd(descriptor) };
     if let Err(error) = fcntl(&owned, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)) {
         // It is not open: there is nothing to close.
@@ -297,6 +345,7 @@ mod tests {
             estate: Estate { spawner: file(), listeners: vec![(("web".into(), address), vec![listener.into()])] },
             program: file(),
             arguments: vec!["--config".into(), "/etc/ü".into()],
+            started: None,
         };
         let written = handover.write().unwrap();
         let flags = fcntl(&handover.socket, FcntlArg::F_GETFD).unwrap();

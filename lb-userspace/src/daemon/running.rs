@@ -31,6 +31,7 @@ use super::{
     proxied::unix_s,
     remembered::{Down, Remembered},
     signals::{Signals, Wish},
+    store,
     subsystems::Subsystems,
     watch::NodeName,
 };
@@ -194,6 +195,10 @@ impl<S: Subsystems> Running<S> {
             self.parts.subsystems.resign().await;
             if tokio::task::spawn_blocking(move || api.stop()).await.is_err() {
                 tracing::error!("the admin API could not be stopped");
+            }
+            match self.parts.subsystems.leave().await {
+                Ok(estate) => store::leave(&estate.listeners),
+                Err(error) => tracing::warn!(error, "listening sockets cannot be left to the service manager"),
             }
             self.parts.subsystems.stop_proxy(daemon.shutdown_timeout.saturating_sub(STOP_MARGIN)).await;
             match daemon.on_stop {

@@ -11,19 +11,16 @@ use std::{
     io,
     os::{
         fd::{AsFd, AsRawFd, OwnedFd},
-        unix::{
-            net::UnixStream,
-            process::{CommandExt, ExitStatusExt},
-        },
+        unix::{net::UnixStream, process::CommandExt},
     },
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
     sync::{Arc, Mutex, PoisonError},
 };
 
 use nix::{
     sys::{
         signal::{Signal, kill},
-        wait::{Id, WaitPidFlag, waitid},
+        wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid},
     },
     unistd::{Pid, getppid},
 };
@@ -53,6 +50,8 @@ pub enum ToSpawner {
     Kill(u32),
     /// Let a worker of an earlier lbd drain, if it is still the process that began then.
     Retire(Started),
+    /// Go on by the program that lbd runs now: it has replaced its own.
+    Renew,
 }
 
 /// What it tells.
@@ -62,6 +61,8 @@ pub enum FromSpawner {
     Started(Started),
     /// None does, for this reason.
     Failed(String),
+    /// The spawner goes on by the program that it was, for this reason.
+    NotRenewed(String),
     /// A worker has ended.
     Ended {
         /// Its process.
@@ -118,15 +119,18 @@ fn log_filter() -> Option<(&'static str, std::ffi::OsString)> {
     std::env::var_os("LB_LOG").map(|filter| ("LB_LOG", filter))
 }
 
-/// Runs the spawner until lbd is gone.
+/// Runs the spawner until lbd is gone. `children` are workers that the program before has started in this process.
 ///
 /// # Errors
 /// When it cannot be shut in, or the channel breaks.
-pub fn run() -> Result<(), SpawnerError> {
+pub fn run(children: &[u32]) -> Result<(), SpawnerError> {
     confine::shut_in()?;
     let channel = Channel::new(UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?))?;
     let answers = Arc::new(Mutex::new(channel.try_clone()?));
     let running: Arc<Mutex<BTreeSet<u32>>> = Arc::default();
+    for pid in children {
+        watch(*pid, &running, &answers)?;
+    }
     // lbd's program, also after lbd has replaced itself by another version: its process stays the same.
     let program = format!("/proc/{}/exe", getppid());
     while let Some((message, descriptors)) = channel.receive::<ToSpawner>()? {
@@ -134,7 +138,10 @@ pub fn run() -> Result<(), SpawnerError> {
             ToSpawner::Spawn { uid, gid, arguments } => {
                 let spawned = spawn(&program, uid, gid, &arguments, descriptors);
                 let answer = match spawned {
-                    Ok(child) => watch(child, &running, &answers)?,
+                    Ok(pid) => {
+                        watch(pid, &running, &answers)?;
+                        FromSpawner::Started(Started::of(pid).unwrap_or(Started { pid, at: 0 }))
+                    }
                     Err(error) => FromSpawner::Failed(error.to_string()),
                 };
                 tell(&answers, &answer);
@@ -149,12 +156,31 @@ pub fn run() -> Result<(), SpawnerError> {
                 signal(started.pid, Signal::SIGTERM);
             }
             ToSpawner::Retire(_) => {}
+            ToSpawner::Renew => {
+                // Held until this program is gone: who ends meanwhile is told of by the next one.
+                let running = running.lock().unwrap_or_else(PoisonError::into_inner);
+                let error = renew(&program, &running);
+                drop(running);
+                tell(&answers, &FromSpawner::NotRenewed(error.to_string()));
+            }
         }
     }
     Ok(())
 }
 
-fn spawn(program: &str, uid: u32, gid: u32, arguments: &[String], descriptors: Vec<OwnedFd>) -> io::Result<Child> {
+/// Replaces this program by lbd's, which gets no privilege that this one has not; returns only when that fails.
+fn renew(program: &str, running: &BTreeSet<u32>) -> io::Error {
+    let file = match File::open(program) {
+        Ok(file) => file,
+        Err(error) => return error,
+    };
+    let mut command = Command::new(format!("/proc/self/fd/{}", file.as_raw_fd()));
+    command.arg0("lbd").arg(SPAWNER).args(running.iter().map(u32::to_string)).env_clear().envs(log_filter());
+    command.exec()
+}
+
+/// Starts a worker: its process.
+fn spawn(program: &str, uid: u32, gid: u32, arguments: &[String], descriptors: Vec<OwnedFd>) -> io::Result<u32> {
     let Some(socket) = descriptors.into_iter().next() else { return Err(io::Error::other("no socket for the worker")) };
     if uid == 0 || gid == 0 {
         return Err(io::Error::other("a worker does not run as root"));
@@ -165,31 +191,28 @@ fn spawn(program: &str, uid: u32, gid: u32, arguments: &[String], descriptors: V
     command.arg0("lbd").arg(WORKER).args(arguments).env_clear().envs(log_filter()).current_dir("/").process_group(0);
     // Also drops the supplementary groups, because it changes the user from root's.
     command.uid(uid).gid(gid).stdin(Stdio::from(socket)).stdout(Stdio::null());
-    command.spawn()
+    Ok(command.spawn()?.id())
 }
 
-/// Waits for a worker's end in a thread of its own.
-fn watch(
-    mut child: Child,
-    running: &Arc<Mutex<BTreeSet<u32>>>,
-    answers: &Arc<Mutex<Channel>>,
-) -> io::Result<FromSpawner> {
-    let pid = child.id();
+/// Waits for a worker's end in a thread of its own, and tells of it.
+fn watch(pid: u32, running: &Arc<Mutex<BTreeSet<u32>>>, answers: &Arc<Mutex<Channel>>) -> io::Result<()> {
     running.lock().unwrap_or_else(PoisonError::into_inner).insert(pid);
-    let started = Started::of(pid).unwrap_or(Started { pid, at: 0 });
     let (running, answers) = (Arc::clone(running), Arc::clone(answers));
     std::thread::Builder::new().name(format!("lb-wait-{pid}")).spawn(move || {
-        // Its number stays its own until it is reaped: it is forgotten before.
+        // Its number stays its own until it is reaped.
         let ended = waitid(Id::Pid(process(pid)), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT);
-        running.lock().unwrap_or_else(PoisonError::into_inner).remove(&pid);
-        let (success, how) = match (ended, child.wait()) {
-            (Ok(_), Ok(status)) => (status.success() && status.signal().is_none(), status.to_string()),
-            (Err(error), _) => (false, error.to_string()),
-            (_, Err(error)) => (false, error.to_string()),
+        // From here on until it is told: a program that replaces this one knows of it, or lbd does.
+        let mut running = running.lock().unwrap_or_else(PoisonError::into_inner);
+        running.remove(&pid);
+        let (success, how) = match ended.and_then(|_| waitpid(process(pid), None)) {
+            Ok(WaitStatus::Exited(_, code)) => (code == 0, format!("exit status: {code}")),
+            Ok(WaitStatus::Signaled(_, signal, _)) => (false, format!("signal: {signal}")),
+            Ok(other) => (false, format!("{other:?}")),
+            Err(error) => (false, error.to_string()),
         };
         tell(&answers, &FromSpawner::Ended { pid, success, how });
     })?;
-    Ok(FromSpawner::Started(started))
+    Ok(())
 }
 
 fn tell(answers: &Mutex<Channel>, answer: &FromSpawner) {

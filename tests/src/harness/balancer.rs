@@ -53,6 +53,8 @@ pub struct Lb<'n> {
     pins: PathBuf,
     child: Option<Child>,
     notify: Option<UnixDatagram>,
+    /// What it told the service manager until it was ready.
+    said: Vec<String>,
     quiet: bool,
     /// A program of its own, in its directory.
     own_program: Option<PathBuf>,
@@ -95,7 +97,7 @@ impl<'n> Lb<'n> {
         }
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
         let pins = PathBuf::from(format!("/sys/fs/bpf/{}{number}", namespace::prefix(&net.name)));
-        let lb = Self { host, dir, pins, child: None, notify: None, quiet: false, own_program: None };
+        let lb = Self { host, dir, pins, child: None, notify: None, said: Vec::new(), quiet: false, own_program: None };
         lb.write_config(config)?;
         Ok(lb)
     }
@@ -218,19 +220,20 @@ impl<'n> Lb<'n> {
         notify.set_nonblocking(true)?;
         let start = Instant::now();
         let mut child = self.host.start(self.command()?.env("NOTIFY_SOCKET", &notify_path))?;
-        let mut buffer = [0; 4096];
+        let (mut buffer, mut said) = ([0; 4096], Vec::new());
         let ready = until("lbd is ready (READY=1)", DEADLINE, || {
             if let Some(status) = child.try_wait()? {
                 return Ok(Some(Err(status)));
             }
             while let Ok(length) = notify.recv(&mut buffer) {
-                if String::from_utf8_lossy(&buffer[..length]).lines().any(|line| line == "READY=1") {
+                said.push(String::from_utf8_lossy(&buffer[..length]).into_owned());
+                if said.last().is_some_and(|said| said.lines().any(|line| line == "READY=1")) {
                     return Ok(Some(Ok(start.elapsed())));
                 }
             }
             Ok::<_, std::io::Error>(None)
         });
-        self.child = Some(child);
+        (self.child, self.said) = (Some(child), said);
         // Its watchdog messages go on.
         self.notify = Some(notify);
         match ready {
@@ -300,6 +303,19 @@ impl<'n> Lb<'n> {
         let (status, _) = ended.with_context(|| self.log())?;
         ensure!(how == Stop::Kill || status.success(), "lbd ended with {status}:\n{}", self.log());
         Ok(())
+    }
+
+    /// What it told the service manager until it was ready.
+    pub fn said(&self) -> &[String] {
+        &self.said
+    }
+
+    /// Where it sends what a service manager is told (sd_notify(3)), since it was started last.
+    ///
+    /// # Errors
+    /// When it never was.
+    pub fn notified(&self) -> Result<&UnixDatagram> {
+        self.notify.as_ref().context("lbd was never started")
     }
 
     /// Ends it and starts it again with the same configuration; how long the start took.

@@ -1,8 +1,8 @@
 //! lbd is replaced by another program while requests run; a program that cannot take over changes nothing.
 
-use std::time::Duration;
+use std::{fs, time::Duration};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use lb_tests::harness::{Lb, Nginx, Requests, Topology, eventually};
 use nix::{
     sys::signal::{Signal, kill},
@@ -39,6 +39,9 @@ fn three_upgrades_under_load_fail_no_request() -> Result<()> {
         ensure!(lb.status()?.pid == pid, "another process");
         replaced(&lb, before)?;
         eventually("the worker of the program before has drained", SOON, || !is_alive(before))?;
+        eventually("the spawner is of the new program", SOON, || {
+            spawner(&lb).is_ok_and(|pid| fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe.exists()))
+        })?;
     }
     load.wait_for_more(50, SOON)?;
     kept.wait_for_more(50, SOON)?;
@@ -48,6 +51,52 @@ fn three_upgrades_under_load_fail_no_request() -> Result<()> {
     ensure!(idle.failures.is_empty() && idle.connections <= 4 * 4, "{idle:?}");
     let log = lb.log();
     ensure!(!log.contains("ERROR"), "{log}");
+    // A renewed spawner still knows the workers that it did not start itself.
+    let before = worker(&lb)?;
+    kill(Pid::from_raw(before), Signal::SIGKILL)?;
+    replaced(&lb, before)?;
+    eventually("lbd is told how it ended", SOON, || lb.log().contains("signal: SIGKILL"))?;
+    Ok(())
+}
+
+/// The process that starts workers.
+fn spawner(lb: &Lb<'_>) -> Result<u32> {
+    let pid = lb.pid()?;
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
+    let is_spawner =
+        |pid: &&str| fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|l| l.starts_with(b"lbd\0spawner\0"));
+    Ok(children.split_whitespace().find(is_spawner).with_context(|| format!("no spawner in {children:?}"))?.parse()?)
+}
+
+#[test]
+fn a_program_that_hangs_at_its_start_gives_way_to_the_one_before() -> Result<()> {
+    let net = Topology::new("l7hang").nodes(1).build()?;
+    let _nginx = net.nodes.iter().map(|node| Nginx::start(node, &[80])).collect::<Result<Vec<_>>>()?;
+    let mut lb = Lb::prepare(&net, &config(&net, ""))?.with_own_program()?;
+    lb.launch()?;
+    serves(&net)?;
+    let load = Requests::start(net.client(), web(), 2, 0, PATIENCE)?;
+    let (pid, before) = (lb.pid()?, worker(&lb)?);
+    // It waits for ever for somebody who writes its configuration.
+    let (built, pipe) = (Lb::built_program()?, lb.directory().join("config.pipe"));
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU)?;
+    lb.install_script(&format!(
+        "[ \"$1\" = rehearse ] && exit 0\nfor last; do :; done\nexec {} --config {} --handover \"$last\"",
+        built.display(),
+        pipe.display()
+    ))?;
+    let failed = lb.lbctl(&["upgrade"])?;
+    let said = String::from_utf8_lossy(&failed.stderr).into_owned();
+    ensure!(failed.status.code() == Some(1) && said.contains("had not started after"), "{failed:?}\n{}", lb.log());
+    let status = lb.status()?;
+    ensure!(status.pid == pid && status.upgrades == 0, "{status:?}");
+    eventually("it has a worker of its own", SOON, || worker(&lb).is_ok_and(|pid| pid != before && is_alive(pid)))?;
+    load.wait_for_more(50, SOON)?;
+    lb.install()?;
+    lb.ctl(&["upgrade"])?;
+    ensure!(lb.status()?.upgrades == 1 && lb.status()?.upgrade_error.is_none(), "{:?}", lb.status()?);
+    let tally = load.stop()?;
+    ensure!(tally.failures.is_empty(), "{tally:?}");
     Ok(())
 }
 

@@ -174,6 +174,7 @@ impl<S: Subsystems> Running<S> {
             estate,
             arguments: handover::own_arguments(),
             program: handover::this_program().map_err(|error| error.to_string())?,
+            started: None,
         })
     }
 }

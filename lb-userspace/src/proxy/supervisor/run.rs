@@ -362,6 +362,9 @@ impl Run {
                 self.worker = None;
                 self.pace.failed(Instant::now());
             }
+            FromSpawner::NotRenewed(why) => {
+                tracing::warn!(why, "the spawner of workers goes on by the program before");
+            }
             FromSpawner::Ended { pid, success, how } => {
                 if success {
                     return tracing::info!(pid, "a worker has ended");
