@@ -10,11 +10,14 @@ pub mod alert;
 pub mod api;
 mod at;
 mod build;
+pub mod changes;
 mod check;
 pub mod cluster;
 mod document;
+pub mod edit;
 mod error;
 pub mod files;
+pub mod import;
 mod kinds;
 mod monitor;
 mod ports;
@@ -46,8 +49,15 @@ pub use self::{
 pub use crate::control::plan::Interface;
 use crate::control::{
     plan::{Forwarding, OnNodeFailure, Protocol, Refusal, Scheduler, SourceAffinity},
+    revision::Texts,
     view::NodeState,
 };
+
+/// Where the files are that complement the configuration file at `path`.
+#[must_use]
+pub fn fragments_of(path: &Path) -> PathBuf {
+    source::fragments_of(path)
+}
 
 /// The ring seed of balancers that configure none. Balancers that share a VIP must agree on it; a secret one of one's own
 /// keeps outsiders from choosing the node they reach (THREATS D3).
@@ -87,6 +97,10 @@ pub struct Daemon {
     pub socket: PathBuf,
     /// Where state that survives a restart is kept.
     pub state_dir: PathBuf,
+    /// How many revisions of the configuration are kept.
+    pub history_revisions: u32,
+    /// How long.
+    pub history_age: Duration,
     /// The programs that monitors may run.
     pub monitor_dir: PathBuf,
     /// The user that they run as.
@@ -216,7 +230,23 @@ impl Config {
     /// # Errors
     /// Every mistake in them, or the files that cannot be read.
     pub fn load(path: &Path) -> Result<Self, ConfigErrors> {
-        check::check(&source::Sources::read(path)?)
+        Self::of(path, &Self::texts(path)?)
+    }
+
+    /// The text of a configuration file and of the files `conf.d/*.toml` beside it, unchecked.
+    ///
+    /// # Errors
+    /// The files that cannot be read.
+    pub fn texts(path: &Path) -> Result<Texts, ConfigErrors> {
+        source::texts(path)
+    }
+
+    /// Checks texts that are, or are to be, those of the file at `path` and of the files beside it.
+    ///
+    /// # Errors
+    /// Every mistake in them.
+    pub fn of(path: &Path, texts: &Texts) -> Result<Self, ConfigErrors> {
+        check::check(&source::Sources::of_texts(path, texts))
     }
 
     /// Reads the files that the configuration names, such as certificates, into it, and checks them.

@@ -8,5 +8,6 @@ pub mod plan;
 pub mod probe;
 pub mod proxy;
 pub mod query;
+pub mod revision;
 pub mod state;
 pub mod view;

@@ -44,6 +44,11 @@ pub(super) fn resolve(schema: &Value) -> &Value {
     }
 }
 
+/// Whether the tables of a section have names: `[pool.NAME]`, and not `[daemon]`.
+pub(super) fn is_named(section: &str) -> bool {
+    resolve(&SCHEMA["properties"][section])["additionalProperties"].is_object()
+}
+
 /// The type that a schema asks for, if it asks for one.
 pub(super) fn type_of(schema: &Value) -> Option<&str> {
     match &schema["type"] {

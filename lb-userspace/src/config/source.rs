@@ -8,6 +8,7 @@ use std::{
 };
 
 use super::error::{ConfigError, ConfigErrors, Place};
+use crate::control::revision::Texts;
 
 /// Bytes of text, by offset in all files.
 pub(super) type Span = Range<usize>;
@@ -39,27 +40,15 @@ impl Sources {
         sources
     }
 
-    /// Reads a file and `conf.d/*.toml` beside it.
-    pub(super) fn read(path: &Path) -> Result<Self, ConfigErrors> {
+    /// The text of the file at `path` and of `conf.d/*.toml` beside it.
+    pub(super) fn of_texts(path: &Path, texts: &Texts) -> Self {
         let mut sources = Self::default();
-        let mut errors = Vec::new();
-        match read(path) {
-            Ok(text) => sources.add(path.display().to_string(), text),
-            Err(error) => errors.push(unreadable(path, &error)),
+        sources.add(path.display().to_string(), texts.main.clone());
+        let directory = fragments_of(path);
+        for (name, text) in &texts.fragments {
+            sources.add(directory.join(name).display().to_string(), text.clone());
         }
-        let directory = path.parent().unwrap_or(Path::new("")).join("conf.d");
-        match fragments(&directory) {
-            Ok(paths) => {
-                for path in paths {
-                    match read(&path) {
-                        Ok(text) => sources.add(path.display().to_string(), text),
-                        Err(error) => errors.push(unreadable(&path, &error)),
-                    }
-                }
-            }
-            Err(error) => errors.push(unreadable(&directory, &error)),
-        }
-        if errors.is_empty() { Ok(sources) } else { Err(ConfigErrors { errors }) }
+        sources
     }
 
     fn add(&mut self, name: String, text: String) {
@@ -85,17 +74,54 @@ impl Sources {
     }
 }
 
-/// The TOML files of a directory, by name; none when it does not exist.
-fn fragments(directory: &Path) -> io::Result<Vec<PathBuf>> {
+/// Reads a file and `conf.d/*.toml` beside it.
+pub(super) fn texts(path: &Path) -> Result<Texts, ConfigErrors> {
+    let mut texts = Texts::default();
+    let mut errors = Vec::new();
+    match read(path) {
+        Ok(text) => texts.main = text,
+        Err(error) => errors.push(unreadable(path, &error)),
+    }
+    let directory = fragments_of(path);
+    match fragments(&directory) {
+        Ok(found) => {
+            for (name, path) in found {
+                match read(&path) {
+                    Ok(text) => drop(texts.fragments.insert(name, text)),
+                    Err(error) => errors.push(unreadable(&path, &error)),
+                }
+            }
+        }
+        Err(error) => errors.push(unreadable(&directory, &error)),
+    }
+    if errors.is_empty() { Ok(texts) } else { Err(ConfigErrors { errors }) }
+}
+
+/// Where the files are that complement the file at `path`.
+pub(super) fn fragments_of(path: &Path) -> PathBuf {
+    path.parent().unwrap_or(Path::new("")).join("conf.d")
+}
+
+/// The TOML files of a directory; none when it does not exist. Hidden ones are editors' and our own leftovers.
+fn fragments(directory: &Path) -> io::Result<Vec<(String, PathBuf)>> {
     let entries = match std::fs::read_dir(directory) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(error),
     };
-    let mut paths = entries.map(|entry| entry.map(|e| e.path())).collect::<io::Result<Vec<_>>>()?;
-    paths.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
-    paths.sort();
-    Ok(paths)
+    let mut found = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        match entry.file_name().into_string() {
+            Ok(name) if name.ends_with(".toml") && !name.starts_with('.') => found.push((name, entry.path())),
+            Ok(_) => {}
+            Err(name) if name.as_encoded_bytes().ends_with(b".toml") => {
+                return Err(io::Error::other(format!("the name {} is not UTF-8 text", name.display())));
+            }
+            Err(_) => {}
+        }
+    }
+    Ok(found)
 }
 
 fn read(path: &Path) -> io::Result<String> {
