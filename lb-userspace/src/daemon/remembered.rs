@@ -1,13 +1,17 @@
 //! What is kept over a restart, each in a file of the state directory that is replaced whole and atomically: what
-//! operators set at run time, and which nodes were down. A file that cannot be read is put aside and never stops lbd.
+//! operators set at run time, and which nodes were down. A damaged file is put aside and never stops lbd.
 
 use std::{
-    fs::{self, File},
-    io::{self, Write},
+    fs, io,
     path::{Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use super::durable;
+
+/// Of the files.
+const MODE: u32 = 0o600;
 
 /// What operators set at run time: `control::state::Overrides`.
 pub(super) const OVERRIDES: &str = "overrides.json";
@@ -36,18 +40,20 @@ pub(super) struct Remembered<T> {
 }
 
 impl<T: Clone + Default + PartialEq + Serialize + DeserializeOwned> Remembered<T> {
-    /// What an earlier lbd left; nothing when there is none.
+    /// What an earlier lbd left; nothing when there is none. Of a damaged file, what it replaced is taken.
     pub(super) fn load(state_dir: &Path, file: &str) -> Self {
         let path = state_dir.join(file);
-        let saved = match fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or_else(|error| {
-                put_aside(&path, &error);
-                T::default()
-            }),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => T::default(),
-            Err(error) => {
-                tracing::warn!(path = %path.display(), %error, "what was known before the restart cannot be read");
-                T::default()
+        let saved = match read(&path) {
+            Ok(Some(value)) => value,
+            Ok(None) => T::default(),
+            Err(why) => {
+                let older = read(&previous(&path)).ok().flatten();
+                let aside = durable::put_aside(&path);
+                tracing::error!(
+                    path = %path.display(), why, moved = aside.is_ok(), last_good = older.is_some(),
+                    "what was known before the restart is damaged: it is put aside, and what was known before that is taken"
+                );
+                older.unwrap_or_default()
             }
         };
         Self { path, saved }
@@ -63,27 +69,42 @@ impl<T: Clone + Default + PartialEq + Serialize + DeserializeOwned> Remembered<T
         if self.saved == *value {
             return Ok(());
         }
-        let directory = self.path.parent().unwrap_or(Path::new("."));
-        fs::create_dir_all(directory)?;
-        let temporary = self.path.with_extension("json.new");
-        let mut file = File::create(&temporary)?;
-        file.write_all(&serde_json::to_vec_pretty(value)?)?;
-        file.sync_all()?;
-        fs::rename(&temporary, &self.path)?;
-        // Only then does the new name survive a power cut.
-        File::open(directory)?.sync_all()?;
+        fs::create_dir_all(self.path.parent().unwrap_or(Path::new(".")))?;
+        let prepared = durable::prepare(&self.path, &durable::seal(&serde_json::to_vec_pretty(value)?), MODE)?;
+        self.keep_previous()?;
+        prepared.commit()?;
         self.saved = value.clone();
         Ok(())
     }
+
+    /// A second name for what is replaced, should its successor be damaged.
+    fn keep_previous(&self) -> io::Result<()> {
+        let previous = previous(&self.path);
+        let unless_missing = |done: io::Result<()>| match done {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            done => done,
+        };
+        unless_missing(fs::remove_file(&previous))?;
+        unless_missing(fs::hard_link(&self.path, &previous))
+    }
 }
 
-fn put_aside(path: &Path, error: &serde_json::Error) {
-    let aside = path.with_extension("json.broken");
-    let moved = fs::rename(path, &aside);
-    tracing::warn!(
-        path = %path.display(), %error, aside = %aside.display(), moved = moved.is_ok(),
-        "what was known before the restart is not readable and is forgotten"
-    );
+/// The value in a file; `None`: there is no file. Files of the first lbds have no checksum.
+fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, String> {
+    let bytes = match fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error.to_string()),
+    };
+    let unsealed = match bytes.first() {
+        Some(b'{' | b'[') => &bytes,
+        Some(_) | None => durable::unseal(&bytes).ok_or("its checksum is another")?,
+    };
+    serde_json::from_slice(unsealed).map(Some).map_err(|error| error.to_string())
+}
+
+fn previous(path: &Path) -> PathBuf {
+    path.with_extension("json.previous")
 }
 
 #[cfg(test)]
@@ -100,15 +121,46 @@ mod tests {
         let state_dir = dir.path().join("state");
         let mut remembered = Remembered::<Overrides>::load(&state_dir, OVERRIDES);
         assert_eq!(*remembered.value(), Overrides::default());
-        let set = Override { value: Forwarding::Nat, configured: Forwarding::Dsr };
+        let set = Override { value: Forwarding::Nat, configured: Forwarding::Dsr, until: None };
         let overrides = Overrides { pools: [("web".to_owned(), set)].into(), ..Overrides::default() };
         remembered.save(&overrides).unwrap();
         assert_eq!(*Remembered::<Overrides>::load(&state_dir, OVERRIDES).value(), overrides);
 
         fs::write(state_dir.join(OVERRIDES), "{\"pools\": {\"web\"").unwrap();
         assert_eq!(*Remembered::<Overrides>::load(&state_dir, OVERRIDES).value(), Overrides::default());
-        assert!(state_dir.join("overrides.json.broken").exists());
+        assert!(state_dir.join("overrides.json.damaged").exists());
         assert!(!state_dir.join(OVERRIDES).exists());
+    }
+
+    #[test]
+    fn whatever_damage_is_seen_and_the_last_good_value_is_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        let names = |name: &str| vec![name.to_owned()];
+        let mut remembered = Remembered::<Vec<String>>::load(dir.path(), "names.json");
+        remembered.save(&names("first")).unwrap();
+        remembered.save(&names("second")).unwrap();
+        let path = dir.path().join("names.json");
+        let good = fs::read(&path).unwrap();
+        let damaged = |at: usize, length: usize| {
+            let mut bytes = good[..length].to_vec();
+            if let Some(byte) = bytes.get_mut(at) {
+                *byte ^= 1;
+            }
+            bytes
+        };
+        let cut = (0..good.len()).map(|length| damaged(length, length));
+        let flipped = (0..good.len()).map(|at| damaged(at, good.len()));
+        for bytes in cut.chain(flipped).chain([vec![0; good.len()]]) {
+            fs::write(&path, &bytes).unwrap();
+            assert_eq!(*Remembered::<Vec<String>>::load(dir.path(), "names.json").value(), names("first"), "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn files_of_the_first_lbds_are_read() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("names.json"), "[\"a\"]").unwrap();
+        assert_eq!(*Remembered::<Vec<String>>::load(dir.path(), "names.json").value(), ["a"]);
     }
 
     #[test]
@@ -117,7 +169,7 @@ mod tests {
         let blocked = dir.path().join("state");
         fs::write(&blocked, "not a directory").unwrap();
         let mut remembered = Remembered::<Overrides>::load(&blocked, OVERRIDES);
-        let set = Override { value: Forwarding::Nat, configured: Forwarding::Dsr };
+        let set = Override { value: Forwarding::Nat, configured: Forwarding::Dsr, until: None };
         let overrides = Overrides { pools: [("web".to_owned(), set)].into(), ..Overrides::default() };
         assert!(remembered.save(&overrides).is_err());
         fs::remove_file(&blocked).unwrap();
