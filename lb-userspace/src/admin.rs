@@ -13,11 +13,15 @@ use std::{
 
 use tokio::sync::watch;
 
-use crate::control::query::{AlertPath, Control, DataPath, EventPath, ProxyPath};
+use crate::control::{
+    query::{AlertPath, Control, DataPath, EventPath, ProxyPath},
+    revision::Configuration,
+};
 
 mod access;
 mod audit;
 mod body;
+mod config;
 mod events;
 mod https;
 mod metrics;
@@ -42,6 +46,8 @@ const MAX_BLOCKING: usize = 16;
 pub struct Backend {
     /// The control task.
     pub control: Arc<dyn Control>,
+    /// The configuration and its history.
+    pub configuration: Arc<dyn Configuration>,
     /// The data plane.
     pub data_path: Arc<dyn DataPath>,
     /// The L7 proxy.

@@ -45,6 +45,7 @@ use crate::{
 };
 
 mod certificates;
+mod durable;
 mod handle;
 pub mod handover;
 mod journal;
@@ -57,6 +58,7 @@ mod pid;
 mod privileges;
 mod proxied;
 mod remembered;
+mod revisions;
 mod running;
 mod signals;
 mod store;
@@ -78,6 +80,7 @@ use self::{
     privileges::PrivilegesError,
     proxied::Proxied,
     remembered::{DOWN, Down, NAMES, OVERRIDES, Remembered},
+    revisions::{Found, Revisions},
     running::{Inputs, Parts, Running, Seat},
     signals::Signals,
     subsystems::Real,
@@ -139,14 +142,15 @@ impl StartError {
 /// When it could not start.
 pub fn run(config_path: &Path, log_format: LogFormat, handover: &mut Option<Handover>) -> Result<ExitCode, StartError> {
     let stored = if handover.is_none() { store::take() } else { Vec::new() };
-    let config = Config::load(config_path)?.read_files()?;
-    let (pid, socket) = match inherited(&config.daemon.socket, handover.as_ref())? {
+    let found = revisions::find(config_path)?;
+    let socket = &found.config.daemon.socket;
+    let (pid, socket) = match inherited(socket, handover.as_ref())? {
         Some(inherited) => inherited,
-        None => (PidFile::create(&config.daemon.socket, PATIENCE)?, admin::Socket::bind(&config.daemon.socket)?),
+        None => (PidFile::create(socket, PATIENCE)?, admin::Socket::bind(socket)?),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(system("start the event loop"))?;
-    runtime.block_on(serve(config_path.to_owned(), config, (pid, socket), log_format, handover, stored))
+    runtime.block_on(serve(config_path.to_owned(), found, (pid, socket), log_format, handover, stored))
 }
 
 /// Whether lbd would start with this configuration; changes nothing, also while another lbd runs.
@@ -169,17 +173,22 @@ fn inherited(socket: &Path, handover: Option<&Handover>) -> Result<Option<(PidFi
 /// Build, run, drain.
 async fn serve(
     config_path: PathBuf,
-    config: Config,
+    found: Found,
     (mut pid, mut socket): (PidFile, admin::Socket),
     log_format: LogFormat,
     handover: &mut Option<Handover>,
     stored: Vec<Listening>,
 ) -> Result<ExitCode, StartError> {
     let mut signals = Signals::new().map_err(system("listen to signals"))?;
+    let config = &found.config;
     let overrides = Remembered::<Overrides>::load(&config.daemon.state_dir, OVERRIDES);
     let down = Remembered::<Vec<Down>>::load(&config.daemon.state_dir, DOWN);
     let names = Remembered::<BTreeMap<String, Vec<IpAddr>>>::load(&config.daemon.state_dir, NAMES);
-    let state = resume(config, overrides.value(), down.value(), names.value());
+    let mut state = resume(config.clone(), overrides.value(), down.value(), names.value());
+    if let Some(errors) = &found.refused {
+        // This event is never refused.
+        let _ = state.apply(Event::ConfigRefused(errors.to_string()));
+    }
     let (teller, for_alerts) = Teller::new();
     let vips = Vips::start(state.config(), teller.clone())?;
     let data_plane = Dataplane::open(&options(state.config()))?;
@@ -204,7 +213,11 @@ async fn serve(
         Collector::spawn(context, data_plane.clone()).map_err(system("start the collector of flow records"))?;
 
     let (reports, reported) = mpsc::channel(REPORTS);
-    let (handle, requests) = Handle::new(data_path.clone(), Arc::clone(&proxied));
+    let (tell, requests) = handle::requests();
+    let revisions = Arc::new(Revisions::new(config_path.clone(), found, state.config(), tell.clone()));
+    let reloads = revisions.attend().map_err(system("start the thread of revisions"))?;
+    let handle =
+        Arc::new(Handle { requests: tell, data_path: Arc::clone(&data_path), proxy: Arc::clone(&proxied), revisions });
     let seated = runner.as_ref().map(OwnedFd::try_clone).transpose().map_err(system("keep the runner of programs"))?;
     let runner = runner.map(Runner::attach).transpose().map_err(system("speak to the runner of programs"))?;
     let runs = runner.as_ref().map(|runner| told::programs(runner.programs()));
@@ -219,7 +232,8 @@ async fn serve(
         .map_err(system("watch the counters"))?;
     let access = admin::Access::open(state.config());
     let backend = admin::Backend {
-        control: Arc::new(handle),
+        control: handle.clone(),
+        configuration: handle,
         data_path,
         proxy: proxied,
         access: access.clone(),
@@ -235,7 +249,8 @@ async fn serve(
     drop(handover.take());
 
     let subsystems = Real { data_plane, names: labels, collector, monitors, vips, proxy, resolver, alerts, access };
-    let parts = Parts { config_path, subsystems, adopted, overrides, down, names, secret, seat, teller, drains };
+    let parts =
+        Parts { config_path, subsystems, adopted, overrides, down, names, secret, seat, reloads, teller, drains };
     let mut running = Running::new(state, plan, parts);
     running.begin().await;
     running.announce();

@@ -89,8 +89,10 @@ fn daemon(page: &mut Page, status: &Status) {
     page.sample("lb_build_info", &[("version", &status.version)], 1);
     page.family("lb_uptime_seconds", "gauge", "Seconds since lbd started.");
     page.sample("lb_uptime_seconds", &[], status.uptime_s);
-    page.family("lb_config_revision", "gauge", "Configurations accepted since lbd started.");
-    page.sample("lb_config_revision", &[], status.config_generation);
+    page.family("lb_config_revision", "gauge", "Revision of the configuration in force; 0: it could not be recorded.");
+    page.sample("lb_config_revision", &[], status.config_revision.unwrap_or(0));
+    page.family("lb_config_accepted_total", "counter", "Configurations accepted since lbd started.");
+    page.sample("lb_config_accepted_total", &[], status.config_generation);
     page.family("lb_config_reload_failed", "gauge", "1 when the last reload was refused.");
     page.sample("lb_config_reload_failed", &[], u64::from(status.config_error.is_some()));
 }

@@ -78,19 +78,6 @@ impl Refusal {
     pub(super) fn timeout(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::GATEWAY_TIMEOUT, problem_type::TIMEOUT, "No answer in time", detail)
     }
-
-    /// A reload that was refused: an invalid file is a kind of its own, since `lbctl` exits differently.
-    pub(super) fn of_reload(error: QueryError) -> Self {
-        match error {
-            QueryError::Invalid(detail) => Self::new(
-                StatusCode::UNPROCESSABLE_ENTITY,
-                problem_type::CONFIG_INVALID,
-                "The configuration is not valid; the one in force stays",
-                detail,
-            ),
-            QueryError::NotFound(_) | QueryError::Conflict(_) | QueryError::Failed(_) => error.into(),
-        }
-    }
 }
 
 impl Refusal {
@@ -111,6 +98,16 @@ impl From<QueryError> for Refusal {
             QueryError::NotFound(detail) => Self::not_found(detail),
             QueryError::Invalid(detail) => Self::invalid(detail),
             QueryError::Conflict(detail) => Self::new(StatusCode::CONFLICT, problem_type::CONFLICT, "Conflict", detail),
+            // A kind of its own, since `lbctl` exits differently.
+            QueryError::ConfigInvalid(detail) => Self::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                problem_type::CONFIG_INVALID,
+                "The configuration is not valid; the one in force stays",
+                detail,
+            ),
+            QueryError::Stale(detail) => {
+                Self::new(StatusCode::PRECONDITION_FAILED, problem_type::STALE, "Another revision is in force", detail)
+            }
             QueryError::Failed(detail) => Self::failed(detail),
         }
     }

@@ -1,6 +1,6 @@
 //! The routes of the API, each a line, and the handlers: a question or an order to [`Backend`], on a blocking thread.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use axum::{
     Extension, Json, Router,
@@ -17,7 +17,7 @@ use super::{
     Backend,
     access::{Caller, Note},
     body::{Body, Params},
-    events, metrics, openapi,
+    config, events, metrics, openapi,
     problem::{self, Refusal},
     table::{self, Route},
     users,
@@ -43,6 +43,9 @@ const SLOW: Option<Duration> = Some(Duration::from_secs(60));
 /// Connections and map rows listed when the request does not say how many.
 const DEFAULT_LIMIT: usize = 1000;
 
+/// The longest that something is set for: 30 days.
+const LONGEST_WHILE: u64 = 30 * 24 * 60 * 60;
+
 /// Connections and map rows listed at most: a few ten megabytes of JSON.
 const MAX_LIMIT: usize = 100_000;
 
@@ -59,7 +62,10 @@ pub(super) fn router(backend: Backend) -> Router {
 
 /// The table of routes.
 pub(super) fn rows() -> Vec<Route> {
-    [look(), operate(), diagnose(), events::rows(), users::rows(), openapi::rows()].into_iter().flatten().collect()
+    [look(), operate(), diagnose(), config::rows(), events::rows(), users::rows(), openapi::rows()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 /// What is there.
@@ -182,11 +188,11 @@ async fn patch_pool(
     Extension(note): Extension<Note>,
     Body(body): Body<PoolPatch>,
 ) -> Answer<PoolView> {
-    let PoolPatch { forwarding } = body;
+    let PoolPatch { forwarding, for_s } = body;
     let forwarding = forwarding.ok_or_else(|| Refusal::invalid("nothing to change: give \"forwarding\""))?;
     ask(move || {
         let before = find_pool(&backend, &pool)?;
-        order(&backend, &caller, Order::SetForwarding { pool: pool.clone(), forwarding })?;
+        order(&backend, &caller, lasting(Order::SetForwarding { pool: pool.clone(), forwarding }, for_s)?)?;
         let after = find_pool(&backend, &pool)?;
         note.change(json!({"forwarding": before.forwarding}), json!({"forwarding": after.forwarding}));
         Ok(after)
@@ -221,7 +227,7 @@ async fn change_node(
     node: String,
     body: NodePatch,
 ) -> Answer<NodeView> {
-    let NodePatch { state, weight, up } = body;
+    let NodePatch { state, weight, up, for_s } = body;
     if state.is_none() && weight.is_none() && !up {
         return Err(Refusal::invalid("nothing to change: give \"state\", \"weight\" or \"up\": true"));
     }
@@ -232,10 +238,12 @@ async fn change_node(
         }
         // The weight first: it is the one that can be invalid, and then nothing has been changed.
         if let Some(weight) = weight {
-            order(&backend, &caller, Order::SetNodeWeight { pool: pool.clone(), node: node.clone(), weight })?;
+            let set = Order::SetNodeWeight { pool: pool.clone(), node: node.clone(), weight };
+            order(&backend, &caller, lasting(set, for_s)?)?;
         }
         if let Some(state) = state {
-            order(&backend, &caller, Order::SetNodeState { pool: pool.clone(), node: node.clone(), state })?;
+            let set = Order::SetNodeState { pool: pool.clone(), node: node.clone(), state };
+            order(&backend, &caller, lasting(set, for_s)?)?;
         }
         let after = find_node(&backend, pool.as_deref(), &node)?;
         let set = |node: &NodeView| json!({"state": node.state, "weight": node.weight, "health": node.health});
@@ -337,10 +345,11 @@ async fn doctor(State(backend): State<Backend>) -> Answer<Vec<Finding>> {
 }
 
 async fn reload(State(backend): State<Backend>, Extension(caller): Extension<Caller>) -> Answer<Status> {
-    let reloader = backend.clone();
-    let reloaded = blocking(move || order(&reloader, &caller, Order::Reload)).await?;
-    reloaded.map_err(Refusal::of_reload)?;
-    ask(move || backend.control.status()).await
+    ask(move || {
+        config::told(&caller, "reload", backend.configuration.reload(&caller.name))?;
+        backend.control.status()
+    })
+    .await
 }
 
 /// Answers once the installed program has said that it would start; it takes this one's place a moment later.
@@ -375,6 +384,16 @@ pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
         tracing::error!(%error, "an admin request panicked");
         Refusal::failed("lbd failed while it answered; this is a bug: see its log")
     })
+}
+
+/// An order that is undone after so many seconds, if any are said.
+fn lasting(order: Order, for_s: Option<u64>) -> Result<Order, QueryError> {
+    let Some(seconds) = for_s else { return Ok(order) };
+    if !(1..=LONGEST_WHILE).contains(&seconds) {
+        return Err(QueryError::Invalid(format!("for_s is 1 to {LONGEST_WHILE} seconds, not {seconds}")));
+    }
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    Ok(Order::Until(Box::new(order), now + seconds))
 }
 
 /// Carries out an order and logs who gave it.

@@ -25,6 +25,10 @@ use crate::control::{
         AlertPath, ConnectionFilter, Connections, Control, Counters, DataPath, EventPath, NodeCounters, Order,
         ProxyPath, QueryError,
     },
+    revision::{
+        Action, Applied, Author, Configuration, Content, Difference, Edit, How, Proposal, Revision, RevisionDocument,
+        RevisionsView, Side, Source, Texts, Whole,
+    },
     view::{
         AlertCounts, AlertView, CertificateView, Finding, Health, MapDump, MapView, NodeState, NodeView, PoolView,
         RingShare, Severity, Status, TraceRequest, TraceView, Traffic, VipsView, VirtualServerView,
@@ -36,6 +40,47 @@ use crate::control::{
 struct FakeControl {
     orders: Mutex<Vec<Order>>,
     refuse: Mutex<Option<QueryError>>,
+    proposals: Mutex<Vec<(Proposal, String)>>,
+}
+
+impl FakeControl {
+    fn refusal(&self) -> Result<(), QueryError> {
+        self.refuse.lock().unwrap().clone().map_or(Ok(()), Err)
+    }
+}
+
+impl Configuration for FakeControl {
+    fn revisions(&self) -> Result<RevisionsView, QueryError> {
+        Ok(RevisionsView { in_force: Some(12), ..RevisionsView::default() })
+    }
+
+    fn revision(&self, number: Option<u64>) -> Result<RevisionDocument, QueryError> {
+        self.refusal()?;
+        let (number, author, lbd) = (number.unwrap_or(12), "ada".to_owned(), "1".to_owned());
+        let revision = Revision { number, time: 0, author, source: Source::Apply, comment: None, of: None, lbd };
+        Ok(RevisionDocument {
+            revision: Some(revision),
+            texts: Texts { main: "version = 1".into(), ..Texts::default() },
+        })
+    }
+
+    fn difference(&self, from: Side, to: Side) -> Result<Difference, QueryError> {
+        Ok(Difference { text: format!("{from:?} {to:?}"), changes: Vec::new() })
+    }
+
+    fn apply(&self, proposal: Proposal, author: &Author) -> Result<Applied, QueryError> {
+        self.refusal()?;
+        self.proposals.lock().unwrap().push((proposal, author.to_owned()));
+        Ok(Applied { revision: Some(13), changed: true, ..Applied::default() })
+    }
+
+    fn reload(&self, _author: &Author) -> Result<Applied, QueryError> {
+        self.refusal().map(|()| Applied::default())
+    }
+
+    fn confirm(&self, _author: &Author) -> Result<u64, QueryError> {
+        self.refusal().map(|()| 12)
+    }
 }
 
 impl Control for FakeControl {
@@ -254,6 +299,7 @@ impl Api {
         let config = config(self.dir.path(), settings);
         let backend = Backend {
             control: self.control.clone(),
+            configuration: self.control.clone(),
             data_path: Arc::new(FakeDataPath),
             proxy: Arc::new(FakeProxy),
             events: Arc::new(FakeEvents::default()),
@@ -349,7 +395,6 @@ fn patches_become_orders() {
         Order::SetNodeWeight { pool: pool.clone(), node: node.clone(), weight: 3 },
         Order::SetNodeState { pool, node, state: NodeState::Draining },
         Order::SetNodeState { pool: None, node: "n2".into(), state: NodeState::Disabled },
-        Order::Reload,
     ];
     assert_eq!(*api.control.orders.lock().unwrap(), expected);
 }
@@ -388,17 +433,68 @@ fn bad_requests_are_refused_and_change_nothing() {
 fn controls_refusals_keep_their_kind() {
     let api = Api::start();
     let rows = [
-        (QueryError::NotFound("no such".into()), 404, 404),
-        (QueryError::Invalid("bad".into()), 400, 422),
-        (QueryError::Conflict("not now".into()), 409, 409),
-        (QueryError::Failed("broken".into()), 500, 500),
+        (QueryError::NotFound("no such".into()), 404),
+        (QueryError::Invalid("bad".into()), 400),
+        (QueryError::Conflict("not now".into()), 409),
+        (QueryError::ConfigInvalid("bad".into()), 422),
+        (QueryError::Stale("another".into()), 412),
+        (QueryError::Failed("broken".into()), 500),
     ];
-    for (error, of_order, of_reload) in rows {
+    for (error, status) in rows {
         *api.control.refuse.lock().unwrap() = Some(error.clone());
         let patched = api.refused("PATCH", "/api/v1/pools/web", r#"{"forwarding":"nat"}"#);
-        assert_eq!(patched, (of_order, error.to_string()));
-        assert_eq!(api.refused("POST", "/api/v1/reload", ""), (of_reload, error.to_string()));
+        assert_eq!(patched, (status, error.to_string()));
+        for (method, path, body) in [
+            ("POST", "/api/v1/reload", ""),
+            ("POST", "/api/v1/config/confirm", ""),
+            ("POST", "/api/v1/revisions/3/rollback", ""),
+            ("PUT", "/api/v1/config", r#"{"main":""}"#),
+            ("GET", "/api/v1/revisions/3", ""),
+        ] {
+            assert_eq!(api.refused(method, path, body), (status, error.to_string()), "{method} {path}");
+        }
     }
+}
+
+#[test]
+fn changes_of_the_configuration_become_proposals() {
+    let api = Api::start();
+    assert_eq!(api.get("/api/v1/config")["main"], "version = 1");
+    assert_eq!(api.get("/api/v1/revisions/3")["revision"]["number"], 3);
+    assert_eq!(api.get("/api/v1/config/diff")["text"], "InForce Files");
+    assert_eq!(api.get("/api/v1/config/diff?from=3&to=4")["text"], "Revision(3) Revision(4)");
+    let big = "#".repeat(1 << 20);
+    let edit = r#"[{"path":["pool","web"],"action":{"merge":{"queue":5}}},{"path":["vip","a"],"action":"remove"}]"#;
+    for (method, path, body) in [
+        ("PUT", "/api/v1/config?comment=why%20not&confirm_s=60&dry_run=true", r##"{"main":"# new"}"##.to_owned()),
+        ("PUT", "/api/v1/config?force=true", format!(r#"{{"main":"{big}","fragments":{{"a.toml":"b"}}}}"#)),
+        ("PATCH", "/api/v1/config", edit.to_owned()),
+        ("POST", "/api/v1/revisions/3/rollback", String::new()),
+    ] {
+        let (status, _, body) = api.request(method, path, &body);
+        assert_eq!((status, body.contains("\"revision\":13")), (200, true), "{method} {path}: {body}");
+    }
+    let whole = |main: &str, fragments| Content::Whole(Whole { main: main.into(), fragments });
+    let edits = vec![
+        Edit { path: vec!["pool".into(), "web".into()], action: Action::Merge(json!({"queue": 5})) },
+        Edit { path: vec!["vip".into(), "a".into()], action: Action::Remove },
+    ];
+    let how = How { comment: Some("why not".into()), confirm_s: Some(60), force: false, dry_run: true };
+    let expected = [
+        Proposal::new(whole("# new", None), None, how),
+        Proposal::new(
+            whole(&big, Some([("a.toml".into(), "b".into())].into())),
+            None,
+            How { force: true, ..How::default() },
+        ),
+        Proposal::new(Content::Edits(edits), None, How::default()),
+        Proposal::new(Content::Revision(3), None, How::default()),
+    ];
+    let given = api.control.proposals.lock().unwrap();
+    assert_eq!(given.iter().map(|(proposal, _)| proposal.clone()).collect::<Vec<_>>(), expected);
+    assert!(given.iter().all(|(_, author)| !author.is_empty()), "who asks is known by the socket");
+    assert_eq!(api.refused("PATCH", "/api/v1/config", r#"[{"path":["a"],"action":{"burn":1}}]"#).0, 422);
+    assert_eq!(api.refused("PUT", "/api/v1/config?confirm=5", r#"{"main":""}"#).0, 400);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! From the document as it is written to the values by meaning. Refuses nothing: what is missing (and reported by others)
 //! is left out or given a harmless value, so that the checks can look at the rest.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use lb_common::conntrack::{State, Timeouts};
 
@@ -22,6 +22,8 @@ mod api;
 mod cluster;
 mod monitor;
 mod proxy;
+
+const DAY: Duration = Duration::from_hours(24);
 
 /// What a configuration is built from.
 pub(super) struct Building<'d> {
@@ -56,6 +58,8 @@ fn daemon(raw: &document::Daemon) -> Daemon {
     Daemon {
         socket: raw.socket.value.0.clone(),
         state_dir: raw.state_dir.value.0.clone(),
+        history_revisions: raw.history_revisions.value,
+        history_age: DAY * raw.history_days.value,
         monitor_dir: raw.monitor_dir.value.0.clone(),
         monitor_user: raw.monitor_user.value.clone(),
         on_stop: raw.on_stop.value,

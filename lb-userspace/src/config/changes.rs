@@ -17,22 +17,34 @@ const LONGEST: usize = 60;
 /// How long a diff of the text may be improved: of two large files with nothing in common it is long and says little.
 const PATIENCE: Duration = Duration::from_millis(500);
 
+/// The parts of a configuration, by kind and name: parsed once, because a large text takes long.
+#[derive(Clone, Debug, Default)]
+pub struct Parts(Table);
+
+impl Parts {
+    /// Of these texts. What is not TOML is left out.
+    #[must_use]
+    pub fn of(texts: &Texts) -> Self {
+        Self(tree(texts))
+    }
+}
+
 /// What sets `to` apart from `from`. `main` is how the diff calls the file that is not in `conf.d`. Says nothing of
 /// connections: the caller knows them. `deadline` is [`deadline`] from now.
 #[must_use]
-pub fn difference(main: &str, from: &Texts, to: &Texts, deadline: Instant) -> Difference {
-    if from == to {
+pub fn difference(main: &str, from: (&Texts, &Parts), to: (&Texts, &Parts), deadline: Instant) -> Difference {
+    if from.0 == to.0 {
         return Difference::default();
     }
-    let (before, after) = (tree(from), tree(to));
-    let mut changes = changes(&before, &after);
-    let users = [Users::of(&before), Users::of(&after)];
+    let (before, after) = (&from.1.0, &to.1.0);
+    let mut changes = changes(before, after);
+    let users = [Users::of(before), Users::of(after)];
     for change in &mut changes {
         let servers = users.iter().flat_map(|users| users.servers(&change.kind, &change.name));
         let servers: BTreeSet<String> = servers.map(str::to_owned).collect();
         change.virtual_servers = servers.into_iter().collect();
     }
-    Difference { changes, text: text(main, from, to, deadline) }
+    Difference { changes, text: text(main, from.0, to.0, deadline) }
 }
 
 /// Until when a diff may take.

@@ -106,6 +106,12 @@ pub(super) struct Daemon {
     pub(super) socket: At<AbsolutePath>,
     /// Where lbd keeps what must survive a restart, such as nodes that were drained at run time.
     pub(super) state_dir: At<AbsolutePath>,
+    /// How many revisions of the configuration are kept there, the newest; those in force now and before always are.
+    #[schemars(range(min = 2, max = 100_000))]
+    pub(super) history_revisions: At<u32>,
+    /// For how many days they are kept.
+    #[schemars(range(min = 1, max = 36_500))]
+    pub(super) history_days: At<u32>,
     /// The programs that monitors may run: each a plain file in this directory, which belongs to root and which nobody else
     /// can write to, as its files. Looked for when lbd starts.
     pub(super) monitor_dir: At<AbsolutePath>,
@@ -272,6 +278,8 @@ impl Default for Daemon {
         Self {
             socket: path("/run/lb/admin.sock"),
             state_dir: path("/var/lib/lb"),
+            history_revisions: At::default_of(500),
+            history_days: At::default_of(365),
             monitor_dir: path("/etc/lb/monitors"),
             monitor_user: At::default_of("lb-monitor".to_owned()),
             on_stop: At::default(),

@@ -40,19 +40,47 @@ pub enum EditError {
 /// # Errors
 /// When one of them cannot be made.
 pub fn edit(texts: &Texts, edits: &[Edit]) -> Result<Texts, EditError> {
-    let mut files = Files::parse(texts)?;
-    for edit in edits {
-        files.edit(edit)?;
+    let mut editor = Editor::of(texts)?;
+    editor.edit(edits)?;
+    Ok(editor.write(texts))
+}
+
+/// Texts in a form that edits are made in: kept by who edits the same again, because a large text takes long to parse.
+#[derive(Debug)]
+pub struct Editor(Files);
+
+impl Editor {
+    /// Of these texts.
+    ///
+    /// # Errors
+    /// When one of them is not TOML.
+    pub fn of(texts: &Texts) -> Result<Self, EditError> {
+        Files::parse(texts).map(Self)
     }
-    Ok(files.into_texts(texts))
+
+    /// Makes edits, in their order. After an error it is of no use any more.
+    ///
+    /// # Errors
+    /// When one of them cannot be made.
+    pub fn edit(&mut self, edits: &[Edit]) -> Result<(), EditError> {
+        edits.iter().try_for_each(|edit| self.0.edit(edit))
+    }
+
+    /// The texts that these have become.
+    #[must_use]
+    pub fn write(&mut self, before: &Texts) -> Texts {
+        self.0.write(before)
+    }
 }
 
 /// The files, parsed.
+#[derive(Debug)]
 struct Files {
     main: File,
     fragments: Vec<(String, File)>,
 }
 
+#[derive(Debug)]
 struct File {
     document: DocumentMut,
     touched: bool,
@@ -75,10 +103,15 @@ impl Files {
     }
 
     /// Files that nothing was done to stay as they are, byte by byte.
-    fn into_texts(self, before: &Texts) -> Texts {
-        let text = |file: &File, before: &String| if file.touched { file.document.to_string() } else { before.clone() };
-        let fragments = self.fragments.iter().map(|(name, file)| (name.clone(), text(file, &before.fragments[name])));
-        Texts { main: text(&self.main, &before.main), fragments: fragments.collect() }
+    fn write(&mut self, before: &Texts) -> Texts {
+        let text = |file: &mut File, before: &String| match std::mem::take(&mut file.touched) {
+            true => file.document.to_string(),
+            false => before.clone(),
+        };
+        let main = text(&mut self.main, &before.main);
+        let fragments =
+            self.fragments.iter_mut().map(|(name, file)| (name.clone(), text(file, &before.fragments[name])));
+        Texts { main, fragments: fragments.collect() }
     }
 
     fn edit(&mut self, Edit { path, action }: &Edit) -> Result<(), EditError> {

@@ -50,6 +50,8 @@ pub mod problem_type {
     pub const CONFLICT: &str = "urn:lb:problem:conflict";
     /// The configuration file is not valid; the one in force stays.
     pub const CONFIG_INVALID: &str = "urn:lb:problem:config_invalid";
+    /// Another revision is in force than the one that the request builds on.
+    pub const STALE: &str = "urn:lb:problem:stale";
     /// The kernel or lbd's own state refused.
     pub const FAILED: &str = "urn:lb:problem:failed";
     /// Who asks has not proved who it is.
@@ -73,6 +75,9 @@ pub struct PoolPatch {
     /// How new connections are forwarded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forwarding: Option<Forwarding>,
+    /// Undone after so many seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub for_s: Option<u64>,
 }
 
 /// `PATCH /api/v1/pools/{pool}/nodes/{node}`: fields that are left out stay.
@@ -88,6 +93,9 @@ pub struct NodePatch {
     /// Takes in a node that a monitor with manual recovery took out.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub up: bool,
+    /// State and weight are undone after so many seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub for_s: Option<u64>,
 }
 
 /// `POST /api/v1/vips/{group}/move`.

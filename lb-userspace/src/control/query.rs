@@ -29,6 +29,12 @@ pub enum QueryError {
     /// It makes sense, but not now or not with this configuration.
     #[error("{0}")]
     Conflict(String),
+    /// The configuration is not valid: every mistake, with its place.
+    #[error("{0}")]
+    ConfigInvalid(String),
+    /// Another revision is in force than the one that the request builds on.
+    #[error("{0}")]
+    Stale(String),
     /// The kernel or our own state refused.
     #[error("{0}")]
     Failed(String),
@@ -217,6 +223,8 @@ pub enum Order {
         /// New way.
         forwarding: Forwarding,
     },
+    /// One of the orders above, undone at that time (seconds since 1970).
+    Until(Box<Order>, u64),
     /// Give a VIP group away: to that machine, or to the best other one. Changes nothing of the state.
     MoveVip {
         /// VIP group.
@@ -226,8 +234,6 @@ pub enum Order {
     },
     /// Leave all VIP groups to the other machines, until it is switched off: also over a restart.
     Maintenance(bool),
-    /// Read the configuration file again.
-    Reload,
     /// Replace lbd by the program that is installed now.
     Upgrade,
 }

@@ -61,6 +61,8 @@ pub enum Event {
     ConfigRefused(String),
     /// An operator's order. `Reload` is not for the state: the caller reads the file and sends `NewConfig`.
     Order(Order),
+    /// It is that time (seconds since 1970): what was set until then is undone.
+    Time(u64),
     /// A DNS name of nodes was looked up. Never empty: the last known addresses are kept when there is no answer.
     Resolved {
         /// The name, as the configuration has it.
@@ -161,6 +163,10 @@ impl State {
                 Ok(())
             }
             Event::Order(order) => self.order(order),
+            Event::Time(now) => {
+                self.overrides.end(now);
+                Ok(())
+            }
             Event::Resolved { name, addresses } => {
                 self.names.insert(name, addresses);
                 Ok(())

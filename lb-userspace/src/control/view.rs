@@ -55,6 +55,9 @@ pub struct Status {
     pub config_file: String,
     /// Number of configurations accepted since the start; the first is 1.
     pub config_generation: u64,
+    /// The revision in force; `None`: it could not be written to the history.
+    #[serde(default)]
+    pub config_revision: Option<u64>,
     /// Why the last reload was refused, when it was.
     pub config_error: Option<String>,
     /// How lbd found the data path: `created` or `adopted`.

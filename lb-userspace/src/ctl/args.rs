@@ -1,6 +1,7 @@
 //! The command line of `lbctl`: nouns and verbs, each with examples first in its help.
 
 mod cert;
+mod config;
 mod connections;
 mod events;
 mod requests;
@@ -13,6 +14,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 pub use self::{
     cert::{Cert, KeyType, Subject},
+    config::{Apply, Change, Diff, Foreign, History, Lasting, Rollback, Setting, object},
     connections::ConnectionArguments,
     events::{AlertVerbs, EventArguments, EventVerbs},
     requests::{RequestArguments, UrlArguments},
@@ -37,6 +39,8 @@ const TEMPLATE: &str = "{about-with-newline}\n{before-help}{usage-heading} {usag
   lbctl vs ls                                virtual servers, their nodes and connections
   lbctl node drain web/n1                    no new connections for n1; its own go on
   lbctl pool set web forwarding=nat          new connections by NAT from now on
+  lbctl node add web/n4 address=10.0.0.14:80   one more, kept as a new revision
+  lbctl history                              who changed what, when and why?
   lbctl conn ls --client 203.0.113.7         where do this client's connections go?
   lbctl conn ls --l7 --status 5xx            which requests failed lately?
   lbctl trace https://www.example.com/x      which rules match, which node may serve?
@@ -155,14 +159,68 @@ pub enum Command {
     /// Make lbd read its configuration again; an invalid one changes nothing
     #[command(before_help = "Examples:\n  lbctl check /etc/lb/lb.toml && lbctl reload\n")]
     Reload,
+    /// Revisions of the configuration: who took which into force, when and why
+    #[command(before_help = "Examples:\n  lbctl history\n  lbctl history show 12\n")]
+    History {
+        /// What of them
+        #[command(subcommand)]
+        verb: Option<History>,
+    },
+    /// What sets two configurations apart, and which virtual servers and connections that touches
+    #[command(before_help = "Examples:
+  lbctl diff                 the files as they are now: what would a reload change?
+  lbctl diff 12              from revision 12 to what is in force
+  lbctl diff 12 14
+  lbctl diff --exit-code && echo nothing to load
+")]
+    Diff(Diff),
+    /// Take a configuration into force, write it to lbd's file, and keep it as a revision
+    #[command(before_help = "Examples:
+  lbctl apply new.toml --dry-run             what would it change?
+  lbctl apply new.toml -m 'ticket 4711'
+  lbctl apply new.toml --confirm 5m          and back again, unless: lbctl confirm
+  ssh lb1 lbctl export | ssh lb2 lbctl apply -
+")]
+    Apply(Apply),
+    /// Keep the revision that waits to be confirmed
+    #[command(before_help = "Examples:\n  lbctl apply new.toml --confirm 5m && lbctl confirm\n")]
+    Confirm,
+    /// Take an earlier revision into force again, as a new one
+    #[command(
+        before_help = "Examples:\n  lbctl rollback             to the one before\n  lbctl rollback 12 -m 'too slow'\n"
+    )]
+    Rollback(Rollback),
+    /// The text of the configuration in force, or of a revision; -o json has its files one by one
+    #[command(before_help = "Examples:\n  lbctl export > lb.toml\n  lbctl export 12\n")]
+    Export {
+        /// A revision; without it the one in force
+        #[arg(value_name = "N")]
+        number: Option<u64>,
+    },
     /// Replace lbd by the program that is installed now; connections go on, and so does lbd when that one would not start
     #[command(before_help = "Examples:\n  install -m 0755 lbd /usr/local/sbin/lbd && lbctl upgrade\n")]
     Upgrade,
-    /// Check a configuration file, without lbd
-    #[command(before_help = "Examples:\n  lbctl check\n  lbctl check ./new.toml\n")]
+    /// Check a configuration file, without lbd; with --host also whether this machine has what it needs
+    #[command(before_help = "Examples:\n  lbctl check\n  lbctl check ./new.toml\n  lbctl check ./new.toml --host\n")]
     Check {
         /// The file
         #[arg(env = "LB_CONFIG", default_value = "/etc/lb/lb.toml", value_name = "FILE")]
+        file: PathBuf,
+        /// Also look at this machine: interfaces, capabilities, ports, users, certificates; exits with 1 on a problem
+        #[arg(long)]
+        host: bool,
+    },
+    /// Translate another balancer's configuration, without lbd; what has no counterpart is listed by line
+    #[command(before_help = "Examples:
+  lbctl import haproxy /etc/haproxy/haproxy.cfg > lb.toml
+  lbctl import keepalived /etc/keepalived/keepalived.conf > lb.toml
+  lbctl import nginx /etc/nginx/nginx.conf > lb.toml
+  ipvsadm -S -n > rules && lbctl import ipvs rules > lb.toml
+")]
+    Import {
+        /// Whose
+        format: Foreign,
+        /// The file
         file: PathBuf,
     },
     /// Print a completion script for a shell
@@ -201,13 +259,30 @@ pub enum Pool {
         /// Its name
         name: String,
     },
-    /// Change it while it runs: new connections follow, tracked ones finish as they began
+    /// Change it: forwarding at run time, so that new connections follow and tracked ones finish as they began; everything
+    /// with --persist
+    #[command(before_help = "Examples:
+  lbctl pool set web forwarding=nat
+  lbctl pool set web forwarding=nat --for 10m
+  lbctl pool set web scheduler=least_connections timeouts.connect=2s --persist -m 'slow nodes'
+")]
     Set {
         /// Its name
         name: String,
-        /// What: forwarding=dsr, forwarding=nat (with source NAT when it is configured so) or forwarding=nat_source
-        #[arg(value_name = "forwarding=HOW", value_parser = forwarding_setting)]
-        forwarding: Forwarding,
+        /// What, as in the configuration; forwarding=nat_source is nat with source_nat
+        #[arg(value_name = "KEY=VALUE", required = true, value_parser = config::setting)]
+        settings: Vec<Setting>,
+        /// How long.
+        #[command(flatten)]
+        persist: Lasting,
+    },
+    /// Take it out of the configuration
+    Rm {
+        /// Its name
+        name: String,
+        /// How.
+        #[command(flatten)]
+        change: Change,
     },
 }
 
@@ -219,23 +294,82 @@ pub enum Node {
     /// One of them
     Show(NodeName),
     /// No new connections; its own go on
-    Drain(NodeName),
+    Drain {
+        /// The node.
+        #[command(flatten)]
+        node: NodeName,
+        /// How long.
+        #[command(flatten)]
+        persist: Lasting,
+    },
     /// Take new connections again
-    Undrain(NodeName),
+    Undrain {
+        /// The node.
+        #[command(flatten)]
+        node: NodeName,
+        /// How long.
+        #[command(flatten)]
+        persist: Lasting,
+    },
     /// No packets at all; its connections are treated like those of a failed node
-    Disable(NodeName),
+    Disable {
+        /// The node.
+        #[command(flatten)]
+        node: NodeName,
+        /// How long.
+        #[command(flatten)]
+        persist: Lasting,
+    },
     /// Take connections again
-    Enable(NodeName),
+    Enable {
+        /// The node.
+        #[command(flatten)]
+        node: NodeName,
+        /// How long.
+        #[command(flatten)]
+        persist: Lasting,
+    },
     /// Take in a node that a monitor with recovery = "manual" took out, when it answers again
     Up(NodeName),
-    /// Change its share of new connections
+    /// Change it: its weight at run time, everything with --persist
+    #[command(before_help = "Examples:
+  lbctl node set web/n1 weight=3
+  lbctl node set web/n1 weight=1 --for 10m
+  lbctl node set web/n1 weight=3 max_connections=200 --persist
+")]
     Set {
         /// The node.
         #[command(flatten)]
         node: NodeName,
-        /// What: weight=N, from 1 to 65535
-        #[arg(value_name = "weight=N", value_parser = weight_setting)]
-        weight: u32,
+        /// What, as in the configuration: weight=N is the share of new connections, 1 to 65535
+        #[arg(value_name = "KEY=VALUE", required = true, value_parser = config::setting)]
+        settings: Vec<Setting>,
+        /// How long.
+        #[command(flatten)]
+        persist: Lasting,
+    },
+    /// Add one to a pool, and to the configuration
+    #[command(before_help = "Examples:\n  lbctl node add web/n4 address=10.0.0.14:80 weight=2 -m 'more room'\n")]
+    Add {
+        /// Its pool and its name
+        #[arg(value_name = "POOL/NODE")]
+        node: String,
+        /// What, as in the configuration; the address is needed
+        #[arg(value_name = "KEY=VALUE", required = true, value_parser = config::setting)]
+        settings: Vec<Setting>,
+        /// How.
+        #[command(flatten)]
+        change: Change,
+    },
+    /// Take it out of its pool, and of the configuration
+    #[command(before_help = "Examples:\n  lbctl node drain web/n4 && lbctl node rm web/n4\n")]
+    Rm {
+        /// The node.
+        #[command(flatten)]
+        node: NodeName,
+        /// How.
+        #[command(flatten)]
+        change: Change,
     },
 }
 
@@ -324,20 +458,6 @@ fn forwarding(word: &str) -> Result<Forwarding, String> {
     }
 }
 
-fn forwarding_setting(setting: &str) -> Result<Forwarding, String> {
-    setting.strip_prefix("forwarding=").and_then(|how| forwarding(how).ok()).ok_or_else(|| {
-        "say forwarding=dsr, forwarding=nat or forwarding=nat_source; all else is changed in the configuration file"
-            .to_owned()
-    })
-}
-
-fn weight_setting(setting: &str) -> Result<u32, String> {
-    match setting.strip_prefix("weight=").map(str::parse) {
-        Some(Ok(weight @ 1..=65535)) => Ok(weight),
-        _ => Err("say weight=N with N from 1 to 65535; to take a node out, use drain or disable".to_owned()),
-    }
-}
-
 fn protocol(word: &str) -> Result<Protocol, String> {
     match word {
         "tcp" => Ok(Protocol::Tcp),
@@ -386,8 +506,9 @@ mod tests {
     #[test]
     fn mistakes_are_usage_errors_that_say_what_to_write() {
         let rows = [
-            ("lbctl pool set web scheduler=random", "forwarding=nat"),
-            ("lbctl node set web/n1 weight=0", "drain or disable"),
+            ("lbctl pool set web scheduler", "KEY=VALUE"),
+            ("lbctl node drain web/n1 --for 5m --persist", "cannot be used with"),
+            ("lbctl apply new.toml --confirm soon", "5m"),
             ("lbctl conn ls --protocol sctp", "tcp or udp"),
             ("lbctl map dump maglev", "--vs"),
             ("lbctl stats --watch --interval 1ms", "at least 100ms"),

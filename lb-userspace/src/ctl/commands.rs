@@ -9,15 +9,14 @@ use super::{
     alerts,
     args::{self, Command, Conn, Map, Named, Node, Pool, Vip},
     client::{Client, connections_path, encode, query_path},
-    events,
+    config, edits, events,
     failure::Failure,
     flow,
     output::Output,
     stats, views,
 };
 use crate::control::{
-    api::{Empty, Maintenance, Move, NodePatch, PoolPatch},
-    plan::Forwarding,
+    api::{Empty, Maintenance, Move, NodePatch},
     proxy::{recent::Record, trace::UrlTraceView},
     query::Connections,
     view::{
@@ -86,12 +85,23 @@ pub(super) fn execute(client: &Client, output: &Output, command: Command) -> Res
             if output.is_json() {
                 return output.answer(&answer, views::status);
             }
-            let Status { config_file, config_generation, .. } = &answer.value;
-            output.note(&format!("{config_file} is in force; configurations accepted so far: {config_generation}"));
+            let Status { config_file, config_revision, .. } = &answer.value;
+            let revision = config_revision.map_or_else(|| "not recorded yet".to_owned(), |n| format!("revision {n}"));
+            output.note(&format!("{config_file} is in force: {revision}"));
             Ok(())
         }
+        Command::History { verb } => config::history(client, output, verb),
+        Command::Diff(arguments) => config::diff(client, output, &arguments),
+        Command::Apply(arguments) => config::apply(client, output, arguments),
+        Command::Confirm => config::confirm(client, output),
+        Command::Rollback(arguments) => config::rollback(client, output, arguments),
+        Command::Export { number } => config::export(client, output, number),
         Command::Upgrade => upgrade(client, output),
-        Command::Cert(_) | Command::Check { .. } | Command::Completions { .. } | Command::Man { .. } => {
+        Command::Cert(_)
+        | Command::Import { .. }
+        | Command::Check { .. }
+        | Command::Completions { .. }
+        | Command::Man { .. } => {
             unreachable!("commands without a daemon are carried out before")
         }
     }
@@ -142,47 +152,35 @@ fn pool(client: &Client, output: &Output, verb: Pool) -> Result<(), Failure> {
             explain_mark(output, is_set(&answer.value.nodes));
             Ok(())
         }
-        Pool::Set { name, forwarding } => {
-            let patch = PoolPatch { forwarding: Some(forwarding) };
-            let answer = client.patch::<PoolView>(&format!("pools/{}", encode(&name)), &patch)?;
-            if output.is_json() {
-                return output.answer(&answer, views::pool);
-            }
-            let other = if answer.value.forwarding == Forwarding::Dsr { "nat" } else { "dsr" };
-            output.note(&format!(
-                "pool {name} forwards new connections by {}; tracked ones finish as they began\n\
-                 next: lbctl conn ls --pool {name} --forwarding {other}",
-                views::word(&answer.value.forwarding)
-            ));
-            Ok(())
-        }
+        Pool::Set { name, settings, persist } => edits::set_pool(client, output, &name, &settings, persist),
+        Pool::Rm { name, change } => edits::remove(client, output, &["pool", &name], change),
     }
 }
 
 fn node(client: &Client, output: &Output, verb: Node) -> Result<(), Failure> {
-    let state = |state| NodePatch { state: Some(state), ..NodePatch::default() };
-    let (name, patch) = match verb {
+    match verb {
         Node::Ls => {
             let answer = client.get::<Vec<NodeView>>("nodes")?;
             output.answer(&answer, |list, look| views::nodes(list, look))?;
             explain_mark(output, is_set(&answer.value));
-            return Ok(());
+            Ok(())
         }
-        Node::Show(name) => {
-            return output.answer(&client.get::<NodeView>(&node_path(&name.node))?, views::node);
+        Node::Show(name) => output.answer(&client.get::<NodeView>(&edits::node_path(&name.node))?, views::node),
+        Node::Drain { node, persist } => edits::set_state(client, output, &node, NodeState::Draining, persist),
+        Node::Undrain { node, persist } | Node::Enable { node, persist } => {
+            edits::set_state(client, output, &node, NodeState::Active, persist)
         }
-        Node::Drain(name) => (name, state(NodeState::Draining)),
-        Node::Undrain(name) | Node::Enable(name) => (name, state(NodeState::Active)),
-        Node::Disable(name) => (name, state(NodeState::Disabled)),
-        Node::Up(name) => (name, NodePatch { up: true, ..NodePatch::default() }),
-        Node::Set { node, weight } => (node, NodePatch { weight: Some(weight), ..NodePatch::default() }),
-    };
-    let answer = client.patch::<NodeView>(&node_path(&name.node), &patch)?;
-    if output.is_json() {
-        return output.answer(&answer, views::node);
+        Node::Disable { node, persist } => edits::set_state(client, output, &node, NodeState::Disabled, persist),
+        Node::Up(name) => {
+            edits::patch_node(client, output, &name.node, &NodePatch { up: true, ..NodePatch::default() })
+        }
+        Node::Set { node, settings, persist } => edits::set_node(client, output, &node.node, &settings, persist),
+        Node::Add { node, settings, change } => edits::add_node(client, output, &node, &settings, change),
+        Node::Rm { node, change } => {
+            let (pool, node) = edits::whole_name(client, &node.node)?;
+            edits::remove(client, output, &["pool", &pool, "node", &node], change)
+        }
     }
-    output.note(&changed(&answer.value, &patch));
-    Ok(())
 }
 
 fn vip(client: &Client, output: &Output, verb: Vip) -> Result<(), Failure> {
@@ -224,30 +222,6 @@ fn explain_mark(output: &Output, there: bool) {
     }
 }
 
-/// What a change of a node means for its connections.
-fn changed(node: &NodeView, patch: &NodePatch) -> String {
-    let name = format!("{}/{}", node.pool, node.name);
-    let next = format!("next: lbctl node show {name}");
-    match patch.state {
-        None if patch.up => format!("node {name} is taken in again; health: {}\n{next}", views::word(&node.health)),
-        None => format!("node {name} has weight {}; connections that are tracked stay\n{next}", node.weight),
-        Some(NodeState::Active) => format!("node {name} is active; health: {}\n{next}", views::word(&node.health)),
-        Some(NodeState::Draining) => format!(
-            "node {name} takes no new connections; {} active ones go on\nnext: lbctl conn ls --node {name}",
-            node.active
-        ),
-        Some(NodeState::Disabled) => format!("node {name} gets no packets any more\n{next}"),
-    }
-}
-
-/// `pools/POOL/nodes/NODE` for `POOL/NODE`, `nodes/NODE` without a pool.
-fn node_path(name: &str) -> String {
-    match name.split_once('/') {
-        Some((pool, node)) => format!("pools/{}/nodes/{}", encode(pool), encode(node)),
-        None => format!("nodes/{}", encode(name)),
-    }
-}
-
 fn count_connections(output: &Output, found: &Connections) {
     let shown = found.connections.len();
     if found.total > shown as u64 {
@@ -284,17 +258,5 @@ fn doctor(client: &Client, output: &Output) -> Result<(), Failure> {
     match answer.value.iter().filter(|finding| finding.severity == Severity::Problem).count() {
         0 => Ok(()),
         problems => Err(Failure::Unhealthy { problems }),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn nodes_are_addressed_with_or_without_their_pool() {
-        assert_eq!(node_path("web/n1"), "pools/web/nodes/n1");
-        assert_eq!(node_path("n1"), "nodes/n1");
-        assert_eq!(node_path("we b/n/1"), "pools/we%20b/nodes/n%2F1");
     }
 }

@@ -34,6 +34,9 @@ pub(super) enum Failure {
     /// `doctor` found problems; they are printed.
     #[error("{problems} {} to solve; the advice is above", if *.problems == 1 { "problem" } else { "problems" })]
     Unhealthy { problems: usize },
+    /// `diff --exit-code` found a difference; it is printed.
+    #[error("they are not the same")]
+    Differs,
     /// A file of ours cannot be read or written.
     #[error("{path}: {source}")]
     File { path: PathBuf, source: io::Error },
@@ -51,6 +54,7 @@ impl Failure {
             Failure::BadAnswer { .. }
             | Failure::Unhealthy { .. }
             | Failure::NotUpgraded(_)
+            | Failure::Differs
             | Failure::File { .. }
             | Failure::Certificate { .. }
             | Failure::Output(_) => 1,
@@ -59,7 +63,7 @@ impl Failure {
             Failure::Unreachable { .. } => 4,
             Failure::Refused(problem) => match problem.kind.as_str() {
                 problem_type::CONFIG_INVALID => 3,
-                problem_type::CONFLICT => 5,
+                problem_type::CONFLICT | problem_type::STALE => 5,
                 _ => 1,
             },
         })
@@ -105,6 +109,7 @@ mod tests {
             (refused(problem_type::CONFIG_INVALID), 3),
             (Failure::unreachable("/s".into(), io::ErrorKind::NotFound.into()), 4),
             (refused(problem_type::CONFLICT), 5),
+            (refused(problem_type::STALE), 5),
             (refused(problem_type::NOT_FOUND), 1),
             (Failure::Unhealthy { problems: 1 }, 1),
         ];

@@ -8,16 +8,22 @@ use super::{
     args::{self, Command},
     cert,
     failure::Failure,
+    host,
     output::Output,
+    views,
 };
-use crate::config::{Config, ConfigError};
+use crate::{
+    config::{Config, ConfigError, import},
+    control::view::{Finding, Severity},
+};
 
 /// Carries the command out when it is one of these.
 pub(super) fn execute(command: &Command, output: &Output) -> Option<Result<(), Failure>> {
     match command {
-        Command::Check { file } => Some(check(file, output)),
+        Command::Check { file, host } => Some(check(file, *host, output)),
         Command::Completions { shell } => Some(completions(*shell, output)),
         Command::Man { directory } => Some(man(directory, output)),
+        Command::Import { format, file } => Some(import(*format, file, output)),
         Command::Cert(verb) => Some(cert::execute(verb, output)),
         Command::Status
         | Command::Vs(_)
@@ -32,6 +38,12 @@ pub(super) fn execute(command: &Command, output: &Output) -> Option<Result<(), F
         | Command::Reload
         | Command::Events(_)
         | Command::Alert(_)
+        | Command::History { .. }
+        | Command::Diff(_)
+        | Command::Apply(_)
+        | Command::Confirm
+        | Command::Rollback(_)
+        | Command::Export { .. }
         | Command::Upgrade => None,
     }
 }
@@ -41,20 +53,60 @@ pub(super) fn execute(command: &Command, output: &Output) -> Option<Result<(), F
 struct Checked {
     valid: bool,
     errors: Vec<ConfigError>,
+    /// What this machine has and lacks for it, with `--host`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    findings: Vec<Finding>,
 }
 
-fn check(file: &Path, output: &Output) -> Result<(), Failure> {
+fn check(file: &Path, is_for_host: bool, output: &Output) -> Result<(), Failure> {
     let outcome = Config::load(file);
+    // What it names, such as certificates, is on the host it is for.
+    let outcome = if is_for_host { outcome.and_then(Config::read_files) } else { outcome };
+    let findings = match &outcome {
+        Ok(config) if is_for_host => host::findings(config, file),
+        Ok(_) | Err(_) => Vec::new(),
+    };
+    let problems = findings.iter().filter(|finding| finding.severity == Severity::Problem).count();
     if output.is_json() {
         let errors = outcome.as_ref().err().map_or_else(Vec::new, |errors| errors.errors.clone());
-        let checked = Checked { valid: outcome.is_ok(), errors };
+        let checked = Checked { valid: outcome.is_ok(), errors, findings };
         output.print(&serde_json::to_string(&checked).map_err(io::Error::other)?)?;
+    } else if let Ok(config) = &outcome {
+        for warning in config.warnings() {
+            output.note(&format!("warning: {warning}"));
+        }
+        output.print(&format!("{}: configuration ok", file.display()))?;
+        if is_for_host {
+            output.print(&views::doctor(&findings, output.look()))?;
+        }
     }
     match outcome {
-        Ok(_) if output.is_json() => Ok(()),
-        Ok(_) => Ok(output.print(&format!("{}: configuration ok", file.display()))?),
+        Ok(_) if problems > 0 => Err(Failure::Unhealthy { problems }),
+        Ok(_) => Ok(()),
         Err(errors) => Err(Failure::ConfigInvalid(errors.report(output.colours_messages()))),
     }
+}
+
+/// The configuration goes to standard output, what was not translated to standard error.
+fn import(format: args::Foreign, file: &Path, output: &Output) -> Result<(), Failure> {
+    let bytes = fs::read(file).map_err(|source| Failure::File { path: file.to_owned(), source })?;
+    let imported = import::import(format.into(), &String::from_utf8_lossy(&bytes));
+    if output.is_json() {
+        output.print(&serde_json::to_string(&imported).map_err(io::Error::other)?)?;
+        return Ok(());
+    }
+    output.print(&imported.toml)?;
+    for note in &imported.notes {
+        output.note(&format!("{}: {note}", file.display()));
+    }
+    output.note(match imported.notes.len() {
+        0 => "all of it was translated\nnext: lbctl check FILE",
+        _ => {
+            "what is listed above was not translated, or needs a look; it stands at the top of the file, too\n\
+              next: lbctl check FILE"
+        }
+    });
+    Ok(())
 }
 
 fn completions(shell: clap_complete::Shell, output: &Output) -> Result<(), Failure> {
@@ -81,10 +133,12 @@ mod tests {
         let file = dir.path().join("lb.toml");
         let output = Output::new(Some(args::Format::Json));
         fs::write(&file, "version = 1\n[interface.eth0]\nmood = \"auto\"\n").unwrap();
-        let Err(Failure::ConfigInvalid(report)) = check(&file, &output) else { panic!("a mistake was not seen") };
+        let Err(Failure::ConfigInvalid(report)) = check(&file, false, &output) else {
+            panic!("a mistake was not seen")
+        };
         assert!(report.contains("lb.toml:3:1"), "{report}");
         fs::write(&file, "version = 1\n[interface.eth0]\nmode = \"auto\"\n").unwrap();
-        check(&file, &output).unwrap();
+        check(&file, false, &output).unwrap();
     }
 
     #[test]

@@ -5,9 +5,17 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::control::{
-    query::{Control, Counters, DataPath, Order, ProxyPath, QueryError},
-    view::{CertificateView, PoolView, Status, VipsView, VirtualServerView},
+use super::revisions::Revisions;
+use crate::{
+    config::Config,
+    control::{
+        query::{Control, Counters, DataPath, Order, ProxyPath, QueryError},
+        revision::{
+            Applied, Author, Configuration, Content, Difference, Proposal, RevisionDocument, RevisionsView, Side,
+            Source,
+        },
+        view::{CertificateView, PoolView, Status, VipsView, VirtualServerView},
+    },
 };
 
 /// Requests that wait for the control task at most; further askers wait for their turn.
@@ -26,6 +34,8 @@ pub(super) enum Request {
     Certificates(oneshot::Sender<Vec<CertificateView>>),
     /// VIP groups and machines.
     Vips(oneshot::Sender<VipsView>),
+    /// To take a configuration into force, or why the one that was read cannot be.
+    Configure(Result<Box<Config>, QueryError>, oneshot::Sender<Result<(), QueryError>>),
     /// To change something.
     Order(Order, oneshot::Sender<Result<(), QueryError>>),
 }
@@ -33,21 +43,51 @@ pub(super) enum Request {
 /// The asking end. Its methods block: they are for the admin API's blocking threads.
 #[derive(Debug)]
 pub(super) struct Handle {
-    requests: mpsc::Sender<Request>,
-    data_path: Arc<dyn DataPath>,
-    proxy: Arc<dyn ProxyPath>,
+    pub(super) requests: mpsc::Sender<Request>,
+    pub(super) data_path: Arc<dyn DataPath>,
+    pub(super) proxy: Arc<dyn ProxyPath>,
+    pub(super) revisions: Arc<Revisions>,
+}
+
+/// Where requests go in, and the end that the control task reads.
+pub(super) fn requests() -> (mpsc::Sender<Request>, mpsc::Receiver<Request>) {
+    mpsc::channel(QUEUE)
 }
 
 impl Handle {
-    /// A handle and the end that the control task reads.
-    pub(super) fn new(data_path: Arc<dyn DataPath>, proxy: Arc<dyn ProxyPath>) -> (Self, mpsc::Receiver<Request>) {
-        let (requests, receiver) = mpsc::channel(QUEUE);
-        (Self { requests, data_path, proxy }, receiver)
-    }
-
     /// Counters of both halves.
     fn counters(&self) -> Result<Counters, QueryError> {
         Ok(Counters { proxy: self.proxy.counted(), ..self.data_path.counters()? })
+    }
+
+    /// Says how many connections go through what changes.
+    fn count(&self, difference: &mut Difference) -> Result<(), QueryError> {
+        if difference.changes.is_empty() {
+            return Ok(());
+        }
+        let Counters { nodes, proxy, .. } = self.counters()?;
+        let l4 = |is_meant: &dyn Fn(&str, &str, &str) -> bool| -> u64 {
+            nodes.iter().filter(|((server, pool, node), _)| is_meant(server, pool, node)).map(|(_, c)| c.active).sum()
+        };
+        let l7 = |server: &str| proxy.virtual_servers.get(server).map_or(0, |counters| counters.connections);
+        let l7_nodes = |pool: &str, is_meant: &dyn Fn(&str) -> bool| -> u64 {
+            let nodes = proxy.nodes.get(pool).into_iter().flatten();
+            nodes.filter(|(node, _)| is_meant(node)).map(|(_, counters)| counters.connections).sum()
+        };
+        for change in &mut difference.changes {
+            change.connections = match (change.kind.as_str(), change.name.split_once('/')) {
+                ("node", Some((pool, name))) => {
+                    l4(&|_, in_pool, node| in_pool == pool && node == name) + l7_nodes(pool, &|node| node == name)
+                }
+                ("pool", _) => l4(&|_, pool, _| pool == change.name) + l7_nodes(&change.name, &|_| true),
+                _ => {
+                    let servers = &change.virtual_servers;
+                    let of_proxy: u64 = servers.iter().map(|server| l7(server)).sum();
+                    l4(&|server, _, _| servers.iter().any(|name| name == server)) + of_proxy
+                }
+            };
+        }
+        Ok(())
     }
 
     fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T, QueryError> {
@@ -61,7 +101,9 @@ impl Handle {
 impl Control for Handle {
     fn status(&self) -> Result<Status, QueryError> {
         let counters = self.data_path.counters()?;
-        self.ask(|answer| Request::Status(counters, answer))
+        let mut status = self.ask(|answer| Request::Status(counters, answer))?;
+        self.revisions.annotate(&mut status);
+        Ok(status)
     }
 
     fn virtual_servers(&self) -> Result<Vec<VirtualServerView>, QueryError> {
@@ -84,5 +126,40 @@ impl Control for Handle {
 
     fn order(&self, order: Order) -> Result<(), QueryError> {
         self.ask(|answer| Request::Order(order, answer))?
+    }
+}
+
+impl Configuration for Handle {
+    fn revisions(&self) -> Result<RevisionsView, QueryError> {
+        Ok(self.revisions.view())
+    }
+
+    fn revision(&self, number: Option<u64>) -> Result<RevisionDocument, QueryError> {
+        self.revisions.read(number)
+    }
+
+    fn difference(&self, from: Side, to: Side) -> Result<Difference, QueryError> {
+        let mut difference = self.revisions.compare(from, to)?;
+        self.count(&mut difference)?;
+        Ok(difference)
+    }
+
+    fn apply(&self, proposal: Proposal, author: &Author) -> Result<Applied, QueryError> {
+        let source = match proposal.content {
+            Content::Whole(_) => Source::Apply,
+            Content::Edits(_) => Source::Edit,
+            Content::Revision(_) => Source::Rollback,
+        };
+        self.revisions.propose(proposal, author, source, &|difference| self.count(difference))
+    }
+
+    fn reload(&self, author: &Author) -> Result<Applied, QueryError> {
+        self.revisions.read_again(Source::Reload, author)
+    }
+
+    fn confirm(&self, author: &Author) -> Result<u64, QueryError> {
+        let revision = self.revisions.confirm()?;
+        tracing::info!(revision, author, "the revision is confirmed");
+        Ok(revision)
     }
 }

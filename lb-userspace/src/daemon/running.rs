@@ -10,7 +10,7 @@ use std::{
     net::IpAddr,
     path::PathBuf,
     process::{self, ExitCode},
-    sync::Arc,
+    sync::{Arc, mpsc::Sender},
     time::{Duration, Instant},
 };
 
@@ -69,6 +69,8 @@ pub(super) struct Parts<S> {
     /// Signs the cookies of the L7 proxy.
     pub(super) secret: Secret,
     pub(super) seat: Seat,
+    /// Tells that the configuration is to be read again.
+    pub(super) reloads: Sender<()>,
     /// Where events are told.
     pub(super) teller: Teller,
     /// Nodes that are drained.
@@ -165,8 +167,10 @@ impl<S: Subsystems> Running<S> {
             tokio::select! {
                 wish = signals.next() => match wish {
                     Wish::Stop(signal) => return signal,
-                    // The outcome is in the log and in `lbctl status`.
-                    Wish::Reload => drop(self.reload().await),
+                    // Whoever is told comes back with a request.
+                    Wish::Reload => if self.parts.reloads.send(()).is_err() {
+                        tracing::error!("the configuration cannot be read again: its thread is gone");
+                    },
                     Wish::Reopen => self.parts.subsystems.reopen_logs(),
                     Wish::Upgrade => self.upgrade.begin(&self.parts.seat, &self.parts.config_path, None),
                 },
@@ -263,13 +267,14 @@ impl<S: Subsystems> Running<S> {
             }
             Request::Vips(answer) => drop(answer.send(self.vips())),
             Request::Order(Order::MoveVip { group, to }, answer) => drop(answer.send(self.move_vip(group, to).await)),
-            Request::Order(Order::Reload, answer) => drop(answer.send(self.reload().await)),
+            Request::Configure(read, answer) => drop(answer.send(self.configure(read).await)),
             Request::Order(order, answer) => drop(answer.send(self.change(Event::Order(order)).await)),
         }
     }
 
     async fn tick(&mut self) {
         notify::watchdog();
+        self.undo().await;
         self.parts.subsystems.look_after(self.state.config());
         self.tell_of_others();
         if self.behind.is_some() {
@@ -279,18 +284,22 @@ impl<S: Subsystems> Running<S> {
         self.remember();
     }
 
-    /// Reads the configuration again. On any error the one in force stays and the status says why.
-    async fn reload(&mut self) -> Result<(), QueryError> {
-        notify::reloading();
-        let outcome = match Config::load(&self.parts.config_path).and_then(Config::read_files) {
-            Ok(config) => self.change(Event::NewConfig(Box::new(config))).await,
-            Err(errors) => {
-                for error in &errors.errors {
-                    let place = error.place.as_ref().map(ToString::to_string);
-                    tracing::error!(place, error = error.message, help = error.help, "configuration");
-                }
-                Err(QueryError::Invalid(errors.to_string()))
-            }
+    /// Undoes what was set for a while.
+    async fn undo(&mut self) {
+        if !self.state.overrides().has_ended(unix_s()) {
+            return;
+        }
+        match self.change(Event::Time(unix_s())).await {
+            Ok(()) => tracing::info!("what was set for a while is undone"),
+            Err(error) => tracing::error!(%error, "what was set for a while cannot be undone; it is tried again"),
+        }
+    }
+
+    /// Takes a configuration into force. On any error the one before stays and the status says why.
+    async fn configure(&mut self, read: Result<Box<Config>, QueryError>) -> Result<(), QueryError> {
+        let outcome = match read {
+            Ok(config) => self.change(Event::NewConfig(config)).await,
+            Err(why) => Err(why),
         };
         match &outcome {
             Ok(()) => {
@@ -299,8 +308,8 @@ impl<S: Subsystems> Running<S> {
             }
             Err(why) => {
                 // Mistakes in the file are in the log already, one by one.
-                let why = (!matches!(why, QueryError::Invalid(_))).then(|| why.to_string());
-                tracing::error!(why, "reload refused: the configuration before it stays in force");
+                let why = (!matches!(why, QueryError::ConfigInvalid(_))).then(|| why.to_string());
+                tracing::error!(why, "configuration refused: the one before it stays in force");
                 let first = why.unwrap_or_else(|| "it has mistakes; see the log, or lbctl check".to_owned());
                 self.tell(Fact::new(Name::ConfigRejected, "config", format!("the configuration was refused: {first}")));
             }
@@ -332,7 +341,12 @@ impl<S: Subsystems> Running<S> {
             let loaded = self.certificates.read(self.state.config());
             loaded.into_iter().for_each(|fact| self.tell(fact));
         }
-        if let Event::Order(Order::SetNodeState { pool, node, state: NodeState::Active }) = &event {
+        let order = match &event {
+            Event::Order(Order::Until(order, _)) => Some(&**order),
+            Event::Order(order) => Some(order),
+            _ => None,
+        };
+        if let Some(Order::SetNodeState { pool, node, state: NodeState::Active }) = order {
             self.bring_back(pool.as_deref(), node);
         }
         Ok(())

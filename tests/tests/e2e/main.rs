@@ -11,6 +11,7 @@ mod monitors;
 mod network;
 mod nodes;
 mod operator;
+mod revisions;
 mod routers;
 mod scheduling;
 mod start;

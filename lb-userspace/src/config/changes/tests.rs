@@ -36,7 +36,11 @@ fn texts(main: &str) -> Texts {
 }
 
 fn between(from: &str, to: &str) -> Difference {
-    difference("lb.toml", &texts(from), &texts(to), deadline(Instant::now()))
+    of_texts(&texts(from), &texts(to))
+}
+
+fn of_texts(from: &Texts, to: &Texts) -> Difference {
+    difference("lb.toml", (from, &Parts::of(from)), (to, &Parts::of(to)), deadline(Instant::now()))
 }
 
 /// `kind name what [details] @ virtual servers`.
@@ -107,7 +111,7 @@ fn a_part_that_moves_to_another_file_is_the_same_part() {
     let (rest, spare) = BEFORE.split_once("[pool.spare]").unwrap();
     let moved =
         Texts { main: rest.to_owned(), fragments: [("spare.toml".to_owned(), format!("[pool.spare]{spare}"))].into() };
-    let found = difference("lb.toml", &texts(BEFORE), &moved, deadline(Instant::now()));
+    let found = of_texts(&texts(BEFORE), &moved);
     assert!(found.changes.is_empty(), "{found:?}");
     assert!(found.text.contains("--- /dev/null\n+++ b/conf.d/spare.toml"), "{}", found.text);
 }

@@ -55,16 +55,40 @@ impl State {
                 self.overrides.set_forwarding(name, configured.forwarding, forwarding);
                 Ok(())
             }
+            Order::Until(order, until) => self.order_until(*order, until),
             Order::MoveVip { group, to } => self.check_move(&group, to.as_deref()),
             Order::Maintenance(on) => self.set_maintenance(on),
-            Order::Reload | Order::Upgrade => {
-                Err(QueryError::Invalid("reload and upgrade are not for the control state".into()))
-            }
+            Order::Upgrade => Err(QueryError::Invalid("an upgrade is not for the control state".into())),
         }
     }
 }
 
 impl State {
+    /// Carries an order out that is undone at a time.
+    fn order_until(&mut self, order: Order, until: u64) -> Result<(), QueryError> {
+        match &order {
+            Order::SetNodeState { pool, node, .. } | Order::SetNodeWeight { pool, node, .. } => {
+                let (pool, name, _) = find_node(&self.config, pool.as_deref(), node)?;
+                let is_weight = matches!(order, Order::SetNodeWeight { .. });
+                self.order(order)?;
+                self.overrides.limit_node(&pool, &name, until, is_weight);
+            }
+            Order::SetForwarding { pool, .. } => {
+                let pool = pool.clone();
+                self.order(order)?;
+                self.overrides.limit_pool(&pool, until);
+            }
+            Order::TakeNodeIn { .. }
+            | Order::Until(..)
+            | Order::MoveVip { .. }
+            | Order::Maintenance(_)
+            | Order::Upgrade => {
+                return Err(QueryError::Invalid("this order cannot be undone by itself".to_owned()));
+            }
+        }
+        Ok(())
+    }
+
     /// Takes in a node that a monitor with manual recovery took out, when its checks succeed.
     fn take_in(&mut self, pool: Option<&str>, node: &str) -> Result<(), QueryError> {
         let (pool, name, _) = find_node(&self.config, pool, node)?;

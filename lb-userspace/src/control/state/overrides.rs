@@ -18,6 +18,9 @@ pub struct Override<T> {
     pub value: T,
     /// What the configuration said when it was set.
     pub configured: T,
+    /// When it is undone: seconds since 1970; `None`: when the configuration says something else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<u64>,
 }
 
 /// What was set of a node.
@@ -85,6 +88,42 @@ impl Overrides {
         released
     }
 
+    /// What was set of a node ends then.
+    pub(super) fn limit_node(&mut self, pool: &str, node: &str, until: u64, is_weight: bool) {
+        self.change(pool, node, |set| match is_weight {
+            true => set.weight = set.weight.map(|weight| Override { until: Some(until), ..weight }),
+            false => set.state = set.state.map(|state| Override { until: Some(until), ..state }),
+        });
+    }
+
+    /// What was set of a pool ends then.
+    pub(super) fn limit_pool(&mut self, pool: &str, until: u64) {
+        if let Some(set) = self.pools.get_mut(pool) {
+            set.until = Some(until);
+        }
+    }
+
+    /// Whether something has come to its end at `now`.
+    #[must_use]
+    pub fn has_ended(&self, now: u64) -> bool {
+        let ended = |until: Option<u64>| until.is_some_and(|until| until <= now);
+        let of_node = |set: &NodeOverride| {
+            ended(set.state.and_then(|state| state.until)) || ended(set.weight.and_then(|weight| weight.until))
+        };
+        self.pools.values().any(|set| ended(set.until)) || self.nodes.values().flat_map(BTreeMap::values).any(of_node)
+    }
+
+    /// Undoes what has come to its end.
+    pub(super) fn end(&mut self, now: u64) {
+        let goes_on = |until: Option<u64>| until.is_none_or(|until| until > now);
+        self.pools.retain(|_, set| goes_on(set.until));
+        for set in self.nodes.values_mut().flat_map(BTreeMap::values_mut) {
+            set.state = set.state.filter(|state| goes_on(state.until));
+            set.weight = set.weight.filter(|weight| goes_on(weight.until));
+        }
+        self.forget_empty();
+    }
+
     /// Forgets what covers a value that the configuration does not have (any more), and what it rules out.
     pub(super) fn retain_valid(&mut self, config: &Config) {
         for (pool, nodes) in &mut self.nodes {
@@ -126,6 +165,6 @@ impl Overrides {
 
 impl<T: PartialEq> Override<T> {
     fn unless_same(value: T, configured: T) -> Option<Self> {
-        (value != configured).then_some(Self { value, configured })
+        (value != configured).then_some(Self { value, configured, until: None })
     }
 }

@@ -358,7 +358,7 @@ fn a_refused_reload_is_remembered_until_one_succeeds() {
     assert_eq!(state.generation(), 1);
     state.reload(CONFIG);
     assert_eq!(state.status(&Default::default()).config_error, None);
-    assert!(matches!(state.apply(Event::Order(Order::Reload)), Err(QueryError::Invalid(_))));
+    assert!(matches!(state.apply(Event::Order(Order::Upgrade)), Err(QueryError::Invalid(_))));
 }
 
 #[test]
@@ -385,4 +385,29 @@ fn checks_go_to_the_nodes_own_address_and_port() {
 fn only_vips_that_are_to_be_raised_are_listed() {
     let web = RaisedVip { group: "web".into(), address: "192.0.2.10".parse().unwrap(), interface: "eth0".into() };
     assert_eq!(state().vips(), VipPlan { fixed: vec![web], ..VipPlan::default() });
+}
+
+#[test]
+fn what_is_set_for_a_while_is_undone_in_time_and_not_before() {
+    let mut state = state();
+    let before = state.plan();
+    let (pool, node) = (Some("web".to_owned()), "n1".to_owned());
+    let drain = Order::SetNodeState { pool: pool.clone(), node: node.clone(), state: NodeState::Draining };
+    let weigh = Order::SetNodeWeight { pool, node, weight: 7 };
+    state.apply(Event::Order(Order::Until(Box::new(drain.clone()), 100))).unwrap();
+    state.apply(Event::Order(Order::Until(Box::new(weigh), 200))).unwrap();
+    for (now, ends) in [(99, false), (100, true)] {
+        assert_eq!(state.overrides().has_ended(now), ends, "at {now}");
+    }
+    state.apply(Event::Time(100)).unwrap();
+    let set = state.overrides().node("web", "n1").copied().unwrap();
+    assert!(set.state.is_none() && set.weight.is_some());
+    state.apply(Event::Time(200)).unwrap();
+    assert_eq!(state.plan(), before);
+    // What is set again without an end has none.
+    state.apply(Event::Order(Order::Until(Box::new(drain.clone()), 300))).unwrap();
+    state.apply(Event::Order(drain)).unwrap();
+    assert!(!state.overrides().has_ended(u64::MAX));
+    let move_on = Order::Until(Box::new(Order::Maintenance(true)), 300);
+    assert!(matches!(state.apply(Event::Order(move_on)), Err(QueryError::Invalid(_))));
 }

@@ -118,6 +118,7 @@ impl State {
         });
         let mut status = Status {
             config_generation: self.generation,
+            config_revision: None,
             config_error: self.config_error.clone(),
             interfaces: counters.interfaces.iter().cloned().chain(absent).collect(),
             tables: counters.tables.clone(),

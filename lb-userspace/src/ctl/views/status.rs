@@ -23,7 +23,9 @@ pub(in crate::ctl) fn status(status: &Status, look: Look) -> String {
         seconds(status.uptime_s)
     );
     // Writing to a String cannot fail.
-    let _ = writeln!(text, "configuration  {} (accepted: {})", status.config_file, status.config_generation);
+    let revision = status.config_revision.map_or_else(|| "not recorded".to_owned(), |n| format!("revision {n}"));
+    let _ =
+        writeln!(text, "configuration  {}, {revision} (accepted: {})", status.config_file, status.config_generation);
     let _ = writeln!(text, "data path      {}", status.data_path);
     if let Some(worker) = &status.worker {
         let pid = worker.pid.map_or_else(|| "none".to_owned(), |pid| format!("process {pid}"));

@@ -137,8 +137,9 @@ async fn start(dir: &Path) -> Running<Fake> {
     let subsystems = Fake::default();
     let (secret, seat) = (Secret::default(), Seat::for_tests(dir));
     let ((teller, _), drains) = (Teller::new(), watch::Sender::new(BTreeSet::new()));
-    let adopted = true;
-    let parts = Parts { config_path, subsystems, adopted, overrides, down, names, secret, seat, teller, drains };
+    let ((reloads, _), adopted) = (std::sync::mpsc::channel(), true);
+    let parts =
+        Parts { config_path, subsystems, adopted, overrides, down, names, secret, seat, reloads, teller, drains };
     let mut running = Running::new(state, plan, parts);
     running.begin().await;
     running
@@ -164,6 +165,11 @@ fn admissions(plan: &Plan) -> Vec<Admission> {
 }
 
 impl Running<Fake> {
+    async fn reload(&mut self) -> Result<(), QueryError> {
+        let read = Config::load(&self.parts.config_path);
+        self.configure(read.map(Box::new).map_err(|errors| QueryError::ConfigInvalid(errors.to_string()))).await
+    }
+
     fn newest_plan(&self) -> Arc<Plan> {
         self.parts.subsystems.plans.borrow().last().cloned().unwrap()
     }
@@ -204,7 +210,7 @@ async fn an_invalid_configuration_changes_nothing_until_it_is_mended() {
     let file = dir.path().join("lb.toml");
     let mut running = start(dir.path()).await;
     fs::write(&file, CONFIG.replace("pool = \"web\"", "pool = \"wbe\"")).unwrap();
-    let QueryError::Invalid(why) = running.reload().await.unwrap_err() else { panic!("another kind") };
+    let QueryError::ConfigInvalid(why) = running.reload().await.unwrap_err() else { panic!("another kind") };
     assert!(why.contains("wbe") && why.contains("lb.toml:"), "{why}");
     let status = running.status(&Counters::default());
     assert_eq!((status.config_generation, status.config_error), (1, Some(why)));
