@@ -87,7 +87,11 @@ impl Refusal {
             QueryError::Invalid(detail) => {
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, problem_type::INVALID, "Invalid request", detail)
             }
-            QueryError::NotFound(_) | QueryError::Conflict(_) | QueryError::Failed(_) => error.into(),
+            QueryError::NotFound(_)
+            | QueryError::Conflict(_)
+            | QueryError::ConfigInvalid(_)
+            | QueryError::Stale(_)
+            | QueryError::Failed(_) => error.into(),
         }
     }
 }

@@ -177,7 +177,7 @@ pub enum Command {
     /// Take a configuration into force, write it to lbd's file, and keep it as a revision
     #[command(before_help = "Examples:
   lbctl apply new.toml --dry-run             what would it change?
-  lbctl apply new.toml -m 'ticket 4711'
+  lbctl apply new.toml -m ticket-4711
   lbctl apply new.toml --confirm 5m          and back again, unless: lbctl confirm
   ssh lb1 lbctl export | ssh lb2 lbctl apply -
 ")]
@@ -186,9 +186,7 @@ pub enum Command {
     #[command(before_help = "Examples:\n  lbctl apply new.toml --confirm 5m && lbctl confirm\n")]
     Confirm,
     /// Take an earlier revision into force again, as a new one
-    #[command(
-        before_help = "Examples:\n  lbctl rollback             to the one before\n  lbctl rollback 12 -m 'too slow'\n"
-    )]
+    #[command(before_help = "Examples:\n  lbctl rollback             to the one before\n  lbctl rollback 12 -m slow\n")]
     Rollback(Rollback),
     /// The text of the configuration in force, or of a revision; -o json has its files one by one
     #[command(before_help = "Examples:\n  lbctl export > lb.toml\n  lbctl export 12\n")]
@@ -264,7 +262,7 @@ pub enum Pool {
     #[command(before_help = "Examples:
   lbctl pool set web forwarding=nat
   lbctl pool set web forwarding=nat --for 10m
-  lbctl pool set web scheduler=least_connections timeouts.connect=2s --persist -m 'slow nodes'
+  lbctl pool set web scheduler=least_connections timeouts.connect=2s --persist -m slow
 ")]
     Set {
         /// Its name
@@ -349,7 +347,7 @@ pub enum Node {
         persist: Lasting,
     },
     /// Add one to a pool, and to the configuration
-    #[command(before_help = "Examples:\n  lbctl node add web/n4 address=10.0.0.14:80 weight=2 -m 'more room'\n")]
+    #[command(before_help = "Examples:\n  lbctl node add web/n4 address=10.0.0.14:80 weight=2 -m growth\n")]
     Add {
         /// Its pool and its name
         #[arg(value_name = "POOL/NODE")]

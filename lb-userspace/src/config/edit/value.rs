@@ -26,7 +26,10 @@ pub(super) fn into_item(key: &str, depth: usize, value: &Value) -> Result<Item, 
 /// Rules are sections, `[[virtual_server.NAME.rule]]`: on one line nobody could read them.
 fn one_rule(rule: &Value) -> Result<Table, EditError> {
     let mut table = Table::new();
-    for (key, value) in rule.as_object().into_iter().flatten() {
+    let mut keys: Vec<(&String, &Value)> = rule.as_object().into_iter().flatten().collect();
+    let order = ["name", "on", "when", "then"];
+    keys.sort_by_key(|(key, _)| order.iter().position(|known| known == key));
+    for (key, value) in keys {
         table.insert(key, Item::Value(into_value(key, value)?));
     }
     Ok(table)

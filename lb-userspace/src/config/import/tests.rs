@@ -41,7 +41,7 @@ fn at(text: &str, needles: &[&str]) -> Vec<usize> {
 fn haproxys_frontends_and_backends() {
     let (config, imported) = valid(Format::Haproxy, HAPROXY);
     let servers: Vec<&String> = config.proxy.virtual_servers.keys().collect();
-    assert_eq!(servers, ["mysql", "sni", "www", "www-tls", "www-tls-2"], "{}", imported.toml);
+    assert_eq!(servers, ["mysql", "sni", "www", "www-tls"], "{}", imported.toml);
     let pools: Vec<&String> = config.proxy.pools.keys().collect();
     assert_eq!(pools, ["api", "app", "mail", "mysql", "static"]);
     let app = &config.proxy.pools["app"];

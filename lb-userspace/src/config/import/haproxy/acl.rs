@@ -86,8 +86,8 @@ impl Acls {
             Value::Array(names) => names.iter().map(|name| name.as_str().map(str::to_owned)).collect(),
             test => {
                 // One label more is what "*" stands for.
-                let suffix = test.get("suffix")?.as_str()?.strip_prefix('.')?;
-                Some(vec![format!("*.{suffix}")])
+                let suffixes = test.get("suffix")?.as_array()?.iter();
+                suffixes.map(|suffix| Some(format!("*.{}", suffix.as_str()?.strip_prefix('.')?))).collect()
             }
         }
     }
