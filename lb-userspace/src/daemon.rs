@@ -45,7 +45,6 @@ use crate::{
 };
 
 mod certificates;
-mod durable;
 mod handle;
 pub mod handover;
 mod journal;

@@ -1,23 +1,28 @@
-//! Files that hold lbd's own state: replaced whole and atomically, for their owner alone, and sealed, so that what is read
-//! is exactly what was written or is known to be damaged.
+//! Files that survive a crash, a full disk and a power cut as a whole: the old one or the new one, never a part. What is only
+//! lbd's is sealed, so that what is read is exactly what was written or is known to be damaged.
 //!
-//! Called by whoever keeps something over a restart. A write that fails leaves the file before it in place; after a failed
-//! fsync everything is written again, never fsync alone.
+//! A file is written under another name, synced, and renamed into its place; then its directory is synced. After a failed
+//! fsync nothing is known of what the disk has: everything is written again, never fsync alone. Called by whoever keeps
+//! something over a restart.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    ffi::OsString,
+    fs::{self, DirBuilder, File, OpenOptions, Permissions},
     io::{self, Write},
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
 use aws_lc_rs::digest::{SHA256, digest};
 
-/// Mode of the files.
-const MODE: u32 = 0o600;
+/// Mode of files that are lbd's alone.
+const PRIVATE: u32 = 0o600;
 
 /// What a sealed file begins with; the digest and a line feed follow.
 const SEAL: &[u8] = b"lb-state sha256 ";
+
+/// Hexadecimal digits of a digest.
+const DIGITS: usize = 64;
 
 /// Why a sealed file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -30,42 +35,71 @@ pub enum Damage {
     Broken,
 }
 
+/// A file that is on the disk as a whole, under another name than it will have. Removed when it is dropped.
+#[derive(Debug)]
+#[must_use = "nothing is in its place until it is committed"]
+pub struct Prepared {
+    temporary: PathBuf,
+    path: PathBuf,
+    is_done: bool,
+}
+
+/// Writes what [`Prepared::commit`] puts into its place, for its owner alone.
+///
+/// # Errors
+/// When the kernel refuses any step.
+pub fn prepare(path: &Path, content: &[u8]) -> io::Result<Prepared> {
+    write(path, content, PRIVATE)
+}
+
+/// The same for a file that others may look at: one that is there keeps its mode, a new one gets `mode`.
+///
+/// # Errors
+/// When the kernel refuses any step.
+pub fn prepare_shared(path: &Path, content: &[u8], mode: u32) -> io::Result<Prepared> {
+    write(path, content, fs::metadata(path).map_or(mode, |there| there.permissions().mode() & 0o777))
+}
+
+fn write(path: &Path, content: &[u8], mode: u32) -> io::Result<Prepared> {
+    let temporary = temporary(path);
+    // A leftover of a write that was cut short.
+    remove_if_there(&temporary)?;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(PRIVATE).open(&temporary)?;
+    let prepared = Prepared { temporary, path: path.to_owned(), is_done: false };
+    file.set_permissions(Permissions::from_mode(mode))?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    Ok(prepared)
+}
+
+impl Prepared {
+    /// Puts it into its place.
+    ///
+    /// # Errors
+    /// When the kernel refuses; after that of the last step, it may be there or not.
+    pub fn commit(mut self) -> io::Result<()> {
+        fs::rename(&self.temporary, &self.path)?;
+        self.is_done = true;
+        sync_directory_of(&self.path)
+    }
+}
+
+impl Drop for Prepared {
+    fn drop(&mut self) {
+        if !self.is_done {
+            // What is left is removed by the next write.
+            let _ = fs::remove_file(&self.temporary);
+        }
+    }
+}
+
 /// Replaces a file: on success the new content survives a power cut, on an error the one before is in place.
 ///
 /// # Errors
 /// When the kernel refuses any step.
 pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
-    let directory = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        Some(_) | None => Path::new("."),
-    };
-    fs::create_dir_all(directory)?;
-    let temporary = temporary(path);
-    match fs::remove_file(&temporary) {
-        // A leftover of a write that was cut short.
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let written = write_new(&temporary, content).and_then(|()| fs::rename(&temporary, path));
-    if let Err(error) = written {
-        // The refusal is the error worth telling; the leftover is removed by the next write.
-        let _ = fs::remove_file(&temporary);
-        return Err(error);
-    }
-    // Only then does the new name survive a power cut.
-    File::open(directory)?.sync_all()
-}
-
-fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(MODE).open(path)?;
-    file.write_all(content)?;
-    file.sync_all()
-}
-
-/// Beside the file, so that a rename is enough.
-fn temporary(path: &Path) -> PathBuf {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    path.with_file_name(format!(".{name}.new"))
+    fs::create_dir_all(directory_of(path))?;
+    prepare(path, content)?.commit()
 }
 
 /// Replaces a file by content with a checksum in front.
@@ -73,11 +107,7 @@ fn temporary(path: &Path) -> PathBuf {
 /// # Errors
 /// As [`replace`].
 pub fn replace_sealed(path: &Path, content: &[u8]) -> io::Result<()> {
-    let mut sealed = SEAL.to_vec();
-    sealed.extend_from_slice(hex(digest(&SHA256, content).as_ref()).as_bytes());
-    sealed.push(b'\n');
-    sealed.extend_from_slice(content);
-    replace(path, &sealed)
+    replace(path, &seal(content))
 }
 
 /// What [`replace_sealed`] wrote; `None`: there is no file.
@@ -85,24 +115,88 @@ pub fn replace_sealed(path: &Path, content: &[u8]) -> io::Result<()> {
 /// # Errors
 /// When it cannot be read, or was damaged since.
 pub fn read_sealed(path: &Path) -> Result<Option<Vec<u8>>, Damage> {
-    let bytes = match fs::read(path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error.into()),
-    };
-    let sealed = bytes.strip_prefix(SEAL).ok_or(Damage::Broken)?;
-    let (seal, content) = sealed.split_at_checked(64).ok_or(Damage::Broken)?;
-    let content = content.strip_prefix(b"\n").ok_or(Damage::Broken)?;
-    if hex(digest(&SHA256, content).as_ref()).as_bytes() != seal {
-        return Err(Damage::Broken);
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(unseal(&bytes).ok_or(Damage::Broken)?.to_vec())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error.into()),
     }
-    Ok(Some(content.to_vec()))
 }
 
-/// Moves a damaged file out of the way, to be looked at; whether that worked.
-pub fn put_aside(path: &Path) -> bool {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    fs::rename(path, path.with_file_name(format!("{name}.broken"))).is_ok()
+/// Content with a checksum in front.
+#[must_use]
+pub fn seal(content: &[u8]) -> Vec<u8> {
+    [SEAL, checksum(content).as_bytes(), b"\n", content].concat()
+}
+
+/// What was sealed; `None`: it was damaged since, or never sealed.
+#[must_use]
+pub fn unseal(sealed: &[u8]) -> Option<&[u8]> {
+    let (sum, content) = sealed.strip_prefix(SEAL)?.split_at_checked(DIGITS)?;
+    let content = content.strip_prefix(b"\n")?;
+    (checksum(content).as_bytes() == sum).then_some(content)
+}
+
+/// SHA-256 in hexadecimal digits.
+#[must_use]
+pub fn checksum(content: &[u8]) -> String {
+    hex(digest(&SHA256, content).as_ref())
+}
+
+/// Removes a file that may not be there.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn remove(path: &Path) -> io::Result<()> {
+    remove_if_there(path)?;
+    sync_directory_of(path)
+}
+
+/// Makes a directory, and those above it, that only their owner may look into.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn make_private(directory: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(directory)
+}
+
+/// Moves a damaged file out of the way, to be looked at: its new name.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn put_aside(path: &Path) -> io::Result<PathBuf> {
+    let mut name = path.file_name().map_or_else(OsString::new, OsString::from);
+    name.push(".damaged");
+    let aside = path.with_file_name(name);
+    fs::rename(path, &aside)?;
+    Ok(aside)
+}
+
+/// The name that a file has until it is whole: beside it, so that a rename is enough.
+#[must_use]
+pub fn temporary(path: &Path) -> PathBuf {
+    let mut name = OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(".new");
+    path.with_file_name(name)
+}
+
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+fn directory_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        Some(_) | None => Path::new("."),
+    }
+}
+
+/// Only then does a new name survive a power cut.
+fn sync_directory_of(path: &Path) -> io::Result<()> {
+    File::open(directory_of(path))?.sync_all()
 }
 
 /// Bytes as lower-case hexadecimal digits.
@@ -126,9 +220,23 @@ pub fn unhex(text: &str) -> Option<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
+
+    #[test]
+    fn a_file_that_is_not_committed_was_never_there_and_its_mode_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lb.toml");
+        fs::write(&path, "old").unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
+        drop(prepare_shared(&path, b"new", PRIVATE).unwrap());
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing is left of what was not wanted");
+        prepare_shared(&path, b"new", PRIVATE).unwrap().commit().unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640);
+        replace(&path, b"secret").unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, PRIVATE);
+    }
 
     #[test]
     fn what_is_read_is_what_was_written() {
@@ -139,7 +247,7 @@ mod tests {
             replace_sealed(&path, content).unwrap();
             assert_eq!(read_sealed(&path).unwrap().unwrap(), content);
         }
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, MODE);
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, PRIVATE);
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "no temporary file is left");
     }
 
@@ -159,8 +267,8 @@ mod tests {
             fs::write(&path, &good[..length]).unwrap();
             assert!(matches!(read_sealed(&path), Err(Damage::Broken)), "{length} bytes");
         }
-        assert!(put_aside(&path));
-        assert!(!path.exists() && dir.path().join("users.json.broken").exists());
+        assert_eq!(put_aside(&path).unwrap(), dir.path().join("users.json.damaged"));
+        assert!(!path.exists());
     }
 
     #[test]

@@ -112,7 +112,7 @@ impl Access {
         let (accounts, problem) = match load(&path) {
             Ok(accounts) => (accounts, None),
             Err(error) => {
-                let aside = state_file::put_aside(&path);
+                let aside = state_file::put_aside(&path).is_ok();
                 tracing::error!(path = %path.display(), %error, aside, "users and tokens are lost");
                 (Accounts::default(), Some(format!("users and tokens are lost: {}: {error}", path.display())))
             }

@@ -8,10 +8,7 @@ use std::{
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::durable;
-
-/// Of the files.
-const MODE: u32 = 0o600;
+use crate::state_file;
 
 /// What operators set at run time: `control::state::Overrides`.
 pub(super) const OVERRIDES: &str = "overrides.json";
@@ -48,7 +45,7 @@ impl<T: Clone + Default + PartialEq + Serialize + DeserializeOwned> Remembered<T
             Ok(None) => T::default(),
             Err(why) => {
                 let older = read(&previous(&path)).ok().flatten();
-                let aside = durable::put_aside(&path);
+                let aside = state_file::put_aside(&path);
                 tracing::error!(
                     path = %path.display(), why, moved = aside.is_ok(), last_good = older.is_some(),
                     "what was known before the restart is damaged: it is put aside, and what was known before that is taken"
@@ -70,7 +67,7 @@ impl<T: Clone + Default + PartialEq + Serialize + DeserializeOwned> Remembered<T
             return Ok(());
         }
         fs::create_dir_all(self.path.parent().unwrap_or(Path::new(".")))?;
-        let prepared = durable::prepare(&self.path, &durable::seal(&serde_json::to_vec_pretty(value)?), MODE)?;
+        let prepared = state_file::prepare(&self.path, &state_file::seal(&serde_json::to_vec_pretty(value)?))?;
         self.keep_previous()?;
         prepared.commit()?;
         self.saved = value.clone();
@@ -98,7 +95,7 @@ fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, String> {
     };
     let unsealed = match bytes.first() {
         Some(b'{' | b'[') => &bytes,
-        Some(_) | None => durable::unseal(&bytes).ok_or("its checksum is another")?,
+        Some(_) | None => state_file::unseal(&bytes).ok_or("its checksum is another")?,
     };
     serde_json::from_slice(unsealed).map(Some).map_err(|error| error.to_string())
 }

@@ -7,8 +7,9 @@ use super::{Finding, rules::has_word};
 const CRATE: &str = "lb-userspace/src/";
 
 /// What a top-level module of lb-userspace may use of the others. Subsystems never use each other: they meet in `daemon`.
-const MAY_USE: [(&str, &[&str]); 12] = [
+const MAY_USE: [(&str, &[&str]); 13] = [
     ("certificate", &[]),
+    ("state_file", &[]),
     ("config", &["certificate", "control"]), // the types of the plan that the configuration names
     ("control", &["config"]),
     ("telemetry", &["config", "control"]),
@@ -17,12 +18,13 @@ const MAY_USE: [(&str, &[&str]); 12] = [
     ("health", &["certificate", "config", "control", "telemetry"]),
     ("failover", &["config", "control", "telemetry"]),
     ("alerts", &["config", "control"]),
-    ("admin", &["config", "control", "telemetry"]),
+    ("admin", &["certificate", "config", "control", "state_file", "telemetry"]),
     ("ctl", &["certificate", "config", "control"]),
     (
         "daemon",
         &[
             "certificate",
+            "state_file",
             "config",
             "control",
             "telemetry",

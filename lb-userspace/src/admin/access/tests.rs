@@ -201,7 +201,7 @@ fn users_and_the_chain_survive_a_restart_and_damage_lets_nobody_in() {
     std::fs::write(&users, text.replacen("operator", "admin", 1)).unwrap();
     api.restart();
     assert!(api.log_in("ann", PASSWORD).is_none());
-    assert!(api.local.state("users.json.broken").exists());
+    assert!(api.local.state("users.json.damaged").exists());
     let status: Value = api.local.get("/api/v1/users");
     assert_eq!(status, json!([]));
 }

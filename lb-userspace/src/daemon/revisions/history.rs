@@ -10,13 +10,11 @@ use std::{
 
 use crate::{
     control::revision::{Revision, Texts},
-    daemon::durable::{self, Prepared},
+    state_file::{self, Prepared},
 };
 
 /// The ending of revisions' names.
 const ENDING: &str = "rev";
-/// Mode of the files: a configuration has secrets in it.
-const MODE: u32 = 0o600;
 /// How hard texts are compressed: the fastest way makes them a tenth.
 const LEVEL: i32 = 1;
 /// The most that is unpacked: what a configuration may have, many times over.
@@ -102,7 +100,7 @@ impl History {
 
     /// Writes a revision that is there once it is committed. Its number is [`History::next`].
     pub(super) fn prepare(&self, revision: &Revision, texts: &Texts) -> io::Result<Prepared> {
-        durable::prepare(&self.path(revision.number), &pack(revision, texts)?, MODE)
+        state_file::prepare(&self.path(revision.number), &pack(revision, texts)?)
     }
 
     /// Takes a committed revision up.
@@ -142,7 +140,7 @@ impl History {
         if self.loaded {
             return Ok(());
         }
-        durable::make_private(&self.directory)?;
+        state_file::make_private(&self.directory)?;
         let mut paths: Vec<PathBuf> =
             fs::read_dir(&self.directory)?.map(|entry| entry.map(|entry| entry.path())).collect::<io::Result<_>>()?;
         paths.sort();
@@ -172,7 +170,7 @@ impl History {
                 self.newest = Some(texts);
             }
             Ok(_) | Err(Unreadable::Damaged(_)) => {
-                let aside = durable::put_aside(path).unwrap_or_else(|_| path.to_owned());
+                let aside = state_file::put_aside(path).unwrap_or_else(|_| path.to_owned());
                 tracing::error!(revision = number, aside = %aside.display(), "a revision is damaged and is put aside");
                 self.problems.push(format!("revision {number} is damaged and is put aside: {}", aside.display()));
             }
@@ -190,7 +188,7 @@ fn pack(revision: &Revision, texts: &Texts) -> io::Result<Vec<u8>> {
     let mut bytes = serde_json::to_vec(revision)?;
     bytes.push(b'\n');
     bytes.extend(zstd::bulk::compress(&serde_json::to_vec(texts)?, LEVEL)?);
-    Ok(durable::seal(&bytes))
+    Ok(state_file::seal(&bytes))
 }
 
 fn read(path: &Path) -> Result<(Revision, Texts), Unreadable> {
@@ -199,7 +197,7 @@ fn read(path: &Path) -> Result<(Revision, Texts), Unreadable> {
 }
 
 fn unpack(sealed: &[u8]) -> Option<(Revision, Texts)> {
-    let bytes = durable::unseal(sealed)?;
+    let bytes = state_file::unseal(sealed)?;
     let end = bytes.iter().position(|byte| *byte == b'\n')?;
     let revision = serde_json::from_slice(&bytes[..end]).ok()?;
     let packed = &bytes[end + 1..];

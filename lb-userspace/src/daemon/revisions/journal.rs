@@ -15,11 +15,9 @@ use serde::{Deserialize, Serialize};
 use crate::{
     config::fragments_of,
     control::revision::{Revision, Texts},
-    daemon::durable::{self, Prepared},
+    state_file::{self, Prepared},
 };
 
-/// Mode of the journal: a configuration has secrets in it.
-const PRIVATE: u32 = 0o600;
 /// Mode of new files of `conf.d`, as an editor would make them.
 const MODE: u32 = 0o644;
 
@@ -93,14 +91,14 @@ impl Files {
 
 /// Puts a change on the disk. `before` is what the files are now.
 pub(super) fn prepare(path: &Path, before: &Files, after: &Texts, revision: &Revision) -> io::Result<Pending> {
-    let fragments = before.0.iter().filter_map(|(which, bytes)| Some((which.clone()?, durable::checksum(bytes))));
+    let fragments = before.0.iter().filter_map(|(which, bytes)| Some((which.clone()?, state_file::checksum(bytes))));
     let journal = Journal {
         revision: revision.clone(),
-        main: before.0.get(&None).map(|bytes| durable::checksum(bytes)),
+        main: before.0.get(&None).map(|bytes| state_file::checksum(bytes)),
         fragments: fragments.collect(),
         after: after.clone(),
     };
-    let journal = durable::prepare(&journal_path(path), &durable::seal(&serde_json::to_vec(&journal)?), PRIVATE)?;
+    let journal = state_file::prepare(&journal_path(path), &state_file::seal(&serde_json::to_vec(&journal)?))?;
     Ok(Pending { journal, change: Change::prepare(path, before, &Files::of(after))? })
 }
 
@@ -110,7 +108,7 @@ impl Pending {
         let path = self.change.path.clone();
         if let Err(error) = self.journal.commit() {
             // It may have its name and not be synced: without it, the files are the old ones for good.
-            let _ = durable::remove(&journal_path(&path));
+            let _ = state_file::remove(&journal_path(&path));
             return Err(error);
         }
         Ok(Unfinished(self.change))
@@ -127,7 +125,7 @@ impl Unfinished {
     pub(super) fn finish(self) -> io::Result<()> {
         let path = self.0.path.clone();
         self.0.make()?;
-        durable::remove(&journal_path(&path))
+        state_file::remove(&journal_path(&path))
     }
 }
 
@@ -144,7 +142,7 @@ impl Change {
                     }
                     // What a symbolic link leads to is replaced, not the link.
                     let target = fs::canonicalize(&place).unwrap_or(place);
-                    change.files.push(durable::prepare(&target, new, MODE)?);
+                    change.files.push(state_file::prepare_shared(&target, new, MODE)?);
                 }
                 (_, None) => change.removed.push(place),
                 (_, Some(_)) => {}
@@ -157,7 +155,7 @@ impl Change {
         for file in self.files {
             file.commit()?;
         }
-        self.removed.iter().try_for_each(|path| durable::remove(path))
+        self.removed.iter().try_for_each(|path| state_file::remove(path))
     }
 }
 
@@ -171,9 +169,9 @@ pub(super) fn recover(path: &Path) -> io::Result<Option<Revision>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
-    let journal = durable::unseal(&sealed).and_then(|bytes| serde_json::from_slice::<Journal>(bytes).ok());
+    let journal = state_file::unseal(&sealed).and_then(|bytes| serde_json::from_slice::<Journal>(bytes).ok());
     let Some(Journal { revision, main, fragments, after }) = journal else {
-        let aside = durable::put_aside(&place)?;
+        let aside = state_file::put_aside(&place)?;
         tracing::error!(aside = %aside.display(), "the journal of a change is damaged: the files stay as they are");
         return Ok(None);
     };
@@ -182,24 +180,24 @@ pub(super) fn recover(path: &Path) -> io::Result<Option<Revision>> {
     let old = |which: &Which| which.as_ref().map_or(main.as_ref(), |name| fragments.get(name));
     let edited = all.into_iter().find(|which| {
         let found = now.0.get(*which);
-        found != after.0.get(*which) && found.map(|bytes| durable::checksum(bytes)).as_ref() != old(which)
+        found != after.0.get(*which) && found.map(|bytes| state_file::checksum(bytes)).as_ref() != old(which)
     });
     if let Some(which) = edited {
         let file = self::place(path, which);
         tracing::error!(file = %file.display(), revision = revision.number, "edited since: the change is not completed");
-        durable::remove(&place)?;
+        state_file::remove(&place)?;
         return Ok(None);
     }
     Change::prepare(path, &now, &after)?.make()?;
-    durable::remove(&place)?;
+    state_file::remove(&place)?;
     Ok(Some(revision))
 }
 
 /// Removes what an lbd left that ended before its change was made.
 fn sweep(path: &Path) -> io::Result<()> {
     let fragments = fragments_of(path);
-    let mut left = vec![durable::temporary_name(&journal_path(path))];
-    left.push(durable::temporary_name(&fs::canonicalize(path).unwrap_or(path.to_owned())));
+    let mut left = vec![state_file::temporary(&journal_path(path))];
+    left.push(state_file::temporary(&fs::canonicalize(path).unwrap_or(path.to_owned())));
     if let Ok(entries) = fs::read_dir(&fragments) {
         let ours = |name: &str| name.starts_with('.') && name.ends_with(".toml.new");
         let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());

@@ -20,7 +20,7 @@ use crate::{
         query::QueryError,
         revision::{Applied, Author, Content, Difference, Edit, Proposal, Revision, Source, Texts, Whole},
     },
-    daemon::durable::Prepared,
+    state_file::Prepared,
 };
 
 /// The longest comment, in characters.

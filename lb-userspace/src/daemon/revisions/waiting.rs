@@ -13,13 +13,10 @@ use serde::{Deserialize, Serialize};
 use super::unix_s;
 use crate::{
     control::revision::Unconfirmed,
-    daemon::durable::{self, Prepared},
+    state_file::{self, Prepared},
 };
 
 const FILE: &str = "confirm.json";
-
-/// Mode of the file.
-const MODE: u32 = 0o600;
 
 /// What is in the file.
 #[derive(Debug, Serialize, Deserialize)]
@@ -45,7 +42,7 @@ impl Waiting {
     /// What was waited for when lbd ended.
     pub(super) fn load(directory: &Path) -> Option<Self> {
         let bytes = fs::read(directory.join(FILE)).ok()?;
-        let saved = durable::unseal(&bytes).and_then(|bytes| serde_json::from_slice(bytes).ok());
+        let saved = state_file::unseal(&bytes).and_then(|bytes| serde_json::from_slice(bytes).ok());
         let Some(Saved { revision, back_to, deadline, seconds }) = saved else {
             tracing::error!("what says which revision is to be confirmed is damaged: it is taken as confirmed");
             return None;
@@ -57,12 +54,12 @@ impl Waiting {
     /// Puts it on the disk; in force once it is committed.
     pub(super) fn prepare(directory: &Path, revision: u64, back_to: u64, seconds: u64) -> io::Result<Prepared> {
         let saved = Saved { revision, back_to, deadline: unix_s() + seconds, seconds };
-        durable::prepare(&path(directory), &durable::seal(&serde_json::to_vec(&saved)?), MODE)
+        state_file::prepare(&path(directory), &state_file::seal(&serde_json::to_vec(&saved)?))
     }
 
     /// Nothing waits any more.
     pub(super) fn forget(directory: &Path) -> io::Result<()> {
-        match durable::remove(&path(directory)) {
+        match state_file::remove(&path(directory)) {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
             done => done,
         }
