@@ -16,16 +16,14 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use lb::control::{
-    query::Connections,
-    view::{NodeView, PoolView, Status, VipsView, VirtualServerView},
-};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
 use tempfile::TempDir;
 use toml::{Table, Value};
+
+mod ask;
 
 use super::{command::sh, host::Host, namespace, topology::Net, wait::until};
 
@@ -385,63 +383,6 @@ impl<'n> Lb<'n> {
     pub fn ctl_json(&self, arguments: &[&str]) -> Result<serde_json::Value> {
         let text = self.ctl(&[arguments, &["-o", "json"]].concat())?;
         serde_json::from_str(&text).with_context(|| format!("lbctl {} printed: {text}", arguments.join(" ")))
-    }
-
-    /// `lbctl status`.
-    ///
-    /// # Errors
-    /// As [`Self::ctl_json`].
-    pub fn status(&self) -> Result<Status> {
-        Ok(serde_json::from_value(self.ctl_json(&["status"])?)?)
-    }
-
-    /// `lbctl vip status`.
-    ///
-    /// # Errors
-    /// As [`Self::ctl_json`].
-    pub fn vips(&self) -> Result<VipsView> {
-        Ok(serde_json::from_value(self.ctl_json(&["vip", "status"])?)?)
-    }
-
-    /// `lbctl vs show NAME`.
-    ///
-    /// # Errors
-    /// As [`Self::ctl_json`].
-    pub fn virtual_server(&self, name: &str) -> Result<VirtualServerView> {
-        Ok(serde_json::from_value(self.ctl_json(&["vs", "show", name])?)?)
-    }
-
-    /// `lbctl pool show NAME`.
-    ///
-    /// # Errors
-    /// As [`Self::ctl_json`].
-    pub fn pool(&self, name: &str) -> Result<PoolView> {
-        Ok(serde_json::from_value(self.ctl_json(&["pool", "show", name])?)?)
-    }
-
-    /// A node of `lbctl pool show POOL`.
-    ///
-    /// # Errors
-    /// As [`Self::ctl_json`], or when the pool has no such node.
-    pub fn node(&self, pool: &str, name: &str) -> Result<NodeView> {
-        let found = self.pool(pool)?.nodes.into_iter().find(|node| node.name == name);
-        found.with_context(|| format!("pool {pool} has no node {name}"))
-    }
-
-    /// `lbctl conn ls` with these filters.
-    ///
-    /// # Errors
-    /// As [`Self::ctl_json`].
-    pub fn connections(&self, filters: &[&str]) -> Result<Connections> {
-        Ok(serde_json::from_value(self.ctl_json(&[&["conn", "ls"], filters].concat())?)?)
-    }
-
-    /// Packets that ended for a reason, over all interfaces.
-    ///
-    /// # Errors
-    /// As [`Self::status`].
-    pub fn packets(&self, reason: &str) -> Result<u64> {
-        Ok(self.status()?.interfaces.iter().filter_map(|i| i.reasons.get(reason)).map(|traffic| traffic.packets).sum())
     }
 
     /// `GET /metrics`.
