@@ -14,7 +14,7 @@ use std::{
 use tokio::sync::watch;
 
 use crate::control::{
-    query::{AlertPath, Control, DataPath, EventPath, ProxyPath},
+    query::{AlertPath, Control, DataPath, EventPath, HistoryPath, ProxyPath},
     revision::Configuration,
 };
 
@@ -56,6 +56,8 @@ pub struct Backend {
     pub access: Arc<Access>,
     /// The journal of events.
     pub events: Arc<dyn EventPath>,
+    /// The main counters over time.
+    pub histories: Arc<dyn HistoryPath>,
     /// Who is told of them.
     pub alerts: Arc<dyn AlertPath>,
 }

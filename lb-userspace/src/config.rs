@@ -84,6 +84,8 @@ pub struct Config {
     pub pools: BTreeMap<String, Pool>,
     /// Monitors, by name.
     pub monitors: BTreeMap<String, Monitor>,
+    /// The socket of the machine's SNMP agent, where lbd answers for it.
+    pub agentx: Option<PathBuf>,
     /// Which events are told to whom.
     pub alerts: alert::Alerts,
     /// What the L7 proxy serves: its virtual servers and pools are not among those above.

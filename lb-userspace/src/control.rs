@@ -4,6 +4,7 @@
 pub mod access;
 pub mod api;
 pub mod event;
+pub mod history;
 pub mod plan;
 pub mod probe;
 pub mod proxy;

@@ -19,6 +19,7 @@ mod host;
 mod offline;
 mod output;
 mod stats;
+mod top;
 mod views;
 
 use self::{args::Arguments, client::Client, failure::Failure, output::Output};

@@ -41,12 +41,14 @@ use crate::{
         spawner::{self, ToSpawner},
         supervisor::{Listening, Supervisor},
     },
+    snmp,
     telemetry::LogFormat,
 };
 
 mod certificates;
 mod handle;
 pub mod handover;
+mod histories;
 mod journal;
 mod knocks;
 mod machine;
@@ -73,6 +75,7 @@ pub use self::withdraw::withdraw;
 use self::{
     handle::Handle,
     handover::Handover,
+    histories::Histories,
     journal::Teller,
     names::Names,
     pid::{PidError, PidFile},
@@ -227,9 +230,14 @@ async fn serve(
     let (resolved, answers) = mpsc::channel(REPORTS);
     let resolver = Names::new(resolved);
     let (drains, draining) = changing::channel(BTreeSet::new());
-    watch::start(Arc::clone(&data_path), Arc::clone(&proxied), draining, teller.clone())
+    let histories = Histories::load(&state.config().daemon.state_dir);
+    let watched = (teller.clone(), histories.clone());
+    watch::start(Arc::clone(&data_path), Arc::clone(&proxied), draining, watched)
         .map_err(system("watch the counters"))?;
     let access = admin::Access::open(state.config());
+    if let Some(socket) = &state.config().agentx {
+        snmp::start(socket.clone(), handle.clone()).map_err(system("answer the SNMP agent"))?;
+    }
     let backend = admin::Backend {
         control: handle.clone(),
         configuration: handle,
@@ -238,6 +246,7 @@ async fn serve(
         access: access.clone(),
         events: Arc::new(teller.clone()),
         alerts: Arc::new(alerts.clone()),
+        histories: Arc::new(histories.clone()),
     };
     let seat =
         Seat::new(&pid, &socket, seated, handover.as_ref()).map_err(system("keep what another program needs"))?;
@@ -247,7 +256,18 @@ async fn serve(
     // There is no way back any more: what only it needs is closed.
     drop(handover.take());
 
-    let subsystems = Real { data_plane, names: labels, collector, monitors, vips, proxy, resolver, alerts, access };
+    let subsystems = Real {
+        data_plane,
+        names: labels,
+        collector,
+        monitors,
+        vips,
+        proxy,
+        resolver,
+        alerts,
+        access,
+        histories: histories.clone(),
+    };
     let parts =
         Parts { config_path, subsystems, adopted, overrides, down, names, secret, seat, reloads, teller, drains };
     let mut running = Running::new(state, plan, parts);
@@ -255,6 +275,7 @@ async fn serve(
     running.announce();
     let signal = running.run(Inputs { requests, reports: reported, answers, news }, &mut signals).await;
     let code = running.drain(signal, api, &mut signals).await;
+    histories.save();
     // Its last handle is gone: it ends as soon as it has finished what it does.
     if data_plane_thread.join().is_err() {
         tracing::error!("the data plane's thread ended by a panic");

@@ -1,6 +1,6 @@
 //! The lb daemon and its command line, as a library: `bin/lbd.rs` and `bin/lbctl.rs` are thin.
 //!
-//! The subsystems (`dataplane`, `proxy`, `health`, `failover`, `alerts`, `admin`) use `config` and the types of `control`, never each other;
+//! The subsystems (`dataplane`, `proxy`, `health`, `failover`, `alerts`, `snmp`, `admin`) use `config` and the types of `control`, never each other;
 //! `daemon` is the one composition root that knows them all. `cargo xtask tidy` checks this.
 
 pub mod admin;
@@ -14,5 +14,6 @@ pub mod dataplane;
 pub mod failover;
 pub mod health;
 pub mod proxy;
+pub mod snmp;
 pub mod state_file;
 pub mod telemetry;

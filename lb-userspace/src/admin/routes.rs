@@ -25,6 +25,7 @@ use super::{
 use crate::control::{
     access::Role::{Admin, Operator, Viewer},
     api::{Empty, Maintenance, Move, NodePatch, NodeStats, PREFIX, PoolPatch, Stats, problem_type},
+    history::{HistoryView, Question},
     proxy::{
         recent::{Filter, Record},
         stats::Snapshot,
@@ -93,6 +94,9 @@ fn look() -> Vec<Route> {
         Route::get("/api/v1/vips", Viewer, "VIP groups, and the machines they move between", vips)
             .answers::<VipsView>(),
         Route::get("/api/v1/stats", Viewer, "Every counter at one moment", stats).answers::<Stats>(),
+        Route::get("/api/v1/history", Viewer, "The main counters over time", history)
+            .queries::<Question>()
+            .answers::<HistoryView>(),
         Route::get("/metrics", Viewer, "Metrics for Prometheus", prometheus).as_media("text/plain"),
     ]
 }
@@ -330,6 +334,10 @@ async fn maintenance(
 
 async fn stats(State(backend): State<Backend>) -> Answer<Stats> {
     ask(move || read_stats(&backend)).await
+}
+
+async fn history(State(backend): State<Backend>, Params(question): Params<Question>) -> Answer<HistoryView> {
+    ask(move || Ok(backend.histories.history(&question))).await
 }
 
 async fn trace(State(backend): State<Backend>, Body(request): Body<TraceRequest>) -> Answer<TraceView> {

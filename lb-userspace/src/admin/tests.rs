@@ -1,11 +1,8 @@
 //! The API over a real unix socket, with control and the data path played by fakes.
 
 use std::{
-    collections::BTreeMap,
-    future::Future,
     io::{Read, Write},
     os::unix::net::UnixStream,
-    pin::Pin,
     sync::{Arc, Mutex},
 };
 
@@ -14,26 +11,26 @@ use serde_json::{Value, json};
 use super::{Access, Backend, Server, Socket};
 use crate::config::Config;
 use crate::control::{
-    event::{self, Events, Fact, Name, journal::Journal},
     plan::{Admission, Forwarding, OnNodeFailure, Refusal},
     proxy::{
         recent::{Filter, Record},
         stats::{Snapshot, VirtualServerSnapshot},
         trace::{UrlTraceRequest, UrlTraceView},
     },
-    query::{
-        AlertPath, ConnectionFilter, Connections, Control, Counters, DataPath, EventPath, NodeCounters, Order,
-        ProxyPath, QueryError,
-    },
+    query::{ConnectionFilter, Connections, Control, Counters, DataPath, NodeCounters, Order, ProxyPath, QueryError},
     revision::{
         Action, Applied, Author, Configuration, Content, Difference, Edit, How, Proposal, Revision, RevisionDocument,
         RevisionsView, Side, Source, Texts, Whole,
     },
     view::{
-        AlertCounts, AlertView, CertificateView, Finding, Health, MapDump, MapView, NodeState, NodeView, PoolView,
-        RingShare, Severity, Status, TraceRequest, TraceView, Traffic, VipsView, VirtualServerView,
+        CertificateView, Finding, Health, MapDump, MapView, NodeState, NodeView, PoolView, RingShare, Severity, Status,
+        TraceRequest, TraceView, Traffic, VipsView, VirtualServerView,
     },
 };
+
+mod events;
+
+use self::events::{FakeAlerts, FakeEvents, FakeHistories};
 
 /// Control that remembers its orders and refuses what the test tells it to.
 #[derive(Debug, Default)]
@@ -180,54 +177,6 @@ impl ProxyPath for FakeProxy {
     }
 }
 
-/// A journal of two events; a third one comes when somebody waits for it.
-#[derive(Debug, Default)]
-struct FakeEvents(Mutex<u64>);
-
-impl EventPath for FakeEvents {
-    fn events(&self, filter: &event::Filter) -> Events {
-        let mut journal = Journal::new(10);
-        journal.add(Fact::new(Name::NodeDown, "web/n1", "it is down"), 1000);
-        journal.add(Fact::new(Name::NodeUp, "web/n1", "it is up"), 2000);
-        for _ in 0..*self.0.lock().unwrap() {
-            journal.add(Fact::new(Name::Started, "", "line one\nline two"), 3000);
-        }
-        journal.list(filter)
-    }
-
-    fn newer(&self, than: u64) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-        if than < 3 {
-            *self.0.lock().unwrap() = 1;
-            return Box::pin(std::future::ready(()));
-        }
-        Box::pin(std::future::pending())
-    }
-
-    fn counts(&self) -> BTreeMap<Name, u64> {
-        [(Name::NodeDown, 7)].into()
-    }
-
-    fn lost(&self) -> u64 {
-        3
-    }
-}
-
-/// One alert that works, and one that does not.
-#[derive(Debug)]
-struct FakeAlerts;
-
-impl AlertPath for FakeAlerts {
-    fn alerts(&self) -> Vec<AlertView> {
-        let (name, kind, target) = ("ops".into(), "email".into(), "ops@example.com".into());
-        let counts = AlertCounts { sent: 4, ..AlertCounts::default() };
-        vec![AlertView { name, kind, target, event_types: Vec::new(), engine_id: None, counts }]
-    }
-
-    fn test(&self, name: &str) -> Result<(), QueryError> {
-        if name == "ops" { Ok(()) } else { Err(QueryError::Failed("the mail server says 550".into())) }
-    }
-}
-
 fn pool(name: &str, nodes: &[&str]) -> PoolView {
     PoolView {
         name: name.into(),
@@ -305,6 +254,7 @@ impl Api {
             events: Arc::new(FakeEvents::default()),
             alerts: Arc::new(FakeAlerts),
             access: Access::open(&config),
+            histories: Arc::new(FakeHistories),
         };
         let socket = Socket::bind(&self.dir.path().join("admin.sock")).unwrap();
         self.server = Some(Server::start(socket, backend).unwrap());
@@ -536,53 +486,4 @@ fn the_l7_proxy_can_be_asked() {
         assert!(page.lines().any(|other| other == line), "{line} is not in\n{page}");
     }
     assert!(page.contains("lb_certificate_expiry_seconds{certificate=\"site\"} "), "{page}");
-}
-
-#[test]
-fn events_are_listed_filtered_and_waited_for() {
-    let api = Api::start();
-    let numbers = |query: &str| {
-        let events = api.get(&format!("/api/v1/events?{query}"));
-        let list = events["events"].as_array().unwrap();
-        list.iter().map(|event| event["number"].as_u64().unwrap()).collect::<Vec<_>>()
-    };
-    assert_eq!(numbers(""), [1, 2]);
-    assert_eq!(numbers("severity=warning"), [1]);
-    assert_eq!(numbers("after=2"), [0; 0]);
-    assert_eq!(numbers("after=2&wait=9"), [3]);
-    assert_eq!(api.refused("GET", "/api/v1/events?name=nonsense", "").0, 400);
-    let (_, _, page) = api.request("GET", "/metrics", "");
-    assert!(page.contains("lb_events_total{event=\"node_down\",severity=\"warning\"} 7"), "{page}");
-    assert!(page.contains("lb_events_total{event=\"pool_down\",severity=\"critical\"} 0"), "{page}");
-}
-
-#[test]
-fn a_stream_goes_on_where_its_reader_was() {
-    let api = Api::start();
-    let mut stream = UnixStream::connect(api.dir.path().join("admin.sock")).unwrap();
-    stream.set_read_timeout(Some(std::time::Duration::from_secs(10))).unwrap();
-    write!(stream, "GET /api/v1/events/stream HTTP/1.1\r\nhost: lb\r\nlast-event-id: 1\r\n\r\n").unwrap();
-    let (mut seen, mut buffer) = (String::new(), [0; 4096]);
-    while !seen.contains("id: 3") {
-        let read = stream.read(&mut buffer).unwrap();
-        assert!(read > 0, "{seen}");
-        seen.push_str(std::str::from_utf8(&buffer[..read]).unwrap());
-    }
-    assert!(seen.contains("content-type: text/event-stream"), "{seen}");
-    assert!(!seen.contains("id: 1") && seen.contains("id: 2"), "{seen}");
-    assert!(seen.contains("event: node_up") && seen.contains("event: started"), "{seen}");
-    assert!(seen.contains("line one line two"), "{seen}");
-}
-
-#[test]
-fn alerts_are_shown_and_tried() {
-    let api = Api::start();
-    let alert = &api.get("/api/v1/alerts")[0];
-    assert_eq!((&alert["name"], &alert["sent"], &alert["problem"]), (&json!("ops"), &json!(4), &Value::Null));
-    assert_eq!(api.request("POST", "/api/v1/alerts/ops/test", "").0, 200);
-    assert_eq!(api.refused("POST", "/api/v1/alerts/broken/test", ""), (500, "the mail server says 550".into()));
-    let (_, _, page) = api.request("GET", "/metrics", "");
-    for line in ["lb_alerts_total{alert=\"ops\",result=\"sent\"} 4", "lb_alert_events_lost_total 3"] {
-        assert!(page.lines().any(|other| other == line), "{line} is not in\n{page}");
-    }
 }

@@ -42,7 +42,7 @@ pub(super) fn unknown_section(name: &str, sections: &[&str]) -> String {
         return "did you mean \"version\"?".to_owned();
     }
     match words::meant(name, sections) {
-        Some(one @ ("cluster" | "daemon" | "dataplane" | "proxy" | "tls")) => format!("did you mean [{one}]?"),
+        Some(one @ ("cluster" | "daemon" | "dataplane" | "proxy" | "snmp" | "tls")) => format!("did you mean [{one}]?"),
         Some(named) => format!("did you mean [{named}.NAME]?"),
         None if words::meant(name, &["node"]).is_some() => {
             "nodes are part of their pool: [pool.NAME.node.NAME]".to_owned()

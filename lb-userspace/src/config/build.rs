@@ -45,6 +45,7 @@ pub(super) fn build(building: &Building<'_>) -> Config {
         vips: each(&document.vip, |group| Some(cluster::vip_group(group, building))),
         virtual_servers: each(&document.virtual_server, virtual_server),
         pools: each(&document.pool, pool),
+        agentx: document.snmp.agentx.as_ref().map(|path| path.value.0.clone()),
         alerts: alert::alerts(building),
         monitors: each(&document.monitor, |raw| monitor::monitor(building, raw)),
     }

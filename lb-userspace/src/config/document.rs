@@ -29,7 +29,7 @@ pub(super) use self::{
     pool::{ForwardingWord, Node, Persistence, PersistenceWord, Pool, SchedulerWord},
 };
 
-use self::alert::{Alert, EventType};
+use self::alert::{Alert, EventType, Snmp};
 use self::api::Api;
 use self::cluster::{Cluster, Network, VipGroup};
 use self::proxy::{
@@ -75,6 +75,9 @@ pub(super) struct Document {
     /// A monitor: an active health check, used by any number of pools.
     #[serde(default)]
     pub(super) monitor: Named<Monitor>,
+    /// Questions by SNMP: lbd answers them through the machine's own SNMP agent.
+    #[serde(default)]
+    pub(super) snmp: Snmp,
     /// A group of events, for the alerts that name it. Events and their meanings are listed in `docs/operations.md`.
     #[serde(default)]
     pub(super) event_type: Named<EventType>,

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, future::Future, net::IpAddr, pin::Pin, sync::Ar
 
 use super::{
     event::{self, Events},
+    history::{self, HistoryView},
     plan::{Forwarding, Protocol},
     proxy::{
         recent::{Filter, Record},
@@ -175,6 +176,12 @@ pub trait EventPath: Send + Sync + std::fmt::Debug {
     fn counts(&self) -> BTreeMap<event::Name, u64>;
     /// Events that the alerts did not get because they were behind.
     fn lost(&self) -> u64;
+}
+
+/// The histories. Implemented by `daemon`; answers at once.
+pub trait HistoryPath: Send + Sync + std::fmt::Debug {
+    /// Those that were asked for.
+    fn history(&self, question: &history::Question) -> HistoryView;
 }
 
 /// The alerts. Implemented by `alerts`.

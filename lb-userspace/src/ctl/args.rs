@@ -6,6 +6,7 @@ mod connections;
 mod events;
 mod requests;
 mod stats;
+mod top;
 mod vip;
 
 use std::{ffi::OsString, path::PathBuf};
@@ -19,6 +20,7 @@ pub use self::{
     events::{AlertVerbs, EventArguments, EventVerbs},
     requests::{RequestArguments, UrlArguments},
     stats::Stats,
+    top::Top,
     vip::Vip,
 };
 use crate::control::plan::{Forwarding, Protocol};
@@ -131,9 +133,12 @@ pub enum Command {
     Map(Map),
     /// Counters: packets by interface and reason, traffic by virtual server and node
     #[command(
-        before_help = "Examples:\n  lbctl stats\n  lbctl stats --watch\n  lbctl stats --watch --interval 5s --count 12\n"
+        before_help = "Examples:\n  lbctl stats\n  lbctl stats --watch\n  lbctl stats --watch --interval 5s --count 12\n  lbctl stats --since 1h --series 'virtual_server.web.*'\n"
     )]
     Stats(Stats),
+    /// Virtual servers, nodes, packets and VIPs as they are now, on the whole terminal
+    #[command(before_help = "Examples:\n  lbctl top\n  lbctl top --interval 5s\n  lbctl top --once | head -20\n")]
+    Top(Top),
     /// What would be done with a packet, or a request by its URL, and why
     #[command(before_help = "Examples:
   lbctl trace tcp 203.0.113.7:40000 192.0.2.10:80

@@ -13,7 +13,7 @@ use super::{
     failure::Failure,
     flow,
     output::Output,
-    stats, views,
+    stats, top, views,
 };
 use crate::control::{
     api::{Empty, Maintenance, Move, NodePatch},
@@ -68,6 +68,7 @@ pub(super) fn execute(client: &Client, output: &Output, command: Command) -> Res
         Command::Events(verb) => events::run(client, output, &verb),
         Command::Alert(verb) => alerts::run(client, output, verb),
         Command::Map(verb) => map(client, output, verb),
+        Command::Top(arguments) => top::run(client, output, &arguments),
         Command::Stats(arguments) => stats::run(client, output, &arguments),
         Command::Trace(arguments) if arguments.flow.len() == 1 && arguments.flow[0].contains("://") => {
             let args::Trace { mut flow, url, .. } = arguments;

@@ -44,6 +44,7 @@ pub(super) fn execute(command: &Command, output: &Output) -> Option<Result<(), F
         | Command::Confirm
         | Command::Rollback(_)
         | Command::Export { .. }
+        | Command::Top(_)
         | Command::Upgrade => None,
     }
 }

@@ -1,5 +1,6 @@
 //! `lbctl stats`: counters once, or again and again with the rates between two looks.
 
+mod history;
 mod proxied;
 
 use std::thread;
@@ -22,6 +23,9 @@ use crate::control::{
 const REDRAW: &str = "\x1b[H\x1b[J";
 
 pub(super) fn run(client: &Client, output: &Output, arguments: &args::Stats) -> Result<(), Failure> {
+    if let Some(since) = arguments.since {
+        return history::run(client, output, since.as_secs(), arguments);
+    }
     if !arguments.watch && arguments.count.is_none() {
         let answer = client.get::<Stats>("stats")?;
         return output.answer(&answer, |stats, look| text(None, stats, look));

@@ -61,7 +61,8 @@ impl Teller {
             Severity::Info => tracing::info!(event, object, number, "{text}"),
             Severity::Warning | Severity::Critical => tracing::warn!(event, object, number, "{text}"),
         }
-        self.0.newest.send_replace(entry.number);
+        // Another thread may have told of a later one already.
+        self.0.newest.send_modify(|newest| *newest = entry.number.max(*newest));
         // Without alerts nobody reads.
         if let Err(mpsc::error::TrySendError::Full(_)) = self.0.alerts.try_send(entry) {
             self.0.lost.fetch_add(1, Ordering::Relaxed);

@@ -102,6 +102,7 @@ pub(super) struct Running<S> {
     /// The state as it was told last.
     told: Picture,
     machines: Machines,
+    rule_events: tell::Pace,
 }
 
 /// What the control task takes its events from.
@@ -136,6 +137,7 @@ impl<S: Subsystems> Running<S> {
             upgrade,
             told,
             machines: Machines::default(),
+            rule_events: tell::Pace::default(),
         }
     }
 

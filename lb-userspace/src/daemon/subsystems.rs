@@ -3,7 +3,7 @@
 
 use std::{future::Future, sync::Arc, time::Duration};
 
-use super::{names::Names, vips::Vips};
+use super::{histories::Histories, names::Names, vips::Vips};
 use crate::{
     admin,
     alerts::Alerts,
@@ -72,6 +72,7 @@ pub(super) struct Real {
     pub(super) resolver: Names,
     pub(super) alerts: Alerts,
     pub(super) access: Arc<admin::Access>,
+    pub(super) histories: Histories,
 }
 
 impl Subsystems for Real {
@@ -94,6 +95,7 @@ impl Subsystems for Real {
     }
 
     async fn leave(&self) -> Result<Estate, String> {
+        self.histories.save();
         self.proxy.leave().await.map_err(|error| error.to_string())
     }
 

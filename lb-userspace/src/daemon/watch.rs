@@ -1,5 +1,5 @@
 //! Looks at the counters every second, on a thread of its own, for what has no event: flow tables that fill up, drained nodes
-//! whose last connection has ended. The rules are pure; called by `daemon`.
+//! whose last connection has ended; and gives them to the histories. The rules are pure; called by `daemon`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,7 +10,7 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::journal::Teller;
+use super::{histories::Histories, journal::Teller};
 use crate::control::{
     event::{Fact, Name},
     query::{Counters, DataPath, ProxyPath},
@@ -36,7 +36,7 @@ pub(super) fn start(
     data_path: Arc<dyn DataPath>,
     proxy: Arc<dyn ProxyPath>,
     draining: watch::Receiver<BTreeSet<NodeName>>,
-    teller: Teller,
+    (teller, histories): (Teller, Histories),
 ) -> std::io::Result<()> {
     let look = move || {
         let mut watched = Watched::default();
@@ -48,6 +48,7 @@ pub(super) fn start(
             let counters = Counters { proxy: proxy.counted(), ..counters };
             let draining = draining.borrow().clone();
             watched.look(&counters, &draining).into_iter().for_each(|fact| teller.tell(fact));
+            histories.take(counters);
         }
     };
     thread::Builder::new().name("watch".to_owned()).spawn(look).map(drop)

@@ -14,6 +14,7 @@ mod operator;
 mod revisions;
 mod routers;
 mod scheduling;
+mod snmp;
 mod start;
 mod support;
 mod survival;

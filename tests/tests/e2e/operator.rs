@@ -7,10 +7,13 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use lb::control::{
+    history::HistoryView,
     plan::Forwarding,
     view::{Finding, MapDump, MapView, RingShare, Severity, TraceView},
 };
-use lb_tests::harness::{EchoServer, Lb, LiveStreams, Net, Topology, UdpSink, UdpStream, topology::vip4};
+use lb_tests::harness::{
+    EchoServer, Lb, LiveStreams, Net, Stop, Topology, UdpSink, UdpStream, eventually, topology::vip4,
+};
 
 use crate::support::{ONE_ARM, SOON, nodes4, one4, service, two4};
 
@@ -155,5 +158,38 @@ fn doctor_finds_nothing_in_a_good_network_and_what_is_wrong_in_a_bad_one() -> Re
     ensure!(says("dsr_arp", "n1"), "n1 answers ARP: {found:?}");
     ensure!(says("dsr_syn", "n2"), "n2 does not own the VIP: {found:?}");
     ensure!(!says("dsr_arp", "n3") && !says("dsr_syn", "n3"), "n3 is as it should be: {found:?}");
+    Ok(())
+}
+
+#[test]
+fn what_is_and_what_was_can_be_looked_at() -> Result<()> {
+    let net = network()?;
+    let (mut lb, _echo) = start(&net)?;
+    let streams = LiveStreams::start(net.client(), one4(7), 30)?;
+    streams.all_go_on(1, SOON)?;
+    let picture = lb.ctl(&["top", "--once", "--interval", "200ms"])?;
+    let server = picture.lines().find(|line| line.starts_with("streams")).context(picture.clone())?;
+    ensure!(server.split_whitespace().take(4).eq(["streams", "tcp", "3/3", "30"]), "{picture}");
+    for part in ["4 VIPs", "streams/n1", "forwarded_dsr", "one4"] {
+        ensure!(picture.contains(part), "{part} is not in\n{picture}");
+    }
+    let known = |lb: &Lb<'_>, name: &str| -> Result<Vec<f32>> {
+        let view = lb.ctl_json(&["stats", "--since", "10m", "--series", name])?;
+        let view: HistoryView = serde_json::from_value(view)?;
+        let series = view.series.into_iter().next().with_context(|| format!("{name} of {:?}", view.names))?;
+        Ok(series.values.into_iter().flatten().collect())
+    };
+    let active = "virtual_server.streams.active";
+    eventually("three seconds of history", SOON * 3, || {
+        known(&lb, active).is_ok_and(|values| values.len() >= 3 && values.last() == Some(&30.0))
+    })?;
+    let before = known(&lb, active)?.len();
+    lb.stop(Stop::Graceful)?;
+    lb.launch()?;
+    // All but the second that was under way.
+    let after = known(&lb, active)?;
+    ensure!(after.len() + 1 >= before && after.contains(&30.0), "{before} seconds were known, now {after:?}");
+    let table = lb.ctl(&["stats", "--since", "10m", "--series", "virtual_server.streams.*,packets.*"])?;
+    ensure!(table.contains("packets.sent") && table.contains(active), "{table}");
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Event types and alerts as they are written. Text for operators, as in [`super`].
+//! Event types, alerts and SNMP as they are written. Text for operators, as in [`super`].
 
 use std::time::Duration;
 
@@ -13,6 +13,13 @@ use crate::{
     },
     control::event::{Name, Severity},
 };
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+pub(in crate::config) struct Snmp {
+    /// The socket of an SNMP agent that speaks AgentX, as Net-SNMP's `/var/agentx/master`; without it, nothing is answered.
+    /// Takes effect when lbd is started again.
+    pub(in crate::config) agentx: Option<At<AbsolutePath>>,
+}
 
 #[derive(Debug, Deserialize, JsonSchema)]
 pub(in crate::config) struct EventType {

@@ -14,6 +14,7 @@ pub(super) fn needed(first: &Config, now: &Config) -> Vec<String> {
         ("daemon.monitor_user", first.daemon.monitor_user != now.daemon.monitor_user, started),
         ("dataplane.bpffs", first.dataplane.bpffs != now.dataplane.bpffs, started),
         ("dataplane.pin_dir", first.dataplane.pin_dir != now.dataplane.pin_dir, started),
+        ("snmp.agentx", first.agentx != now.agentx, started),
         ("proxy.threads", first.proxy.threads != now.proxy.threads, started),
         ("proxy.user", first.proxy.user != now.proxy.user, started),
         ("dataplane.max_flows", first.dataplane.max_flows != now.dataplane.max_flows, made),

@@ -1,5 +1,7 @@
 //! What the control task tells as events: differences between what it knew a moment ago and what it knows now.
 
+use std::time::{Duration, Instant};
+
 use super::{Running, now};
 use crate::{
     control::{
@@ -10,6 +12,32 @@ use crate::{
     daemon::subsystems::Subsystems,
     proxy::supervisor::News,
 };
+
+/// Events of rules that are told in a second.
+const MOST_RULE_EVENTS: u32 = 20;
+
+/// How many events of rules were told lately.
+#[derive(Debug, Default)]
+pub(super) struct Pace {
+    second: Option<Instant>,
+    told: u32,
+    held: u64,
+}
+
+impl Pace {
+    /// Whether one may be told now, and how many were not before it.
+    fn admit(&mut self, now: Instant) -> Option<u64> {
+        if self.second.is_none_or(|began| now.saturating_duration_since(began) >= Duration::from_secs(1)) {
+            (self.second, self.told) = (Some(now), 0);
+        }
+        if self.told == MOST_RULE_EVENTS {
+            self.held += 1;
+            return None;
+        }
+        self.told += 1;
+        Some(std::mem::take(&mut self.held))
+    }
+}
 
 impl<S: Subsystems> Running<S> {
     pub(super) fn tell(&self, fact: Fact) {
@@ -70,7 +98,10 @@ impl<S: Subsystems> Running<S> {
             News::Happened(ProxyEvent::Node(node)) => Event::Passive(node),
             News::Happened(ProxyEvent::Rule(RuleEvent { is_event, virtual_server, rule, request_id, text })) => {
                 if is_event {
-                    let text = format!("{text} (request {request_id})");
+                    // Clients cause them: they must not displace all else.
+                    let Some(more) = self.rule_events.admit(Instant::now()) else { return };
+                    let more = if more == 0 { String::new() } else { format!("; {more} more before it were not told") };
+                    let text = format!("{text} (request {request_id}){more}");
                     self.tell(Fact::new(Name::RuleEvent, format!("{virtual_server}/{rule}"), text));
                 } else {
                     tracing::info!(virtual_server, rule, request_id, text, "a rule speaks");
@@ -80,5 +111,20 @@ impl<S: Subsystems> Running<S> {
         };
         // These events are never refused.
         let _ = self.state.apply(event);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_cannot_fill_the_journal_by_rules() {
+        let start = Instant::now();
+        let mut pace = Pace::default();
+        let told = (0..100).filter(|_| pace.admit(start).is_some()).count();
+        assert_eq!(told, MOST_RULE_EVENTS as usize);
+        assert_eq!(pace.admit(start + Duration::from_secs(1)), Some(80));
+        assert_eq!(pace.admit(start + Duration::from_secs(1)), Some(0));
     }
 }
