@@ -27,7 +27,7 @@ const CAPABILITIES: [(&str, u32); 5] =
 pub(super) fn findings(config: &Config, file: &Path) -> Vec<Finding> {
     let mut found = Vec::new();
     found.extend(config.interfaces.keys().map(|name| interface(name)));
-    let raised = config.vips.iter().flat_map(|(_, group)| group.interfaces.values());
+    let raised = config.vips.values().flat_map(|group| group.interfaces.values());
     found.extend(raised.filter(|name| !config.interfaces.contains_key(*name)).map(|name| interface(name)));
     found.push(bpf_filesystem(&config.dataplane.bpffs));
     found.push(capabilities(&fs::read_to_string("/proc/self/status").unwrap_or_default()));
@@ -47,15 +47,19 @@ fn finding(check: &str, subject: impl ToString, severity: Severity, finding: Str
     Finding { check, subject, severity, finding, advice: advice.map(str::to_owned) }
 }
 
+/// What is listed is of this network namespace; the state in /sys may be another's.
 fn interface(name: &str) -> Finding {
-    let state = fs::read_to_string(format!("/sys/class/net/{name}/operstate"));
-    match state.as_deref().map(str::trim) {
-        Err(_) => finding("interface", name, Severity::Problem, "there is no such interface".into(), Some("ip link")),
+    let listed = fs::read_to_string("/proc/self/net/dev").unwrap_or_default();
+    let is_there = listed.lines().any(|line| line.split(':').next().is_some_and(|first| first.trim() == name));
+    if !is_there {
+        return finding("interface", name, Severity::Problem, "there is no such interface".into(), Some("ip link"));
+    }
+    match fs::read_to_string(format!("/sys/class/net/{name}/operstate")).as_deref().map(str::trim) {
         Ok("down" | "lowerlayerdown") => {
             let advice = format!("ip link set {name} up");
             finding("interface", name, Severity::Warning, "it is down".into(), Some(&advice))
         }
-        Ok(state) => finding("interface", name, Severity::Ok, format!("is there ({state})"), None),
+        Ok(_) | Err(_) => finding("interface", name, Severity::Ok, "is there".into(), None),
     }
 }
 

@@ -343,11 +343,8 @@ impl<S: Subsystems> Running<S> {
             let loaded = self.certificates.read(self.state.config());
             loaded.into_iter().for_each(|fact| self.tell(fact));
         }
-        let order = match &event {
-            Event::Order(Order::Until(order, _)) => Some(&**order),
-            Event::Order(order) => Some(order),
-            _ => None,
-        };
+        let order = if let Event::Order(order) = &event { Some(order) } else { None };
+        let order = if let Some(Order::Until(order, _)) = order { Some(&**order) } else { order };
         if let Some(Order::SetNodeState { pool, node, state: NodeState::Active }) = order {
             self.bring_back(pool.as_deref(), node);
         }

@@ -10,7 +10,7 @@ pub(super) fn into_item(key: &str, depth: usize, value: &Value) -> Result<Item, 
     if let (2, "rule", Value::Array(rules)) = (depth, key, value)
         && rules.iter().all(Value::is_object)
     {
-        return rules.iter().map(|rule| one_rule(rule)).collect::<Result<ArrayOfTables, _>>().map(Item::ArrayOfTables);
+        return rules.iter().map(one_rule).collect::<Result<ArrayOfTables, _>>().map(Item::ArrayOfTables);
     }
     let (Value::Object(object), Some(implicit)) = (value, is_section(depth, key)) else {
         return into_value(key, value).map(Item::Value);

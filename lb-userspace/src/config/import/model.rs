@@ -22,11 +22,14 @@ const GUESS: &str = "eth0";
 /// Sections in the order in which they are written.
 const ORDER: [&str; 7] = ["interface", "certificate", "monitor", "vip", "virtual_server", "pool", "rate_class"];
 
+/// A table with its name.
+type Named = (String, Map<String, Value>);
+
 /// A configuration in the making.
 #[derive(Debug, Default)]
 pub(super) struct Model {
     /// Tables, by section and name.
-    sections: BTreeMap<&'static str, Vec<(String, Map<String, Value>)>>,
+    sections: BTreeMap<&'static str, Vec<Named>>,
     notes: BTreeSet<Note>,
 }
 
@@ -46,7 +49,7 @@ impl Model {
 
     /// The name of a table of this section that is the same, or that of a new one.
     pub(super) fn add_once(&mut self, section: &'static str, name: &str, table: Value) -> String {
-        let same = |(_, known): &&(String, Map<String, Value>)| table.as_object() == Some(known);
+        let same = |(_, known): &&Named| table.as_object() == Some(known);
         match self.sections.get(section).and_then(|tables| tables.iter().find(same)) {
             Some((known, _)) => known.clone(),
             None => self.add(section, name, table),

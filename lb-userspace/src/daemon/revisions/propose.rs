@@ -1,6 +1,7 @@
 //! Taking a proposed configuration into force.
 
 use std::{
+    io::ErrorKind,
     sync::Arc,
     thread,
     time::{Duration, Instant},
@@ -278,13 +279,15 @@ fn plausible(proposal: &Proposal) -> Result<(), QueryError> {
 }
 
 fn refused_by_disk(error: &std::io::Error) -> QueryError {
-    let advice = match error.kind() {
-        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => "; make room and try again",
-        std::io::ErrorKind::ReadOnlyFilesystem => {
-            "; with systemd, ReadWritePaths= of the unit must name the configuration's directory"
-        }
-        std::io::ErrorKind::PermissionDenied => "; root must own the configuration's directory and state_dir",
-        _ => "",
+    let kind = error.kind();
+    let advice = if matches!(kind, ErrorKind::StorageFull | ErrorKind::QuotaExceeded) {
+        "; make room and try again"
+    } else if kind == ErrorKind::ReadOnlyFilesystem {
+        "; with systemd, ReadWritePaths= of the unit must name the configuration's directory"
+    } else if kind == ErrorKind::PermissionDenied {
+        "; root must own the configuration's directory and state_dir"
+    } else {
+        ""
     };
     QueryError::Failed(format!("the disk refuses, nothing was changed: {error}{advice}"))
 }

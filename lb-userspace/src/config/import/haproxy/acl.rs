@@ -84,11 +84,12 @@ impl Acls {
         match test {
             Value::String(name) => Some(vec![name.clone()]),
             Value::Array(names) => names.iter().map(|name| name.as_str().map(str::to_owned)).collect(),
-            test => {
+            Value::Object(test) => {
                 // One label more is what "*" stands for.
                 let suffixes = test.get("suffix")?.as_array()?.iter();
                 suffixes.map(|suffix| Some(format!("*.{}", suffix.as_str()?.strip_prefix('.')?))).collect()
             }
+            Value::Null | Value::Bool(_) | Value::Number(_) => None,
         }
     }
 }
