@@ -19,6 +19,7 @@ mod host;
 mod offline;
 mod output;
 mod stats;
+mod support;
 mod top;
 mod views;
 

@@ -203,6 +203,15 @@ pub enum Command {
     /// Replace lbd by the program that is installed now; connections go on, and so does lbd when that one would not start
     #[command(before_help = "Examples:\n  install -m 0755 lbd /usr/local/sbin/lbd && lbctl upgrade\n")]
     Upgrade,
+    /// Write an archive for whoever helps you: state, configuration and system, without secrets; works without lbd, too
+    #[command(before_help = "Examples:\n  lbctl support-bundle\n  lbctl support-bundle /tmp/for-support.tar.gz\n")]
+    SupportBundle {
+        /// The archive; it must not be there yet
+        file: Option<PathBuf>,
+        /// The configuration that lbd runs with
+        #[arg(long, env = "LB_CONFIG", default_value = "/etc/lb/lb.toml", value_name = "PATH")]
+        config: PathBuf,
+    },
     /// Check a configuration file, without lbd; with --host also whether this machine has what it needs
     #[command(before_help = "Examples:\n  lbctl check\n  lbctl check ./new.toml\n  lbctl check ./new.toml --host\n")]
     Check {

@@ -62,6 +62,15 @@ impl Client {
         self.request(Method::PUT, path, Some(body))
     }
 
+    /// Text that is not JSON, from the root of the server.
+    pub(super) fn text(&self, path: &str) -> Result<String, Failure> {
+        let (status, text) = self.send(Method::GET, path, Vec::new())?;
+        if !status.is_success() {
+            return Err(self.bad_answer(format!("status {status}")));
+        }
+        Ok(text)
+    }
+
     fn request<T: DeserializeOwned>(
         &self,
         method: Method,
@@ -72,9 +81,14 @@ impl Client {
             Some(body) => serde_json::to_vec(body).map_err(|error| self.bad_answer(error))?,
             None => Vec::new(),
         };
+        let (status, json) = self.send(method, &format!("{PREFIX}/{path}"), body)?;
+        self.understand(status, json)
+    }
+
+    fn send(&self, method: Method, uri: &str, body: Vec<u8>) -> Result<(StatusCode, String), Failure> {
         let request = Request::builder()
             .method(method)
-            .uri(format!("{PREFIX}/{path}"))
+            .uri(uri)
             .header(HOST, "lbd")
             .header(CONTENT_TYPE, "application/json")
             .body(Full::new(Bytes::from(body)))
@@ -84,8 +98,8 @@ impl Client {
             .runtime
             .block_on(exchange)
             .map_err(|_| self.bad_answer(format!("no answer within {} s", TIMEOUT.as_secs())))??;
-        let json = String::from_utf8(body.into()).map_err(|error| self.bad_answer(error))?;
-        self.understand(status, json)
+        let text = String::from_utf8(body.into()).map_err(|error| self.bad_answer(error))?;
+        Ok((status, text))
     }
 
     async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes), Failure> {

@@ -13,7 +13,7 @@ use super::{
     failure::Failure,
     flow,
     output::Output,
-    stats, top, views,
+    stats, support, top, views,
 };
 use crate::control::{
     api::{Empty, Maintenance, Move, NodePatch},
@@ -98,6 +98,7 @@ pub(super) fn execute(client: &Client, output: &Output, command: Command) -> Res
         Command::Rollback(arguments) => config::rollback(client, output, arguments),
         Command::Export { number } => config::export(client, output, number),
         Command::Upgrade => upgrade(client, output),
+        Command::SupportBundle { file, config } => support::run(client, &config, file, output),
         Command::Cert(_)
         | Command::Import { .. }
         | Command::Check { .. }

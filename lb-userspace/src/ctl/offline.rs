@@ -45,7 +45,8 @@ pub(super) fn execute(command: &Command, output: &Output) -> Option<Result<(), F
         | Command::Rollback(_)
         | Command::Export { .. }
         | Command::Top(_)
-        | Command::Upgrade => None,
+        | Command::Upgrade
+        | Command::SupportBundle { .. } => None,
     }
 }
 
