@@ -68,6 +68,8 @@ struct Reactor {
     /// What the time of day is ahead of `now_us`, as of the last tick.
     unix_ahead_us: Cell<i64>,
     next_tick_ms: Cell<u64>,
+    /// Open sockets but for listening ones.
+    sockets: Cell<usize>,
     panics: Cell<u64>,
 }
 
@@ -200,6 +202,15 @@ pub fn end(task: TaskKey) {
     drop(ended);
 }
 
+/// Connections of this thread, to whomever: each is a descriptor.
+///
+/// # Panics
+/// Outside of [`run`].
+#[must_use]
+pub fn sockets() -> usize {
+    with(|reactor| reactor.sockets.get())
+}
+
 /// Tasks of this thread that panicked.
 #[must_use]
 pub fn panics() -> u64 {
@@ -251,6 +262,7 @@ impl Reactor {
             now_us: Cell::new(now),
             unix_ahead_us: Cell::new(unix_ahead_us(now)),
             next_tick_ms: Cell::new(now / 1000 + TICK_MS),
+            sockets: Cell::new(0),
             panics: Cell::new(0),
         })
     }

@@ -102,7 +102,7 @@ impl Engine {
     /// When a thread cannot be started.
     pub fn start(plan: Arc<ProxyPlan>, listeners: Vec<Listen>, threads: usize) -> io::Result<Handle> {
         let pools = pool::Shared::new();
-        let most_connections = most_connections(threads)?;
+        let most_sockets = most_sockets(threads)?;
         let records = Arc::new(Records::new(threads)?);
         let mut started = Vec::with_capacity(threads);
         for index in 0..threads {
@@ -110,7 +110,7 @@ impl Engine {
             let shared = Arc::new(Shared::default());
             let start = thread::Start {
                 thread: pool::Thread { index, count: threads },
-                most_connections,
+                most_sockets,
                 pools: Arc::clone(&pools),
                 records: Arc::clone(&records),
                 shared: Arc::clone(&shared),
@@ -129,12 +129,12 @@ impl Engine {
 /// Descriptors that are for neither clients nor nodes: listeners, pipes, files of logs.
 const OTHER_DESCRIPTORS: u64 = 64;
 
-/// Connections of clients that a thread has room for. The process may open so many descriptors; each client may need another
-/// one, to a node.
-fn most_connections(threads: usize) -> io::Result<usize> {
+/// Sockets beyond which a thread accepts no more: a quarter of what the process may open is kept for connections to nodes, which
+/// those who are inside may need.
+fn most_sockets(threads: usize) -> io::Result<usize> {
     let (descriptors, _) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    let for_clients = usize::try_from(descriptors.saturating_sub(OTHER_DESCRIPTORS) / 2).unwrap_or(usize::MAX);
-    Ok((for_clients / threads.max(1)).max(1))
+    let sockets = usize::try_from(descriptors.saturating_sub(OTHER_DESCRIPTORS)).unwrap_or(usize::MAX);
+    Ok((sockets / 4 * 3 / threads.max(1)).max(1))
 }
 
 impl Handle {

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use lb_tests::harness::{Host, Lb, Net, Server, Topology, command::sh, topology::vip4};
 use tempfile::TempDir;
 
@@ -109,6 +109,22 @@ fn websockets_pass_with_tls_and_without() -> Result<()> {
         for uri in [format!("wss://{}/chat", vip4(1)), format!("ws://{}/chat", vip4(1))] {
             let said = net.client().sh(&format!("{PYTHON} {PROGRAMS}/websocket_client.py {uri} {ca}"))?;
             ensure!(said.contains("all messages came back"), "{uri}: {said}");
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn a_browser_speaks_websocket() -> Result<()> {
+    with_node("browser", &format!("{PYTHON} {PROGRAMS}/websocket_server.py 8000"), "http1", |net, _, ca| {
+        let dir = Path::new(ca).parent().context("no directory")?.display();
+        for uri in [format!("wss://{}/chat", vip4(1)), format!("ws://{}/chat", vip4(1))] {
+            let page = format!("file://{PROGRAMS}/websocket.html#{uri}");
+            let said = net.client().sh(&format!("sh {PROGRAMS}/browser.sh {page} {dir}"))?;
+            ensure!(
+                said.contains("WEBSOCKET all messages came back") && !said.contains("WEBSOCKET wrong"),
+                "{uri}: {said}"
+            );
         }
         Ok(())
     })

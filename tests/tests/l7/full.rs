@@ -13,9 +13,11 @@ use lb_tests::harness::{Lb, Net, Nginx, Topology, command::sh, eventually, http,
 
 use super::{PATIENCE, SOON, config, serves, web, worker};
 
-/// Descriptors of the worker: 64 are for itself, half of the others for clients.
+/// Descriptors of the worker: 64 are for itself, a quarter of the others for connections to nodes.
 const DESCRIPTORS: u32 = 264;
-const ADMITTED: usize = 100;
+const ADMITTED: u64 = 150;
+/// As many of them may be kept connections to nodes.
+const KEPT: u64 = 10;
 const CLIENTS: usize = 400;
 /// Over this the CPU time is looked at, of which a fifth may be used.
 const WHILE: Duration = Duration::from_secs(2);
@@ -89,9 +91,9 @@ fn more_clients_than_descriptors_wait_and_those_inside_are_served() -> Result<()
     // By a limit that keeps room for connections to nodes.
     let mut clients = crowd(&net)?;
     let open = || lb.virtual_server("web").map_or(0, |vs| vs.active);
-    eventually("all places are taken", SOON, || open() >= ADMITTED as u64)?;
+    eventually("all places are taken", SOON, || open() >= ADMITTED - KEPT)?;
     rests(pid)?;
-    ensure!(open() == ADMITTED as u64, "{} are inside", open());
+    ensure!(open() <= ADMITTED, "{} are inside", open());
     ensure!(pauses(&lb)? > 0, "nothing tells of it");
     lbd_goes_on(&net, &lb, &mut nginx[0], 1)?;
     // The first ones are inside: each gets its answer, though nobody else is let in, and makes room for another.

@@ -66,7 +66,7 @@ pub(super) const BENCH_L7: [Need; 7] = [
 ];
 
 /// For the tests and the demonstration.
-pub(super) const TEST: [Need; 16] = [
+pub(super) const TEST: [Need; 17] = [
     program("ip", "iproute2", "network namespaces, interfaces, addresses"),
     program("nginx", "nginx", "real nodes"),
     program("curl", "curl", "a real client"),
@@ -81,6 +81,7 @@ pub(super) const TEST: [Need; 16] = [
     program("keepalived", "keepalived", "a VRRP router beside lb"),
     program("ucarp", "ucarp", "a CARP router beside lb"),
     program("gunicorn", "gunicorn", "a real node of the L7 proxy"),
+    program("chromium", "chromium", "a browser: a real client of the L7 proxy"),
     file("/usr/lib/python3/dist-packages/grpc/__init__.py", "python3-grpcio", "gRPC, both sides"),
     file("/usr/lib/python3/dist-packages/websockets/__init__.py", "python3-websockets", "WebSocket, both sides"),
 ];

@@ -24,7 +24,7 @@ use rustix::{
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::source::Source;
+use super::{source::Source, try_with};
 
 /// Seconds, of which 0 and 1 are used: 1 is one repeated SYN-ACK, the least there is.
 #[derive(Clone, Copy, Debug)]
@@ -41,6 +41,7 @@ pub struct Socket {
 
 impl Drop for Socket {
     fn drop(&mut self) {
+        try_with(|reactor| reactor.sockets.set(reactor.sockets.get().saturating_sub(1)));
         self.source.forget();
     }
 }
@@ -55,6 +56,7 @@ impl Socket {
     /// Takes over a connected socket that does not block.
     #[must_use]
     pub fn new(fd: OwnedFd) -> Self {
+        try_with(|reactor| reactor.sockets.set(reactor.sockets.get() + 1));
         Self { fd, source: Source::new(), tied: None }
     }
 

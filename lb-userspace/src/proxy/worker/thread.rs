@@ -56,8 +56,8 @@ pub(crate) struct Worker {
     pub(crate) gate: Gate,
     draining: Cell<bool>,
     connections: Cell<usize>,
-    /// As many are accepted: half of the descriptors are for connections to nodes.
-    most_connections: usize,
+    /// Sockets beyond which nothing is accepted.
+    most_sockets: usize,
     open: Open,
     random: Cell<u64>,
     records: Arc<Records>,
@@ -109,12 +109,12 @@ impl Worker {
 
     /// Whether no more connections are accepted.
     pub(super) fn is_full(&self) -> bool {
-        self.connections.get() >= self.most_connections
+        reactor::sockets() >= self.most_sockets
     }
 
     /// Whether there is so little room left that clients are not kept after their requests.
     pub(crate) fn is_pressed(&self) -> bool {
-        self.connections.get() >= self.most_connections - self.most_connections / 8
+        reactor::sockets() >= self.most_sockets - self.most_sockets / 8
     }
 
     fn count(&self, connections: usize) {
@@ -167,8 +167,8 @@ impl Worker {
 #[derive(Debug)]
 pub(super) struct Start {
     pub(super) thread: pool::Thread,
-    /// Connections of clients at a time.
-    pub(super) most_connections: usize,
+    /// Sockets beyond which it accepts no more.
+    pub(super) most_sockets: usize,
     pub(super) pools: Arc<pool::Shared>,
     pub(super) records: Arc<Records>,
     pub(super) shared: Arc<Shared>,
@@ -184,14 +184,14 @@ pub(super) fn main(start: Start) -> io::Result<()> {
 }
 
 async fn serve(start: Start) {
-    let Start { thread, most_connections, pools, records, shared, mut commands } = start;
+    let Start { thread, most_sockets, pools, records, shared, mut commands } = start;
     let worker = Rc::new(Worker {
         plan: RefCell::new(Rc::new(Compiled::empty(&pools, Arc::clone(&records), thread))),
         shared,
         gate: Gate::new(MAX_HANDSHAKES),
         draining: Cell::new(false),
         connections: Cell::new(0),
-        most_connections,
+        most_sockets,
         open: Open::default(),
         // Not zero, and another one in each thread and after each start: requests are told apart by it.
         random: Cell::new(RandomState::new().hash_one(thread.index) | 1),
