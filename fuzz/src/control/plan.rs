@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// What a node takes; a copy of lb-userspace's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Admission {
     /// Everything.
