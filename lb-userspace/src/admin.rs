@@ -20,11 +20,14 @@ use crate::control::{
 
 mod access;
 mod audit;
+mod backup;
 mod body;
 mod config;
 mod events;
 mod https;
+mod lockout;
 mod metrics;
+mod objects;
 mod openapi;
 mod problem;
 mod routes;

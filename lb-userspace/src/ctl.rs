@@ -7,6 +7,7 @@ use std::{ffi::OsString, io, process::ExitCode};
 
 mod alerts;
 pub mod args;
+mod backup;
 mod cert;
 mod client;
 mod commands;
@@ -18,12 +19,14 @@ mod flow;
 mod host;
 mod offline;
 mod output;
+mod remote;
 mod stats;
 mod support;
 mod top;
+mod users;
 mod views;
 
-use self::{args::Arguments, client::Client, failure::Failure, output::Output};
+use self::{args::Arguments, client::Client, failure::Failure, output::Output, remote::Remote};
 
 /// Runs one `lbctl` command line, program name included, and says how to exit: 0 done, 1 failed, 2 wrong usage,
 /// 3 invalid configuration, 4 lbd not reachable, 5 conflict.
@@ -54,6 +57,9 @@ fn execute(arguments: Arguments, output: &Output) -> Result<(), Failure> {
     if let Some(done) = offline::execute(&arguments.command, output) {
         return done;
     }
-    let client = Client::new(arguments.socket)?;
+    let client = match &arguments.remote.url {
+        Some(url) => Client::remote(Remote::new(url, &arguments.remote)?)?,
+        None => Client::new(arguments.socket)?,
+    };
     commands::execute(&client, output, arguments.command)
 }

@@ -15,6 +15,7 @@ mod rates;
 mod sessions;
 #[cfg(test)]
 pub(super) mod tests;
+mod transfer;
 
 use std::{
     fs,
@@ -88,18 +89,18 @@ pub struct Access {
     /// For which address lbd's own certificate was looked at last, and when.
     own_looked_at: Mutex<Option<(SocketAddr, Duration)>>,
     started: Instant,
-    pub(super) counters: Counters,
+    counters: Counters,
 }
 
 /// What happened so far.
 #[derive(Debug, Default)]
-pub(super) struct Counters {
+struct Counters {
     /// Logins that failed, and tokens that were wrong.
-    pub(super) refused: AtomicU64,
+    refused: AtomicU64,
     /// Lines that the audit log did not take.
-    pub(super) unaudited: AtomicU64,
+    unaudited: AtomicU64,
     /// Requests by hundreds of their status.
-    pub(super) requests: [AtomicU64; 6],
+    requests: [AtomicU64; 6],
 }
 
 impl Access {
@@ -163,6 +164,22 @@ impl Access {
         let audit = lock(&self.audit).as_ref().err().map(|error| format!("the audit log cannot be written: {error}"));
         let (problem, listen) = (lock(&self.problem).clone(), lock(&self.cannot_listen).clone());
         [problem, listen, audit].into_iter().flatten().collect()
+    }
+
+    /// Requests so far, by class of their status.
+    pub(super) fn requests(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let classes = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
+        classes.into_iter().zip(&self.counters.requests).map(|(class, count)| (class, count.load(Ordering::Relaxed)))
+    }
+
+    /// Logins that failed, and tokens that were wrong.
+    pub(super) fn refused(&self) -> u64 {
+        self.counters.refused.load(Ordering::Relaxed)
+    }
+
+    /// Changes that the audit log could not take.
+    pub(super) fn unaudited(&self) -> u64 {
+        self.counters.unaudited.load(Ordering::Relaxed)
     }
 
     /// Where HTTPS is to be spoken, from now on.
@@ -330,7 +347,7 @@ pub(super) fn unix_s() -> i64 {
 }
 
 /// Bytes that nobody can guess.
-fn random<const N: usize>() -> [u8; N] {
+pub(super) fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     aws_lc_rs::rand::fill(&mut bytes).expect("the kernel's random numbers are always there once it has started");
     bytes

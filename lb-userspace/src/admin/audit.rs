@@ -113,8 +113,8 @@ impl AuditLog {
         }
         let more = entries.len().saturating_sub(limit);
         entries.drain(..more);
-        let next_before = entries.first().filter(|first| more > 0 || first.seq > 1).map(|first| first.seq);
-        Ok(AuditPage { next_before: next_before.filter(|_| more > 0), entries })
+        let next_before = entries.first().filter(|_| more > 0).map(|first| first.seq);
+        Ok(AuditPage { next_before, entries })
     }
 
     /// Follows the chain through all files.

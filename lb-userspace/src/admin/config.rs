@@ -16,6 +16,7 @@ use super::{
     Backend,
     access::{Caller, Note},
     body::{Body, Params},
+    lockout,
     problem::Refusal,
     routes::{Answer, ask, blocking},
     table::Route,
@@ -142,6 +143,9 @@ pub(super) async fn propose(
     let proposal = Proposal::new(content, base(headers)?, how);
     let is_rehearsed = proposal.dry_run;
     let apply = move || {
+        if !proposal.force {
+            lockout::refuse_proposal(&backend, &caller, &proposal.content)?;
+        }
         let applied = backend.configuration.apply(proposal, &caller.name);
         if is_rehearsed { applied } else { told(&caller, "change the configuration", applied) }
     };
@@ -180,7 +184,7 @@ fn base(headers: &HeaderMap) -> Result<Option<u64>, Refusal> {
     number.map(Some).ok_or_else(|| Refusal::invalid(advice))
 }
 
-fn tagged(revision: Option<u64>, body: &impl Serialize) -> Response {
+pub(super) fn tagged(revision: Option<u64>, body: &impl Serialize) -> Response {
     let mut response = Json(body).into_response();
     let tag = revision.and_then(|number| HeaderValue::from_str(&format!("\"{number}\"")).ok());
     if let Some(tag) = tag {

@@ -11,7 +11,7 @@ use std::{
 
 use lb_common::reason::{Action, Reason};
 
-use super::Backend;
+use super::{Access, Backend};
 use crate::control::{
     event::Name,
     query::QueryError,
@@ -38,6 +38,7 @@ pub(super) fn collect(backend: &Backend) -> Result<String, QueryError> {
     proxy::proxy(&mut page, &backend.proxy.counted());
     events(&mut page, &backend.events.counts());
     alerts(&mut page, &backend.alerts.alerts(), backend.events.lost());
+    access(&mut page, &backend.access);
     Ok(page.text)
 }
 
@@ -50,6 +51,18 @@ fn render(status: &Status, virtual_servers: &[VirtualServerView], pools: &[PoolV
     nodes(&mut page, &pools.iter().flat_map(|pool| &pool.nodes).collect::<Vec<_>>());
     failover(&mut page, vips);
     page
+}
+
+/// Requests of the admin API, who was refused, and what the audit log did not take.
+fn access(page: &mut Page, access: &Access) {
+    page.family("lb_api_requests_total", "counter", "Requests of the admin API, by class of their status.");
+    for (class, count) in access.requests() {
+        page.sample("lb_api_requests_total", &[("code_class", class)], count);
+    }
+    page.family("lb_api_refused_credentials_total", "counter", "Logins that failed, and tokens that were wrong.");
+    page.sample("lb_api_refused_credentials_total", &[], access.refused());
+    page.family("lb_audit_lost_total", "counter", "Changes that the audit log could not take.");
+    page.sample("lb_audit_lost_total", &[], access.unaudited());
 }
 
 /// Also those that did not happen: a rate needs its zero.

@@ -16,8 +16,9 @@ use tokio::task::spawn_blocking;
 use super::{
     Backend,
     access::{Caller, Note},
+    backup,
     body::{Body, Params},
-    config, events, metrics, openapi,
+    config, events, metrics, objects, openapi,
     problem::{self, Refusal},
     table::{self, Route},
     users,
@@ -39,7 +40,7 @@ use crate::control::{
 };
 
 /// Time for `doctor`, which waits for answers to its probes, and for `upgrade`, which asks another program.
-const SLOW: Option<Duration> = Some(Duration::from_secs(60));
+pub(super) const SLOW: Option<Duration> = Some(Duration::from_secs(60));
 
 /// Connections and map rows listed when the request does not say how many.
 const DEFAULT_LIMIT: usize = 1000;
@@ -63,10 +64,20 @@ pub(super) fn router(backend: Backend) -> Router {
 
 /// The table of routes.
 pub(super) fn rows() -> Vec<Route> {
-    [look(), operate(), diagnose(), config::rows(), events::rows(), users::rows(), openapi::rows()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        look(),
+        operate(),
+        diagnose(),
+        config::rows(),
+        events::rows(),
+        users::rows(),
+        objects::rows(),
+        backup::rows(),
+        openapi::rows(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 /// What is there.

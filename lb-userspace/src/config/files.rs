@@ -24,6 +24,13 @@ const SYSTEM_STORES: [&str; 3] = [
     "/etc/ssl/ca-bundle.pem",
 ];
 
+/// The authorities that this machine trusts, PEM; `None`: it has no store of them.
+#[must_use]
+pub fn system_store() -> Option<String> {
+    let content = SYSTEM_STORES.iter().find_map(|path| read(Path::new(path), true).ok())?;
+    Some(String::from_utf8_lossy(&content.bytes).into_owned())
+}
+
 /// Contents of the files, by path.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Files {
@@ -56,8 +63,8 @@ impl Files {
         }
         errors.extend(files.secret_mistakes(config));
         if needs_system_store(config) {
-            match SYSTEM_STORES.iter().find_map(|path| read(Path::new(path), true).ok()) {
-                Some(content) => files.system_store = String::from_utf8_lossy(&content.bytes).into_owned(),
+            match system_store() {
+                Some(store) => files.system_store = store,
                 None => errors.push(ConfigError {
                     message: "there is no store of authorities to verify nodes' certificates by".to_owned(),
                     place: None,
@@ -71,6 +78,11 @@ impl Files {
             }
         }
         if errors.is_empty() { Ok(files) } else { Err(ConfigErrors { errors }) }
+    }
+
+    /// All of them, by path.
+    pub fn all(&self) -> impl Iterator<Item = (&Path, &[u8])> {
+        self.contents.iter().map(|(path, content)| (path.as_path(), content.bytes.as_slice()))
     }
 
     /// The content of a file; empty for one that was not named.
@@ -89,6 +101,12 @@ impl Files {
     fn mode(&self, file: &FileRef) -> u32 {
         self.contents.get(&file.path).map_or(0, |content| content.mode)
     }
+}
+
+/// The paths of all files that a configuration names.
+#[must_use]
+pub fn paths(config: &Config) -> Vec<&Path> {
+    named(config).into_iter().map(|(file, _)| file.path.as_path()).collect()
 }
 
 /// All files, and whether they must be text.

@@ -1,9 +1,12 @@
 //! The command line of `lbctl`: nouns and verbs, each with examples first in its help.
 
+mod access;
+mod backup;
 mod cert;
 mod config;
 mod connections;
 mod events;
+mod map;
 mod requests;
 mod stats;
 mod top;
@@ -14,10 +17,13 @@ use std::{ffi::OsString, path::PathBuf};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 pub use self::{
+    access::{AuditVerbs, PasswordSource, Remote, Setting as UserSetting, TokenVerbs, UserVerbs},
+    backup::{Backup, Restore},
     cert::{Cert, KeyType, Subject},
     config::{Apply, Change, Diff, Foreign, History, Lasting, Rollback, Setting, object},
     connections::ConnectionArguments,
     events::{AlertVerbs, EventArguments, EventVerbs},
+    map::Map,
     requests::{RequestArguments, UrlArguments},
     stats::Stats,
     top::Top,
@@ -60,6 +66,9 @@ pub struct Arguments {
     /// How to print; without it a table on a terminal, and plain text otherwise
     #[arg(short, long, global = true, value_enum, value_name = "FORMAT", display_order = 901)]
     pub output: Option<Format>,
+    /// An lbd on another machine.
+    #[command(flatten)]
+    pub remote: Remote,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -148,6 +157,29 @@ pub enum Command {
   lbctl trace http://192.0.2.10/ --method POST --header 'Host: www.example.com' --client 203.0.113.7
 ")]
     Trace(Trace),
+    /// Users of the admin API
+    #[command(
+        subcommand,
+        before_help = "Examples:\n  lbctl user add ann --role admin\n  lbctl user set ann role=operator\n  lbctl user passwd ann\n"
+    )]
+    User(UserVerbs),
+    /// Tokens for programs that use the admin API
+    #[command(
+        subcommand,
+        before_help = "Examples:\n  lbctl token create ci --role operator --for 30d\n  lbctl token ls\n  lbctl token revoke 0123456789abcdef\n"
+    )]
+    Token(TokenVerbs),
+    /// Who changed what
+    #[command(subcommand, before_help = "Examples:\n  lbctl audit ls\n  lbctl audit verify\n")]
+    Audit(AuditVerbs),
+    /// Write all that is needed to restore this machine into one encrypted file
+    #[command(
+        before_help = "Examples:\n  lbctl backup lb1.backup\n  lbctl backup --passphrase-file /root/passphrase --replace lb1.backup\n"
+    )]
+    Backup(Backup),
+    /// Restore a backup as a new revision: all of it or nothing
+    #[command(before_help = "Examples:\n  lbctl restore lb1.backup --compare\n  lbctl restore lb1.backup\n")]
+    Restore(Restore),
     /// Keys, signing requests and certificates for TLS; needs no lbd
     #[command(
         subcommand,
@@ -403,27 +435,6 @@ pub enum Conn {
     Ls(ConnectionArguments),
 }
 
-/// Verbs of maps.
-#[derive(Debug, Subcommand)]
-pub enum Map {
-    /// List them, with their size
-    Ls,
-    /// The elements of one, decoded
-    #[command(
-        before_help = "Examples:\n  lbctl map dump FLOWS --limit 20\n  lbctl map dump maglev --vs web     shares of the ring\n"
-    )]
-    Dump {
-        /// The map's name as `lbctl map ls` says it, or maglev
-        name: String,
-        /// The virtual server whose ring to show (maglev)
-        #[arg(long, value_name = "NAME", required_if_eq("name", "maglev"))]
-        vs: Option<String>,
-        /// At most so many elements
-        #[arg(long, value_name = "N", default_value_t = 1000)]
-        limit: usize,
-    },
-}
-
 /// Arguments of `trace`.
 #[derive(Debug, Args)]
 pub struct Trace {
@@ -479,66 +490,4 @@ fn protocol(word: &str) -> Result<Protocol, String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parse_words(line: &str) -> Result<Arguments, clap::Error> {
-        parse(line.split(' ').map(OsString::from))
-    }
-
-    #[test]
-    fn the_definition_is_consistent() {
-        command().debug_assert();
-    }
-
-    #[test]
-    fn every_command_of_the_help_parses() {
-        fn examples(command: &clap::Command, found: &mut Vec<String>) {
-            let help = command.get_before_help().map(ToString::to_string).unwrap_or_default();
-            let lines = help.lines().filter_map(|line| line.trim().strip_prefix("lbctl "));
-            found.extend(lines.map(|line| line.split("   ").next().unwrap().to_owned()));
-            command.get_subcommands().for_each(|sub| examples(sub, found));
-        }
-        let mut found = Vec::new();
-        examples(&command(), &mut found);
-        assert!(found.len() > 30, "{found:?}");
-        for example in found {
-            let plain = example.split(" | ").next().unwrap().split(" > ").next().unwrap();
-            let plain = plain.split(" && ").next().unwrap().replace(" -> ", " ").replace('\'', "");
-            parse_words(&format!("lbctl {plain}")).unwrap_or_else(|error| panic!("{example}: {error}"));
-        }
-    }
-
-    #[test]
-    fn help_begins_with_examples() {
-        let help = command().render_help().to_string();
-        assert!(help.find("Examples:").unwrap() < help.find("Usage:").unwrap(), "{help}");
-    }
-
-    #[test]
-    fn mistakes_are_usage_errors_that_say_what_to_write() {
-        let rows = [
-            ("lbctl pool set web scheduler", "KEY=VALUE"),
-            ("lbctl node drain web/n1 --for 5m --persist", "cannot be used with"),
-            ("lbctl apply new.toml --confirm soon", "5m"),
-            ("lbctl conn ls --protocol sctp", "tcp or udp"),
-            ("lbctl map dump maglev", "--vs"),
-            ("lbctl stats --watch --interval 1ms", "at least 100ms"),
-            ("lbctl stats --interval fast", "500ms"),
-            ("lbctl statsu", "status"),
-        ];
-        for (line, hint) in rows {
-            let error = parse_words(line).unwrap_err();
-            assert!(error.use_stderr() && error.to_string().contains(hint), "{line}: {error}");
-        }
-    }
-
-    #[test]
-    fn a_node_filter_may_name_its_pool() {
-        let Command::Conn(Conn::Ls(arguments)) = parse_words("lbctl conn ls --node web/n1").unwrap().command else {
-            panic!("another command");
-        };
-        let filter = arguments.filter();
-        assert_eq!((filter.pool.as_deref(), filter.node.as_deref()), (Some("web"), Some("n1")));
-    }
-}
+mod tests;

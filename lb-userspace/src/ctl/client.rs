@@ -1,4 +1,4 @@
-//! One request at a time to lbd's admin API, HTTP/1.1 over its unix socket.
+//! One request at a time to lbd's admin API, HTTP/1.1 over its unix socket or HTTPS.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -7,14 +7,19 @@ use hyper::{
     Method, Request, StatusCode,
     body::Bytes,
     client::conn::http1,
-    header::{CONTENT_TYPE, HOST},
+    header::{AUTHORIZATION, CONTENT_TYPE, HOST},
 };
 use hyper_util::rt::TokioIo;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
-use tokio::{net::UnixStream, runtime::Runtime, time::timeout};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::UnixStream,
+    runtime::Runtime,
+    time::timeout,
+};
 
-use super::failure::Failure;
+use super::{failure::Failure, remote::Remote};
 use crate::control::{
     api::{PREFIX, Problem},
     query::ConnectionFilter,
@@ -36,14 +41,37 @@ pub(super) struct Answer<T> {
 /// Where to ask.
 #[derive(Debug)]
 pub(super) struct Client {
-    socket: PathBuf,
+    place: Place,
     runtime: Runtime,
 }
 
+/// Where lbd is.
+#[derive(Debug)]
+enum Place {
+    /// On this machine.
+    Socket(PathBuf),
+    /// On another one.
+    Remote(Remote),
+}
+
 impl Client {
+    /// Of the lbd on this machine.
     pub(super) fn new(socket: PathBuf) -> Result<Self, Failure> {
+        Self::at(Place::Socket(socket))
+    }
+
+    /// Of an lbd on another machine.
+    pub(super) fn remote(remote: Remote) -> Result<Self, Failure> {
+        Self::at(Place::Remote(remote))
+    }
+
+    fn at(place: Place) -> Result<Self, Failure> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        Ok(Self { socket, runtime })
+        Ok(Self { place, runtime })
+    }
+
+    pub(super) fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<Answer<T>, Failure> {
+        self.request(Method::DELETE, path, None::<&()>)
     }
 
     pub(super) fn get<T: DeserializeOwned>(&self, path: &str) -> Result<Answer<T>, Failure> {
@@ -86,13 +114,16 @@ impl Client {
     }
 
     fn send(&self, method: Method, uri: &str, body: Vec<u8>) -> Result<(StatusCode, String), Failure> {
-        let request = Request::builder()
-            .method(method)
-            .uri(uri)
-            .header(HOST, "lbd")
-            .header(CONTENT_TYPE, "application/json")
-            .body(Full::new(Bytes::from(body)))
-            .map_err(|error| self.bad_answer(error))?;
+        let (host, token) = match &self.place {
+            Place::Socket(_) => ("lbd", None),
+            Place::Remote(remote) => (remote.authority.as_str(), remote.token.as_ref()),
+        };
+        let mut request =
+            Request::builder().method(method).uri(uri).header(HOST, host).header(CONTENT_TYPE, "application/json");
+        if let Some(token) = token {
+            request = request.header(AUTHORIZATION, format!("Bearer {token}"));
+        }
+        let request = request.body(Full::new(Bytes::from(body))).map_err(|error| self.bad_answer(error))?;
         let exchange = async { timeout(TIMEOUT, self.exchange(request)).await };
         let (status, body) = self
             .runtime
@@ -103,9 +134,22 @@ impl Client {
     }
 
     async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes), Failure> {
-        let stream = UnixStream::connect(&self.socket)
-            .await
-            .map_err(|source| Failure::unreachable(self.socket.clone(), source))?;
+        match &self.place {
+            Place::Socket(socket) => {
+                let stream = UnixStream::connect(socket).await;
+                self.exchange_on(stream.map_err(|error| Failure::unreachable(socket.clone(), error))?, request).await
+            }
+            Place::Remote(remote) => {
+                let stream = remote.connect().await;
+                self.exchange_on(stream.map_err(|error| Failure::unreachable_at(&remote.url, error))?, request).await
+            }
+        }
+    }
+
+    async fn exchange_on<S>(&self, stream: S, request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes), Failure>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let (mut sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(|error| self.bad_answer(error))?;
         let connection = tokio::spawn(connection);
@@ -133,7 +177,11 @@ impl Client {
     }
 
     fn bad_answer(&self, what: impl ToString) -> Failure {
-        Failure::BadAnswer { socket: self.socket.clone(), what: what.to_string() }
+        let socket = match &self.place {
+            Place::Socket(socket) => socket.clone(),
+            Place::Remote(remote) => PathBuf::from(&remote.url),
+        };
+        Failure::BadAnswer { socket, what: what.to_string() }
     }
 }
 

@@ -8,12 +8,13 @@ use std::{
 use super::{
     alerts,
     args::{self, Command, Conn, Map, Named, Node, Pool, Vip},
+    backup,
     client::{Client, connections_path, encode, query_path},
     config, edits, events,
     failure::Failure,
     flow,
     output::Output,
-    stats, support, top, views,
+    stats, support, top, users, views,
 };
 use crate::control::{
     api::{Empty, Maintenance, Move, NodePatch},
@@ -67,6 +68,11 @@ pub(super) fn execute(client: &Client, output: &Output, command: Command) -> Res
         }
         Command::Events(verb) => events::run(client, output, &verb),
         Command::Alert(verb) => alerts::run(client, output, verb),
+        Command::Backup(arguments) => backup::backup(client, output, &arguments),
+        Command::Restore(arguments) => backup::restore(client, output, &arguments),
+        Command::User(verb) => users::user(client, output, verb),
+        Command::Token(verb) => users::token(client, output, verb),
+        Command::Audit(verb) => users::audit(client, output, &verb),
         Command::Map(verb) => map(client, output, verb),
         Command::Top(arguments) => top::run(client, output, &arguments),
         Command::Stats(arguments) => stats::run(client, output, &arguments),

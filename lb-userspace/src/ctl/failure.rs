@@ -31,6 +31,9 @@ pub(super) enum Failure {
     /// The new program did not start.
     #[error("no upgrade: {0}")]
     NotUpgraded(String),
+    /// The audit log is not as it was written.
+    #[error("the audit log is not as it was written: {0}")]
+    AuditBroken(String),
     /// `doctor` found problems; they are printed.
     #[error("{problems} {} to solve; the advice is above", if *.problems == 1 { "problem" } else { "problems" })]
     Unhealthy { problems: usize },
@@ -55,6 +58,7 @@ impl Failure {
             | Failure::Unhealthy { .. }
             | Failure::NotUpgraded(_)
             | Failure::Differs
+            | Failure::AuditBroken(_)
             | Failure::File { .. }
             | Failure::Certificate { .. }
             | Failure::Output(_) => 1,
@@ -73,6 +77,16 @@ impl Failure {
     pub(super) fn is_report(&self) -> bool {
         let refused = |problem: &Problem| problem.kind == problem_type::CONFIG_INVALID;
         matches!(self, Failure::ConfigInvalid(_)) || matches!(self, Failure::Refused(problem) if refused(problem))
+    }
+
+    /// Of a connection to another machine that did not come about.
+    pub(super) fn unreachable_at(url: &str, source: io::Error) -> Self {
+        let advice = if source.kind() == io::ErrorKind::InvalidData {
+            "next: is its certificate one that this machine trusts? Say which (--ca-file, LB_CA_FILE)"
+        } else {
+            "next: is [api] listen there what the URL says? Does [api] allow let this machine in?"
+        };
+        Self::Unreachable { socket: PathBuf::from(url), source, advice }
     }
 
     /// Of a connection to the socket that did not come about.

@@ -45,6 +45,11 @@ pub(super) fn execute(command: &Command, output: &Output) -> Option<Result<(), F
         | Command::Rollback(_)
         | Command::Export { .. }
         | Command::Top(_)
+        | Command::Backup(_)
+        | Command::Restore(_)
+        | Command::User(_)
+        | Command::Token(_)
+        | Command::Audit(_)
         | Command::Upgrade
         | Command::SupportBundle { .. } => None,
     }

@@ -20,7 +20,7 @@ const MAY_USE: [(&str, &[&str]); 14] = [
     ("alerts", &["config", "control"]),
     ("snmp", &["config", "control"]),
     ("admin", &["certificate", "config", "control", "state_file", "telemetry"]),
-    ("ctl", &["certificate", "config", "control"]),
+    ("ctl", &["certificate", "config", "control", "state_file"]),
     (
         "daemon",
         &[

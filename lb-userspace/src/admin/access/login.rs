@@ -237,7 +237,7 @@ impl Access {
 }
 
 /// Over the network nobody removes the last user who may do everything: only root could mend it.
-fn keeps_an_admin(caller: &Caller, has_admin: bool) -> Result<(), QueryError> {
+pub(super) fn keeps_an_admin(caller: &Caller, has_admin: bool) -> Result<(), QueryError> {
     if has_admin || matches!(caller.via, Via::Socket { .. }) {
         return Ok(());
     }

@@ -101,6 +101,11 @@ impl Sessions {
         self.open.retain(|_, session| session.user != user);
     }
 
+    /// Ends all.
+    pub(super) fn clear(&mut self) {
+        self.open.clear();
+    }
+
     /// Sessions of a user.
     pub(super) fn count(&self, user: &str) -> usize {
         self.open.values().filter(|session| session.user == user).count()
