@@ -114,7 +114,7 @@ reasons! {
     TableFull = 31, "table_full", Drop;
     /// Another CPU was opening the same connection at the same time.
     InsertRace = 32, "insert_race", Drop;
-    /// Larger than the MTU towards the node.
+    /// Larger than the MTU towards the node, and the sender is not told: it allows fragments, or too many were told this second.
     ExceedsMtu = 33, "exceeds_mtu", Drop;
     /// The packet could not be rewritten: the kernel refused to resize or redirect it.
     RewriteFailed = 34, "rewrite_failed", Drop;
@@ -124,6 +124,8 @@ reasons! {
     NotForUs = 36, "not_for_us", Pass;
     /// A new connection to a NAT pool in a frame with two VLAN tags: its answers could not be given both.
     StackedVlan = 37, "stacked_vlan", Drop;
+    /// Larger than the MTU towards the node: the sender was told by ICMP (fragmentation needed, packet too big).
+    AnsweredTooBig = 38, "answered_too_big", Send;
 }
 
 /// Counters per interface in `REASONS`: a power of two above the number of reasons.

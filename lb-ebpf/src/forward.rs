@@ -116,8 +116,8 @@ const MAC_MASK: u64 = 0xffff_ffff_ffff;
 /// Sends to the node by DSR: destination MAC its own, source MAC ours, nothing else.
 #[inline(always)]
 pub fn dsr(frame: XdpFrame, l3: usize, hop: Hop, ip_len: usize, reason: Reason) -> Verdict {
-    if let Err(reason) = check_hop(hop, ip_len) {
-        return Verdict::end(reason);
+    if let Err(verdict) = check_hop(hop, ip_len) {
+        return verdict;
     }
     let Some(ethernet) = frame.view::<ETHERNET>(0) else { return Verdict::end(Reason::Internal) };
     if comes_from(ethernet, hop) {
@@ -129,8 +129,8 @@ pub fn dsr(frame: XdpFrame, l3: usize, hop: Hop, ip_len: usize, reason: Reason) 
 /// Sends a frame whose addresses are the node's already. It may come from the node's own router.
 #[inline(always)]
 pub fn to_node(frame: XdpFrame, l3: usize, hop: Hop, ip_len: usize, reason: Reason) -> Verdict {
-    if let Err(reason) = check_hop(hop, ip_len) {
-        return Verdict::end(reason);
+    if let Err(verdict) = check_hop(hop, ip_len) {
+        return verdict;
     }
     let Some(ethernet) = frame.view::<ETHERNET>(0) else { return Verdict::end(Reason::Internal) };
     leave(ethernet, l3, hop, reason)
@@ -161,12 +161,12 @@ pub fn check_loop(frame: XdpFrame, hop: Hop) -> Result<(), Reason> {
 
 /// What keeps a packet of `ip_len` bytes from a next hop.
 #[inline(always)]
-pub fn check_hop(hop: Hop, ip_len: usize) -> Result<(), Reason> {
+pub fn check_hop(hop: Hop, ip_len: usize) -> Result<(), Verdict> {
     if hop.flags() & node_flag::RESOLVED == 0 {
-        return Err(Reason::NextHopUnresolved);
+        return Err(Verdict::end(Reason::NextHopUnresolved));
     }
     if hop.mtu() != 0 && ip_len > usize::from(hop.mtu()) {
-        return Err(Reason::ExceedsMtu);
+        return Err(Verdict::exceeds(hop.mtu()));
     }
     Ok(())
 }
@@ -204,8 +204,8 @@ pub fn nat(frame: XdpFrame, layout: Layout, record: &FlowRecord, flags: u8, node
 /// The same, to known endpoints.
 #[inline(always)]
 pub fn nat_to(frame: XdpFrame, layout: Layout, endpoints: &Endpoints, hop: Hop, ip_len: usize) -> Verdict {
-    if let Err(reason) = check_hop(hop, ip_len) {
-        return Verdict::end(reason);
+    if let Err(verdict) = check_hop(hop, ip_len) {
+        return verdict;
     }
     if let Err(reason) = translate(frame, layout, endpoints) {
         return Verdict::end(reason);

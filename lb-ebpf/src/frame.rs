@@ -3,7 +3,7 @@
 
 use aya_ebpf::{
     bindings::xdp_md,
-    helpers::generated::{bpf_loop, bpf_xdp_get_buff_len},
+    helpers::generated::{bpf_csum_diff, bpf_loop, bpf_xdp_get_buff_len},
     programs::XdpContext,
 };
 use lb_common::packet::{Frame, IPV4, MAX_OPTIONS, View, next_option};
@@ -131,6 +131,13 @@ impl XdpView {
         load16, store16: u16;
         load32, store32: u32;
         load64, store64: u64;
+    }
+
+    /// Adds `length` bytes from `at` on to a sum of 32-bit words (RFC 1071): a multiple of 4, at most 512.
+    #[inline(always)]
+    pub fn sum(self, at: usize, length: usize, sum: u32) -> u32 {
+        // SAFETY: the bytes were checked, as above; the helper reads them.
+        unsafe { bpf_csum_diff(core::ptr::null_mut(), 0, (self.0 + at) as *mut u32, length as u32, sum) as u32 }
     }
 
     /// Writes four words of an address.

@@ -58,6 +58,8 @@ mod table;
 #[cfg(target_arch = "bpf")]
 mod tags;
 #[cfg(target_arch = "bpf")]
+mod too_big;
+#[cfg(target_arch = "bpf")]
 mod track;
 #[cfg(target_arch = "bpf")]
 mod verdict;

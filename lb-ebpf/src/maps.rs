@@ -138,6 +138,11 @@ pub static EXPLANATION: Array<Explanation> = Array::with_max_entries(1, 0);
 #[map]
 pub static SCRATCH: PerCpuArray<crate::scratch::Scratch> = PerCpuArray::with_max_entries(1, 0);
 
+/// How many ICMP errors of our own were asked for in the current tick: tick in the upper half, number in the lower. Written by
+/// XDP, shared by all CPUs.
+#[map]
+pub static ICMP_ERRORS: Array<u64> = Array::with_max_entries(1, 0);
+
 /// Layout version and secrets, for the next daemon. Written once by the daemon; never read by XDP.
 #[map]
 pub static META: Array<Meta> = Array::with_max_entries(1, 0);

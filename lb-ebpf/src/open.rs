@@ -100,8 +100,8 @@ pub extern "C" fn open_with_record(ctx: *mut xdp_md) -> u32 {
     let Some(node) = NODES.get(u32::from(chosen)) else { return internal };
     let hop = Hop::of(node);
     // What is not sent leaves no record.
-    if let Err(reason) = check_way(ctx, packet, hop, server.flags & vs_flag::NAT != 0) {
-        return Verdict::end(reason).to_register();
+    if let Err(verdict) = check_way(ctx, packet, hop, server.flags & vs_flag::NAT != 0) {
+        return verdict.to_register();
     }
     let state = match (packet.key.protocol() == protocol::TCP, opens(packet)) {
         (true, true) => State::SynSent,
@@ -123,13 +123,13 @@ pub extern "C" fn open_with_record(ctx: *mut xdp_md) -> u32 {
 
 /// What keeps a packet from the node that was chosen for it.
 #[inline(always)]
-fn check_way(ctx: *mut xdp_md, packet: &Packet, hop: Hop, translated: bool) -> Result<(), Reason> {
+fn check_way(ctx: *mut xdp_md, packet: &Packet, hop: Hop, translated: bool) -> Result<(), Verdict> {
     forward::check_hop(hop, ip_len(packet))?;
     if translated {
-        return if packet.ttl <= 1 { Err(Reason::TtlExpired) } else { Ok(()) };
+        return if packet.ttl <= 1 { Err(Verdict::end(Reason::TtlExpired)) } else { Ok(()) };
     }
-    let Some(frame) = frame_of(ctx) else { return Err(Reason::Internal) };
-    forward::check_loop(frame, hop)
+    let Some(frame) = frame_of(ctx) else { return Err(Verdict::end(Reason::Internal)) };
+    forward::check_loop(frame, hop).map_err(Verdict::end)
 }
 
 /// Addresses and ports that no client has.

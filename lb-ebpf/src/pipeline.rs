@@ -19,7 +19,7 @@ use crate::{
     globals::{interface, table_keys},
     maps::{FILTER, INTERFACES, VLANS},
     scratch::scratch,
-    slow, tags,
+    slow, tags, too_big,
     track::Arrival,
     verdict::Verdict,
 };
@@ -53,6 +53,9 @@ pub fn run(ctx: &XdpContext) -> Verdict {
     };
     if verdict == Verdict::RETAG {
         return Verdict::from_register(tags::tags_set(ctx.ctx));
+    }
+    if let Some(mtu) = verdict.exceeded() {
+        return Verdict::from_register(too_big::too_big_answer(ctx.ctx, mtu));
     }
     verdict
 }

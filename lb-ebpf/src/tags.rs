@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Bytes of a tag.
-const TAG: usize = 4;
+pub const TAG: usize = 4;
 /// The id in a tag's control information; what is left are priority and drop eligibility (802.1Q §9.6), which stay.
 const VLAN_ID: u16 = 0xfff;
 
@@ -75,7 +75,8 @@ pub extern "C" fn tags_set(ctx: *mut xdp_md) -> u32 {
     forward::send_by(scratch.egress, scratch.reason).to_register()
 }
 
+/// Whether an EtherType, in network order, is a tag's.
 #[inline(always)]
-fn is_tag(kind: u16) -> bool {
+pub fn is_tag(kind: u16) -> bool {
     kind == ethertype::VLAN.to_be() || kind == ethertype::QINQ.to_be()
 }

@@ -4,7 +4,7 @@
 use aya_ebpf::bindings::xdp_action;
 use lb_common::reason::{Action, Reason};
 
-/// Low byte: the reason; next byte: the XDP action.
+/// Low byte: the reason; next byte: the XDP action; upper half: the MTU that was exceeded.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(transparent)]
 pub struct Verdict(u32);
@@ -48,6 +48,18 @@ impl Verdict {
             Action::Drop => xdp_action::XDP_DROP,
         };
         Self(reason as u32 | action << 8)
+    }
+
+    /// The packet is larger than the MTU towards its next hop. Its sender may be told so (`too_big`).
+    #[inline(always)]
+    pub fn exceeds(mtu: u16) -> Self {
+        Self(Self::end(Reason::ExceedsMtu).0 | u32::from(mtu) << 16)
+    }
+
+    /// That MTU, of a path that ends so.
+    #[inline(always)]
+    pub fn exceeded(self) -> Option<u32> {
+        (self.reason() == Reason::ExceedsMtu as u32).then_some(self.0 >> 16)
     }
 
     /// The packet was handed to a device by redirection.

@@ -15,8 +15,11 @@ mod open;
 pub mod parse;
 pub mod ring;
 pub mod state;
+mod too_big;
 mod tracked;
 pub mod translate;
+
+use std::cell::Cell;
 
 use lb_common::reason::{Action, Reason};
 
@@ -76,6 +79,8 @@ pub(crate) struct Arrival<'a> {
     pub(crate) packet: &'a Parsed,
     pub(crate) hint: Hint<'a>,
     pub(crate) to_vip: bool,
+    /// The MTU that it was found to be too large for.
+    pub(crate) exceeded: &'a Cell<u16>,
 }
 
 /// Decides about a frame, and remembers what it taught.
@@ -92,7 +97,8 @@ pub fn step(state: &mut State, frame: &[u8], hint: Hint<'_>) -> Expected {
     if let Some(problem) = packet.problem {
         return Expected::end(if to_vip { problem } else { Reason::NotVirtual }, frame);
     }
-    let arrival = Arrival { frame, packet: &packet, hint, to_vip };
+    let exceeded = Cell::new(0);
+    let arrival = Arrival { frame, packet: &packet, hint, to_vip, exceeded: &exceeded };
     let icmp = if packet.tuple.source.is_ipv4() { 1 } else { 58 };
     let result = match packet.tuple.protocol {
         6 | 17 if matches!(packet.part, Part::Later(_)) => tracked::later_fragment(state, arrival),
@@ -102,6 +108,9 @@ pub fn step(state: &mut State, frame: &[u8], hint: Hint<'_>) -> Expected {
     };
     match result {
         Ok(expected) => expected,
+        Err(Reason::ExceedsMtu) => {
+            too_big::answer(exceeded.get(), arrival).unwrap_or(Expected::end(Reason::ExceedsMtu, frame))
+        }
         // Reasons that leave a packet of others alone: it was never ours to judge.
         Err(reason) if !to_vip && is_about_vips(reason) => Expected::end(Reason::NotVirtual, frame),
         Err(reason) => Expected::end(reason, frame),

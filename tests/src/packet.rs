@@ -154,6 +154,18 @@ impl Packet {
         self
     }
 
+    /// Whether it is IPv4.
+    #[must_use]
+    pub fn is_v4(&self) -> bool {
+        self.network.source.is_some_and(|address| address.is_ipv4())
+    }
+
+    /// Whether routers may not fragment it.
+    #[must_use]
+    pub fn asks_not_to_fragment(&self) -> bool {
+        self.network.dont_fragment
+    }
+
     /// Id of the outer tag; 0 without one.
     #[must_use]
     pub fn outer_vlan(&self) -> u16 {

@@ -185,9 +185,9 @@ impl Rig {
     /// # Errors
     /// What the kernel says; `EINVAL` for frames below 14 bytes.
     pub fn test_run(&self, frame: &[u8], out: &mut Vec<u8>) -> Result<u32> {
-        // A frame grows by a tag at most.
+        // A frame grows by a tag, or by the headers of an ICMP error.
         out.clear();
-        out.resize(frame.len() + 4, 0);
+        out.resize(frame.len() + 48, 0);
         let options = TestRunOptions { data_in: Some(frame), data_out: Some(out), ..TestRunOptions::new() };
         let result = self.program()?.test_run(options)?;
         out.truncate(result.data_size_out as usize);

@@ -27,7 +27,7 @@ use lb_common::{
 use super::table::Table;
 
 /// Names of all maps, as in the object and below `<pin_dir>/maps`.
-pub const NAMES: [&str; 25] = [
+pub const NAMES: [&str; 26] = [
     "FLOWS",
     "DIGESTS",
     "PENDING",
@@ -51,6 +51,7 @@ pub const NAMES: [&str; 25] = [
     "REASONS",
     "INTERFACES",
     "DEVICES",
+    "ICMP_ERRORS",
     "EXPLANATION",
     "META",
 ];
@@ -128,6 +129,8 @@ pub struct Maps {
     pub devices: DevMapHash<MapData>,
     /// What the explaining twin found.
     pub explanation: Array<MapData, Explanation>,
+    /// ICMP errors of our own in the current tick.
+    pub icmp_errors: Array<MapData, u64>,
     /// Layout, sizes and secret of the flow tables.
     pub meta: Array<MapData, Meta>,
 }
@@ -164,6 +167,7 @@ impl Maps {
             interfaces: typed(directory, "INTERFACES")?,
             devices: typed(directory, "DEVICES")?,
             explanation: typed(directory, "EXPLANATION")?,
+            icmp_errors: typed(directory, "ICMP_ERRORS")?,
             meta: typed(directory, "META")?,
         })
     }

@@ -28,6 +28,7 @@ pub(crate) fn check_hop(arrival: Arrival<'_>, node: &Node) -> Result<(), Refusal
         return Err(Reason::NextHopUnresolved);
     }
     if node.mtu != 0 && arrival.packet.end - arrival.packet.l3 > usize::from(node.mtu) {
+        arrival.exceeded.set(node.mtu);
         return Err(Reason::ExceedsMtu);
     }
     assert_eq!(node.ifindex, IFINDEX, "the model knows one interface");

@@ -1,7 +1,7 @@
 //! ICMP and fragments: what a balancer must not break although it looks at ports.
 
 use std::{
-    io,
+    io::{self, Read, Write},
     net::{SocketAddr, UdpSocket},
 };
 
@@ -58,6 +58,49 @@ fn a_narrow_path_is_found_in_every_mode() -> Result<()> {
             ensure!(tally.failures.is_empty(), "{name} {service}: {tally:?}");
         }
         ensure!(lb.packets("forwarded_icmp_error")? >= 2, "{name}: {:?}", lb.status()?.interfaces);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_client_is_told_of_a_narrow_way_to_its_node() -> Result<()> {
+    let net = Topology::new("narrow").nodes(1).two_arm().build()?;
+    let _echo = EchoServer::start(&net.nodes[0], 7)?;
+    let settings = "forwarding = \"nat\"\nsource_nat = true";
+    let config = [
+        ONE_ARM,
+        TWO_ARM,
+        &service("echo4", "one4", "tcp", 7, settings, &nodes4(&net.nodes, 7, &[])),
+        &service("echo6", "one6", "tcp", 7, settings, &nodes6(&net.nodes, 7)),
+    ];
+    // Neither end knows of it: both announce segments of a full Ethernet frame.
+    net.balancer.ip(&["link set eth1 mtu 1400".to_owned()])?;
+    let lb = net.start_lb(&config.concat())?;
+    for (service, target) in [("echo4", SocketAddr::new(vip4(1), 7)), ("echo6", SocketAddr::new(vip6(1), 7))] {
+        lb.wait_for_next_hops(service)?;
+        let before = lb.packets("answered_too_big")?;
+        let sent: Vec<u8> = (0..100_000u32).map(|i| (i % 251) as u8).collect();
+        let echoed = net.client().run(|| -> io::Result<Vec<u8>> {
+            let mut stream = http::connect(target, None, SOON)?;
+            let mut writer = stream.try_clone()?;
+            let mut name = Vec::new();
+            let mut byte = [0];
+            while name.last() != Some(&b'\n') {
+                stream.read_exact(&mut byte)?;
+                name.push(byte[0]);
+            }
+            let mut echoed = vec![0; sent.len()];
+            let (writing, reading) = std::thread::scope(|scope| {
+                let writing = scope.spawn(|| writer.write_all(&sent));
+                let reading = stream.read_exact(&mut echoed);
+                (writing.join().map_err(|_| io::ErrorKind::Other), reading)
+            });
+            writing??;
+            reading?;
+            Ok(echoed)
+        });
+        ensure!(echoed.with_context(|| format!("{service}: what was sent"))? == sent, "{service}: it comes back whole");
+        ensure!(lb.packets("answered_too_big")? > before, "{service}: {:?}", lb.status()?.interfaces);
     }
     Ok(())
 }

@@ -14,5 +14,6 @@ mod proofs;
 mod ring;
 mod scheduling;
 mod support;
+mod too_big;
 mod two_cpus;
 mod vlan;

@@ -83,6 +83,9 @@ fn dress(random: &mut Random, packet: Packet) -> Packet {
     if random.percent(10) {
         packet = packet.ttl(random.pick(&[0, 1, 2, 255]));
     }
+    if random.percent(40) {
+        packet = packet.dont_fragment();
+    }
     if random.percent(5) {
         packet = packet.class(random.pick(&[1, 3, 0xb8]));
     }

@@ -100,7 +100,10 @@ fn judge_mtu(target: &Target, hop: NextHop, name: &str, wider: &[String]) -> Fin
     warning(
         "mtu",
         target.label(),
-        format!("{mtu} bytes by {name}, but more on {}: larger packets are dropped (exceeds_mtu)", wider.join(", ")),
+        format!(
+            "{mtu} bytes by {name}, but more on {}: larger packets are refused (answered_too_big, exceeds_mtu)",
+            wider.join(", ")
+        ),
         format!("give both sides the same MTU, e.g. `ip link set {name} mtu …`"),
     )
 }

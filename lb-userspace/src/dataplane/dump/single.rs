@@ -72,6 +72,12 @@ pub(super) fn explanation(source: &Source<'_>) -> Result<Rows, QueryError> {
     ))
 }
 
+/// `ICMP_ERRORS`.
+pub(super) fn icmp_errors(source: &Source<'_>) -> Result<Rows, QueryError> {
+    let word = source.maps.icmp_errors.get(&0, 0).map_err(unreadable("ICMP_ERRORS"))?;
+    Ok(fields(source, vec![("tick", (word >> 32).to_string()), ("asked_for", (word & 0xffff_ffff).to_string())]))
+}
+
 /// `META`. The secret stays secret: with it, flows could be made that meet in one bucket.
 pub(super) fn meta(source: &Source<'_>) -> Result<Rows, QueryError> {
     let meta: Meta = source.maps.meta.get(&0, 0).map_err(unreadable("META"))?;

@@ -25,6 +25,7 @@ pub(super) fn advice(
         | Reason::ForwardedNat
         | Reason::ForwardedReply
         | Reason::AnsweredEcho
+        | Reason::AnsweredTooBig
         | Reason::ForwardedIcmpError => return None,
         // No packet that a trace can ask about ends so, and there is nothing to be done when a real one does.
         Reason::NotIp

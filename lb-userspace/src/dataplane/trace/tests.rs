@@ -226,6 +226,7 @@ fn every_reason_that_is_not_forwarding_says_what_to_do_or_is_known_not_to() {
         Reason::ForwardedNat,
         Reason::ForwardedReply,
         Reason::AnsweredEcho,
+        Reason::AnsweredTooBig,
         Reason::ForwardedIcmpError,
         Reason::NotIp,
         Reason::NotForUs,
