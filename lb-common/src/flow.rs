@@ -237,11 +237,12 @@ pub fn mix64(value: u64) -> u64 {
     x
 }
 
-/// The two candidate buckets of a hash in a table of `mask + 1` buckets (a power of two), and the way to try first.
+/// The two candidate buckets of a hash in a table of `mask + 1` buckets (a power of two), and the way to try first. Both are
+/// among the same 64: their lines of digests are on one page, and a new connection waits for one page walk.
 #[inline(always)]
 pub fn candidates(hash: u64, mask: u32) -> (u32, u32, u32) {
     let first = hash as u32 & mask;
-    let second = first ^ (((hash >> 32) as u32 | 1) & mask);
+    let second = first ^ (((hash >> 32) as u32 & 62 | 1) & mask);
     (first, second, (hash >> 62) as u32)
 }
 

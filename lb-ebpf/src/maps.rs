@@ -65,6 +65,10 @@ pub static FRAGMENTS: Array<Bucket> = Array::with_max_entries(1, MMAPABLE);
 #[map]
 pub static SERVICES: HashMap<ServiceKey, u32> = HashMap::with_max_entries(MAX_SERVICES, BPF_F_NO_PREALLOC);
 
+/// Raised by the daemon after each change of `SERVICES` and `PORT_RANGES`: what was found before is not believed any more.
+#[map]
+pub static SERVICES_EPOCH: Array<u64> = Array::with_max_entries(1, 0);
+
 /// (VIP, 0, protocol) → port ranges. Written by the daemon alone; looked up when `SERVICES` has no such port.
 #[map]
 pub static PORT_RANGES: HashMap<ServiceKey, PortRanges> = HashMap::with_max_entries(MAX_RANGED_VIPS, BPF_F_NO_PREALLOC);
@@ -134,7 +138,7 @@ pub static DEVICES: DevMapHash = DevMapHash::with_max_entries(256, 0);
 #[map]
 pub static EXPLANATION: Array<Explanation> = Array::with_max_entries(1, 0);
 
-/// Working memory of the slow path. Written by XDP, per CPU; means nothing between two packets.
+/// Working memory of the slow path. Written by XDP, per CPU; nothing but `known` means anything between two packets.
 #[map]
 pub static SCRATCH: PerCpuArray<crate::scratch::Scratch> = PerCpuArray::with_max_entries(1, 0);
 

@@ -91,6 +91,20 @@ pub fn store(hash: u64, proof: Proof, now: u32) {
     }
 }
 
+/// The place that a new proof of this hash goes to: where one is already, if it has one.
+#[inline(always)]
+pub fn place_for(hash: u64, now: u32) -> Option<Found> {
+    set_of(hash).map(|set| best_place(set, hash, now))
+}
+
+/// Notes a proof in this place, or in another one when that was given to another flow meanwhile.
+#[inline(always)]
+pub fn store_in(place: Found, hash: u64, proof: Proof, now: u32) {
+    if !place.replace(proof) {
+        store(hash, proof, now);
+    }
+}
+
 /// The place of a set that a new proof goes to.
 #[inline(always)]
 fn best_place(set: *mut ProofSet, hash: u64, now: u32) -> Found {

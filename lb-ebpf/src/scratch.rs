@@ -7,7 +7,7 @@ use lb_common::{
 
 use crate::{forward::Endpoints, maps::SCRATCH};
 
-/// Per CPU; XDP does not nest, so there is one user at a time. Nothing in it survives a packet.
+/// Per CPU; XDP does not nest, so there is one user at a time. Nothing in it but `known` survives a packet.
 #[repr(C, align(8))]
 pub struct Scratch {
     /// The packet as parsed.
@@ -46,6 +46,22 @@ pub struct Scratch {
     pub egress: u32,
     /// The last step: number of the reason that the path ends with.
     pub reason: u32,
+    /// Destinations looked up lately.
+    pub known: [Known; KNOWN],
+}
+
+/// How many destinations are remembered: a power of two.
+pub const KNOWN: usize = 16;
+
+/// Where a destination was found to belong to: without a call of the kernel's hash for each new connection.
+#[repr(C)]
+pub struct Known {
+    /// The image of its `ServiceKey`.
+    pub image: [u64; 3],
+    /// `SERVICES_EPOCH` before it was looked up.
+    pub epoch: u64,
+    /// Index in `VIRTUAL_SERVERS`.
+    pub index: u64,
 }
 
 /// A packet quoted in an ICMP error.

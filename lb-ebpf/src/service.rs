@@ -7,7 +7,8 @@ use lb_common::{
 
 use crate::{
     explain,
-    maps::{PORT_RANGES, SERVICES, VIRTUAL_SERVERS},
+    maps::{PORT_RANGES, SERVICES, SERVICES_EPOCH, VIRTUAL_SERVERS},
+    scratch::{KNOWN, Known, scratch},
 };
 
 #[inline(always)]
@@ -29,15 +30,29 @@ pub fn find(flow: &FlowKey) -> Option<&'static VirtualServer> {
     record(find_index(flow))
 }
 
-/// The same, when the port is served by itself and not as part of a range.
+/// The same, when this CPU has found it lately.
 #[inline(always)]
-pub fn find_single(flow: &FlowKey) -> Option<&'static VirtualServer> {
-    if flow.destination_port_ne() == 0 {
-        return None;
-    }
-    let key = ServiceKey::image(flow, flow.destination_port(), flow.protocol());
-    // SAFETY: as above.
-    record(*unsafe { SERVICES.get(key_of(&key)) }?)
+pub fn find_known(flow: &FlowKey) -> Option<&'static VirtualServer> {
+    let image = ServiceKey::image(flow, flow.destination_port(), flow.protocol());
+    let known = place_of(&image)?;
+    let [a, b, c] = known.image;
+    let same = a == image[0] && b == image[1] && c == image[2] && known.epoch == epoch()?;
+    if same { record(known.index as u32) } else { None }
+}
+
+/// Where a destination is remembered.
+#[inline(always)]
+fn place_of(image: &[u64; 3]) -> Option<&'static mut Known> {
+    let [low, high, rest] = image;
+    let mixed = low ^ high ^ rest;
+    let index = (mixed ^ mixed >> 8 ^ mixed >> 24) as usize & (KNOWN - 1);
+    scratch()?.known.get_mut(index)
+}
+
+#[inline(always)]
+fn epoch() -> Option<u64> {
+    // SAFETY: an aligned word of a live map value.
+    SERVICES_EPOCH.get_ptr(0).map(|epoch| unsafe { epoch.read_volatile() })
 }
 
 /// Whether its pool resets the connections of failed nodes.
@@ -46,13 +61,27 @@ pub fn resets_on_failure(flow: &FlowKey) -> bool {
     find(flow).is_some_and(|server| server.flags & vs_flag::RESET_ON_FAILURE != 0)
 }
 
-/// Its index in `VIRTUAL_SERVERS`; 0: none.
+/// Its index in `VIRTUAL_SERVERS`; 0: none. Remembered for [`find_known`].
 #[inline(never)]
 pub fn find_index(flow: &FlowKey) -> u32 {
     // Nobody is served at port 0; its key says who owns fragments without ports.
     if flow.destination_port_ne() == 0 {
         return 0;
     }
+    // Before the lookup: what changes meanwhile is not remembered as new.
+    let Some(epoch) = epoch() else { return 0 };
+    let index = look_up(flow);
+    if index != 0 {
+        let image = ServiceKey::image(flow, flow.destination_port(), flow.protocol());
+        if let Some(known) = place_of(&image) {
+            (known.image, known.epoch, known.index) = (image, epoch, u64::from(index));
+        }
+    }
+    index
+}
+
+#[inline(always)]
+fn look_up(flow: &FlowKey) -> u32 {
     let exact = ServiceKey::image(flow, flow.destination_port(), flow.protocol());
     // SAFETY: as above.
     if let Some(index) = unsafe { SERVICES.get(key_of(&exact)) } {

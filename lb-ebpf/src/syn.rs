@@ -1,4 +1,4 @@
-//! A SYN that begins a connection in the commonest case: DSR, a single port, no persistence, nothing known. One function from
+//! A SYN that begins a connection in the commonest case: DSR, a destination seen lately, no persistence, nothing known. One function from
 //! proof to proof: where returns are guarded against speculation each costs more than the work of a small function. Whatever
 //! is out of the common takes the steps of `slow.rs`, which decide the same.
 
@@ -29,11 +29,12 @@ pub extern "C" fn syn_run(ctx: *mut xdp_md) -> u32 {
     let step_by_step = Verdict::PROOF.to_register();
     let Some(scratch) = scratch() else { return Verdict::end(Reason::Internal).to_register() };
     let packet = &scratch.packet;
-    if proof::find(scratch.hash).is_some() {
+    let now = track::now();
+    let Some(place) = proof::place_for(scratch.hash, now) else { return step_by_step };
+    if place.proof.is_of(scratch.hash) {
         return step_by_step;
     }
-    let Some(server) = service::find_single(&packet.key) else { return step_by_step };
-    let now = track::now();
+    let Some(server) = service::find_known(&packet.key) else { return step_by_step };
     if !is_common(packet, server) || proof::has_records(server, now) || open::check_ends(&packet.key).is_err() {
         return step_by_step;
     }
@@ -44,7 +45,8 @@ pub extern "C" fn syn_run(ctx: *mut xdp_md) -> u32 {
     let verdict = forward::dsr(frame, layout_of(packet).l3, hop, ip_len(packet), Reason::ForwardedDsr);
     // What is not sent leaves no proof.
     if verdict.is_sent() {
-        proof::store(scratch.hash, Proof::new(scratch.hash, chosen, hop.generation(), false, now), now);
+        let proof = Proof::new(scratch.hash, chosen, hop.generation(), false, now);
+        proof::store_in(place, scratch.hash, proof, now);
         count::opened(chosen, frame.bytes(), false);
     }
     verdict.to_register()

@@ -23,6 +23,7 @@ use lb_common::{
 };
 
 use lb::dataplane::{clock, table::Table};
+pub use pair::Ran;
 use world::{IFINDEX, SLOT, World};
 
 /// XDP's answers.

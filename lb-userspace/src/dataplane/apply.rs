@@ -341,7 +341,18 @@ impl Tables {
         Ok(())
     }
 
+    /// Switches the keys, and says so to the data path, whatever comes of it: it remembers what it found.
     fn switch_keys(&mut self, target: Keys) -> Result<(), ApplyError> {
+        let switched = self.write_keys(&target);
+        let epoch = &mut self.writer.services_epoch;
+        let next = epoch.get(&0, 0).map_err(failed("SERVICES_EPOCH"))?.wrapping_add(1);
+        epoch.set(0, next, 0).map_err(failed("SERVICES_EPOCH"))?;
+        switched?;
+        self.keys = target;
+        Ok(())
+    }
+
+    fn write_keys(&mut self, target: &Keys) -> Result<(), ApplyError> {
         let services = &mut self.writer.services;
         let ranges = &mut self.writer.port_ranges;
         for key in gone(&self.keys.vips, &target.vips) {
@@ -362,7 +373,6 @@ impl Tables {
         for (key, value) in changed(&self.keys.vips, &target.vips) {
             services.insert(key, value, 0).map_err(failed("SERVICES"))?;
         }
-        self.keys = target;
         Ok(())
     }
 }

@@ -27,7 +27,7 @@ use lb_common::{
 use super::table::Table;
 
 /// Names of all maps, as in the object and below `<pin_dir>/maps`.
-pub const NAMES: [&str; 26] = [
+pub const NAMES: [&str; 27] = [
     "FLOWS",
     "DIGESTS",
     "PENDING",
@@ -51,6 +51,7 @@ pub const NAMES: [&str; 26] = [
     "REASONS",
     "INTERFACES",
     "DEVICES",
+    "SERVICES_EPOCH",
     "ICMP_ERRORS",
     "EXPLANATION",
     "META",
@@ -129,6 +130,8 @@ pub struct Maps {
     pub devices: DevMapHash<MapData>,
     /// What the explaining twin found.
     pub explanation: Array<MapData, Explanation>,
+    /// How often `SERVICES` and `PORT_RANGES` were changed.
+    pub services_epoch: Array<MapData, u64>,
     /// ICMP errors of our own in the current tick.
     pub icmp_errors: Array<MapData, u64>,
     /// Layout, sizes and secret of the flow tables.
@@ -167,6 +170,7 @@ impl Maps {
             interfaces: typed(directory, "INTERFACES")?,
             devices: typed(directory, "DEVICES")?,
             explanation: typed(directory, "EXPLANATION")?,
+            services_epoch: typed(directory, "SERVICES_EPOCH")?,
             icmp_errors: typed(directory, "ICMP_ERRORS")?,
             meta: typed(directory, "META")?,
         })
@@ -210,6 +214,7 @@ pub(super) struct Writer {
     pub(super) node_stats: PerCpuArray<MapData, NodeStats>,
     pub(super) node_names: Array<MapData, NodeNames>,
     pub(super) services: HashMap<MapData, ServiceKey, u32>,
+    pub(super) services_epoch: Array<MapData, u64>,
     pub(super) port_ranges: HashMap<MapData, ServiceKey, PortRanges>,
     pub(super) virtual_servers: Array<MapData, VirtualServer>,
     pub(super) virtual_server_names: Array<MapData, Name>,
@@ -231,6 +236,7 @@ impl Writer {
             node_stats: typed(directory, "NODE_STATS")?,
             node_names: typed(directory, "NODE_NAMES")?,
             services: typed(directory, "SERVICES")?,
+            services_epoch: typed(directory, "SERVICES_EPOCH")?,
             port_ranges: typed(directory, "PORT_RANGES")?,
             virtual_servers: typed(directory, "VIRTUAL_SERVERS")?,
             virtual_server_names: typed(directory, "VIRTUAL_SERVER_NAMES")?,

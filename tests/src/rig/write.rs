@@ -31,6 +31,7 @@ const REGION: u32 = RING_CHUNKS + 64;
 pub(super) struct Writer {
     nodes: Table<Node>,
     services: HashMap<MapData, ServiceKey, u32>,
+    services_epoch: Array<MapData, u64>,
     port_ranges: HashMap<MapData, ServiceKey, PortRanges>,
     virtual_servers: Array<MapData, VirtualServer>,
     timeouts: Array<MapData, Timeouts>,
@@ -54,6 +55,7 @@ impl Writer {
         Ok(Self {
             nodes: map(ebpf, "NODES", size_of::<Node>())?,
             services: take(ebpf, "SERVICES")?.try_into()?,
+            services_epoch: array(ebpf, "SERVICES_EPOCH")?,
             port_ranges: take(ebpf, "PORT_RANGES")?.try_into()?,
             virtual_servers: array(ebpf, "VIRTUAL_SERVERS")?,
             timeouts: array(ebpf, "TIMEOUTS")?,
@@ -150,7 +152,8 @@ impl Writer {
         for (key, index) in &new.services {
             self.services.insert(key, index, 0)?;
         }
-        Ok(())
+        let epoch = self.services_epoch.get(&0, 0)?;
+        Ok(self.services_epoch.set(0, epoch + 1, 0)?)
     }
 
     pub(super) fn reset_cursors(&mut self, world: &World) -> Result<()> {

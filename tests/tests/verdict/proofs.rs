@@ -102,3 +102,27 @@ fn the_programs_clock_is_the_daemons() {
     let created = half_open(&rig, &request).expect("noted").created;
     assert!((before.wrapping_sub(1)..=clock::now()).contains(&created), "{created}, not from {before} on");
 }
+
+#[test]
+fn what_was_found_of_a_destination_is_forgotten_with_a_change_of_services() {
+    let mut world = World::of(Mode::Dsr, true, TCP, 1);
+    world.add(Mode::Dsr, true, TCP, 1).ports = vec![81];
+    let mut rig = rig(world);
+    let mut client_port = 2000;
+    let mut server_of = |rig: &mut Rig, port: u16| {
+        client_port += 1;
+        let request = opening(Mode::Dsr, true, TCP).ports(client_port, port);
+        let reason = run(rig, &request).reason;
+        (reason, half_open(rig, &request).map(|record| record.virtual_server))
+    };
+    let found = |id| (Reason::ForwardedDsr, Some(id));
+    for _ in 0..3 {
+        assert_eq!([80, 81].map(|port| server_of(&mut rig, port)), [found(1), found(2)]);
+    }
+    rig.change(|world| (world.server_mut(1).ports, world.server_mut(2).ports) = (vec![81], vec![80])).unwrap();
+    for _ in 0..3 {
+        assert_eq!([80, 81].map(|port| server_of(&mut rig, port)), [found(2), found(1)]);
+    }
+    rig.change(|world| world.server_mut(2).ports.clear()).unwrap();
+    assert_eq!(server_of(&mut rig, 80), (Reason::NoVirtualServer, None));
+}

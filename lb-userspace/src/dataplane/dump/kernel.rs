@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Every pinned map and what it is for.
-const PURPOSES: [(&str, &str); 26] = [
+const PURPOSES: [(&str, &str); 27] = [
     ("FLOWS", "tracked connections, both directions of translated ones"),
     ("PENDING", "half-open connections of NAT, of counting pools and of UDP; evicts the oldest"),
     ("PROOFS", "half-open TCP connections of DSR, a word each; evicts the oldest"),
@@ -37,6 +37,7 @@ const PURPOSES: [(&str, &str); 26] = [
     ("REASONS", "packets by interface, reason and CPU"),
     ("INTERFACES", "interfaces with the XDP program"),
     ("DEVICES", "interfaces that packets may be sent out of"),
+    ("SERVICES_EPOCH", "how often the services were changed: what the programs remember of them is older or not"),
     ("ICMP_ERRORS", "packets answered by an ICMP error in the current second"),
     ("EXPLANATION", "what lbctl trace found out last"),
     ("META", "layout version, table sizes and hash secret"),

@@ -72,6 +72,12 @@ pub(super) fn explanation(source: &Source<'_>) -> Result<Rows, QueryError> {
     ))
 }
 
+/// `SERVICES_EPOCH`.
+pub(super) fn services_epoch(source: &Source<'_>) -> Result<Rows, QueryError> {
+    let epoch = source.maps.services_epoch.get(&0, 0).map_err(unreadable("SERVICES_EPOCH"))?;
+    Ok(fields(source, vec![("epoch", epoch.to_string())]))
+}
+
 /// `ICMP_ERRORS`.
 pub(super) fn icmp_errors(source: &Source<'_>) -> Result<Rows, QueryError> {
     let word = source.maps.icmp_errors.get(&0, 0).map_err(unreadable("ICMP_ERRORS"))?;
