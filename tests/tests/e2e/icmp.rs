@@ -73,8 +73,13 @@ fn a_client_is_told_of_a_narrow_way_to_its_node() -> Result<()> {
         &service("echo4", "one4", "tcp", 7, settings, &nodes4(&net.nodes, 7, &[])),
         &service("echo6", "one6", "tcp", 7, settings, &nodes6(&net.nodes, 7)),
     ];
-    // Neither end knows of it: both announce segments of a full Ethernet frame.
+    // The client does not know of it: the node announces segments of a full Ethernet frame all the same.
     net.balancer.ip(&["link set eth1 mtu 1400".to_owned()])?;
+    net.nodes[0].ip(&[
+        "link set eth0 mtu 1400".to_owned(),
+        "route replace 10.2.0.0/16 dev eth0 advmss 1460".to_owned(),
+        "route replace fd00:2::/64 dev eth0 metric 256 advmss 1440".to_owned(),
+    ])?;
     let lb = net.start_lb(&config.concat())?;
     for (service, target) in [("echo4", SocketAddr::new(vip4(1), 7)), ("echo6", SocketAddr::new(vip6(1), 7))] {
         lb.wait_for_next_hops(service)?;
