@@ -13,6 +13,7 @@ pub mod conntrack;
 pub mod digest;
 pub mod explain;
 pub mod flow;
+pub mod lease;
 pub mod maglev;
 pub mod maps;
 pub mod node;

@@ -38,6 +38,8 @@ pub const MAX_NODES: u32 = 16_384;
 pub const MAX_SERVICES: u32 = 65_536;
 /// Elements of `PORT_RANGES`.
 pub const MAX_RANGED_VIPS: u32 = 4096;
+/// Elements of `LEASED`.
+pub const MAX_LEASED: u32 = 4096;
 /// Interfaces with a program of ours; interface slots are 0..this. Four bits: see [`crate::flow::ClientHop`].
 pub const MAX_INTERFACES: u32 = 16;
 /// 64-bit words of one interface's VLAN bitmap in `VLANS`.

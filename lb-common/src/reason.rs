@@ -126,6 +126,8 @@ reasons! {
     StackedVlan = 37, "stacked_vlan", Drop;
     /// Larger than the MTU towards the node: the sender was told by ICMP (fragmentation needed, packet too big).
     AnsweredTooBig = 38, "answered_too_big", Send;
+    /// To a VIP that another machine may have by now: this machine's failover thread stands still.
+    LeaseEnded = 39, "lease_ended", Drop;
 }
 
 /// Counters per interface in `REASONS`: a power of two above the number of reasons.

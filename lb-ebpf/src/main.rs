@@ -32,6 +32,8 @@ mod globals;
 #[cfg(target_arch = "bpf")]
 mod icmp;
 #[cfg(target_arch = "bpf")]
+mod lease;
+#[cfg(target_arch = "bpf")]
 mod maps;
 #[cfg(target_arch = "bpf")]
 mod nat;
@@ -68,12 +70,14 @@ mod verdict;
 mod program {
     use aya_ebpf::{macros::xdp, programs::XdpContext};
 
-    use crate::{count, explain, pipeline};
+    use lb_common::reason::Reason;
+
+    use crate::{count, explain, lease, pipeline, verdict::Verdict};
 
     /// The one entry: every frame that an interface of ours receives.
     #[xdp(frags)]
     fn lb_ingress(ctx: XdpContext) -> u32 {
-        let verdict = pipeline::run(&ctx);
+        let verdict = if lease::refuses(&ctx) { Verdict::end(Reason::LeaseEnded) } else { pipeline::run(&ctx) };
         count::reason(&ctx, verdict.reason());
         explain::reason(verdict.reason());
         verdict.action()

@@ -14,7 +14,7 @@ use lb_common::{
     flow::Bucket,
     maglev::RingChunk,
     maps::{
-        MAX_INTERFACES, MAX_NODES, MAX_RANGED_VIPS, MAX_SERVICES, MAX_VIRTUAL_SERVERS, Meta, Name, NodeNames,
+        MAX_INTERFACES, MAX_LEASED, MAX_NODES, MAX_RANGED_VIPS, MAX_SERVICES, MAX_VIRTUAL_SERVERS, Meta, Name, NodeNames,
         VLAN_WORDS,
     },
     node::{Interface, Node, NodeLoad, NodeStats},
@@ -76,6 +76,15 @@ pub static PORT_RANGES: HashMap<ServiceKey, PortRanges> = HashMap::with_max_entr
 /// Virtual servers: immutable records that `SERVICES` and `PORT_RANGES` name. Written by the daemon alone.
 #[map]
 pub static VIRTUAL_SERVERS: Array<VirtualServer> = Array::with_max_entries(MAX_VIRTUAL_SERVERS * 2, 0);
+
+/// The jiffy from which on this machine no longer speaks for the VIPs in `LEASED`; 0: never. Written by the daemon's failover
+/// thread, some ten times a second where another machine can take them.
+#[map]
+pub static LEASE: Array<u64> = Array::with_max_entries(1, MMAPABLE);
+
+/// (VIP, 0, 0) of VIP groups that another machine can take. Written by the same; looked up when the lease is over.
+#[map]
+pub static LEASED: HashMap<ServiceKey, u32> = HashMap::with_max_entries(MAX_LEASED, BPF_F_NO_PREALLOC);
 
 /// Timeouts by virtual-server id. Written by the daemon alone.
 #[map]

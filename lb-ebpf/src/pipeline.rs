@@ -64,7 +64,7 @@ pub fn run(ctx: &XdpContext) -> Verdict {
 /// their IP destination like any other frame). A flooded frame is another machine's, maybe that of another balancer with
 /// the same plan, which forwards it, too; or what we ourselves sent to a node.
 #[inline(always)]
-fn is_for_us(ethernet: XdpView) -> bool {
+pub fn is_for_us(ethernet: XdpView) -> bool {
     let to = u64::from(ethernet.load32(0)) | u64::from(ethernet.load16(4)) << 32;
     let Some(own) = INTERFACES.get(interface()) else { return true };
     // SAFETY: a live map value that begins with three aligned words, a MAC address each with zeros behind it.

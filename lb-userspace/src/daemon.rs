@@ -194,6 +194,7 @@ async fn serve(
     let (teller, for_alerts) = Teller::new();
     let vips = Vips::start(state.config(), teller.clone())?;
     let data_plane = Dataplane::open(&options(state.config()))?;
+    vips.gate(data_plane.lease()?);
     let secret = worker::secret(&state.config().daemon.state_dir);
     worker::raise_descriptors();
     let (spawner, listeners) = estate(handover.as_ref(), stored).map_err(system("start the spawner of workers"))?;

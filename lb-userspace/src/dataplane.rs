@@ -15,6 +15,7 @@ pub mod doctor;
 pub mod dump;
 pub mod filter;
 pub mod inspect;
+pub mod lease;
 pub mod load;
 pub mod maps;
 pub mod names;

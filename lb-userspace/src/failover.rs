@@ -6,13 +6,14 @@
 //! Static VIPs: `vips` (what is to be done) and `announce` (the packets) are pure; `addresses`, `packet_socket`, `record` and
 //! `engine` are the shells around them. Groups that move between machines: `election`, `heartbeat` and `cluster` among our
 //! own, `vrrp`, `carp`, `advertiser` and `routers` with others, all pure; `host`, `wire`,
-//! `cluster::thread` and `guard` are the shells.
+//! `cluster::thread`, `guard` and `gate` are the shells.
 
 pub mod advertiser;
 pub mod announce;
 pub mod carp;
 pub mod cluster;
 pub mod election;
+pub mod gate;
 pub mod guard;
 pub mod heartbeat;
 pub mod host;

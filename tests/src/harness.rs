@@ -4,7 +4,9 @@
 //! A test reads as a story: `let net = Topology::new("dsr").nodes(3).build()?; let lb = net.start_lb(CONFIG)?;`.
 //! Everything is removed when its value is dropped, also by a panic; what a killed run left behind is removed by the next.
 
+pub mod attack;
 pub mod balancer;
+pub mod bsd_carp;
 pub mod command;
 pub mod echo;
 pub mod flood;
@@ -13,6 +15,7 @@ pub mod http;
 pub mod icmp;
 pub mod namespace;
 pub mod nginx;
+pub mod owners;
 pub mod probe;
 pub mod raw;
 pub mod router;
@@ -23,12 +26,15 @@ pub mod udp;
 pub mod wait;
 pub mod xdp;
 
+pub use attack::{Attack, Attacker, Change};
 pub use balancer::{Lb, Stop};
+pub use bsd_carp::BsdCarp;
 pub use echo::EchoServer;
 pub use flood::SynFlood;
 pub use host::Host;
 pub use http::{Requests, Tally};
 pub use nginx::Nginx;
+pub use owners::Owners;
 pub use probe::Probe;
 pub use router::Router;
 pub use server::Server;

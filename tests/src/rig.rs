@@ -7,6 +7,8 @@ pub mod tables;
 pub mod world;
 mod write;
 
+use std::net::IpAddr;
+
 use anyhow::{Context, Result, bail};
 use aya::{
     Ebpf, EbpfLoader, TestRun, TestRunOptions, VerifierLogLevel,
@@ -161,6 +163,14 @@ impl Rig {
         }
         self.world = world;
         Ok(())
+    }
+
+    /// Lets the forwarding lease end in that jiffy (0: never), for these VIPs and those that were named before.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn lease(&mut self, until: u64, vips: &[IpAddr]) -> Result<()> {
+        self.writer.lease(until, vips)
     }
 
     /// Changes the configuration.

@@ -11,6 +11,9 @@ use crate::{run, setup};
 pub(crate) enum What {
     /// Nanoseconds per packet of the XDP programs, and packets per second through veth. ARGS as `--json` are passed on.
     Datapath(crate::Rest),
+    /// How long a client waits while a VIP moves, and that nothing moves it under attack, beside Debian's keepalived and ucarp.
+    /// ARGS as `--json`, `--only CASE`, `--daemon NAME`, `--runs N`, `--seconds S`.
+    Failover(crate::Rest),
     /// Nanoseconds per head of the HTTP/1.1 codec.
     Codec,
     /// Requests per CPU-second of the L7 proxy beside Debian's haproxy and nginx. ARGS as `--json`, `--only CASE`, `--quick`.
@@ -20,6 +23,7 @@ pub(crate) enum What {
 pub(crate) fn run(what: &What) -> Result<()> {
     match what {
         What::Datapath(rest) => datapath(&rest.args),
+        What::Failover(rest) => failover(&rest.args),
         What::Codec => codec(),
         What::L7(rest) => l7(&rest.args),
     }
@@ -31,6 +35,16 @@ fn datapath(args: &[OsString]) -> Result<()> {
     run::require_root("measuring the data path", "bench datapath")?;
     run::run(run::cargo().args(["build", "--locked", "--release", "-p", "lb-tests", "--bin", "bench-datapath"]))?;
     run::run(run::built("release", "bench-datapath").args(args))
+}
+
+fn failover(args: &[OsString]) -> Result<()> {
+    setup::for_build()?;
+    setup::for_tests()?;
+    run::require_root("measuring failover", "bench failover")?;
+    let programs = ["build", "--locked", "--release", "-p", "lb-userspace", "--bins"];
+    run::run(run::cargo().args(programs))?;
+    run::run(run::cargo().args(["build", "--locked", "--release", "-p", "lb-tests", "--bin", "bench-failover"]))?;
+    run::run(run::built("release", "bench-failover").args(args))
 }
 
 fn codec() -> Result<()> {

@@ -4,6 +4,8 @@ use std::{
     cell::Cell,
     collections::{BTreeMap, BTreeSet, btree_map::Entry},
     io,
+    net::IpAddr,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -22,11 +24,13 @@ use crate::{
         state::{FailoverGroup, RaisedVip, VipPlan},
         view::{ClusterView, HeartbeatCounters, MachineView, RouterCounters, VipState, VipView, VipsView},
     },
+    dataplane::lease::Lease,
     failover::{
         self, StaticVips,
         advertiser::{Dialect, Settings},
         cluster::{Command, Group, GroupStatus, Incident, Machine, Names, Paths, Status},
         election::{Alarm, MachineId, Role},
+        gate::Gate,
         guard,
         heartbeat::{Boot, Key},
         host::{Host, Unmoved},
@@ -89,6 +93,20 @@ impl Vips {
         checks.set(config, cluster);
         let without_worker = Cell::new(0);
         Ok(Self::Together(Box::new(Together { host, cluster: cluster.clone(), checks, without_worker })))
+    }
+
+    /// Lets the data path serve VIPs that another machine can take only while failover lives.
+    pub(super) fn gate(&self, lease: Lease) {
+        match self {
+            // What an lbd with groups left behind.
+            Self::Alone(..) => {
+                lease.renew(None);
+                if let Err(error) = lease.cover(&BTreeSet::new()) {
+                    tracing::warn!(%error, "VIPs are left under the lease of an earlier lbd, which does not end any more");
+                }
+            }
+            Self::Together(together) => together.host.gate(Arc::new(lease)),
+        }
     }
 
     /// Replaces what is raised. What stays the same is not touched.
@@ -167,6 +185,7 @@ impl Vips {
                 why: found.map(|found| found.why.clone()),
                 priority: moving.map(|planned| planned.priority),
                 transitions: found.map(|found| found.transitions),
+                replaceable: found.map(|found| found.is_replaceable),
             }
         };
         let groups = config.vips.iter().map(group).collect();
@@ -247,6 +266,16 @@ impl Together {
             },
             router_counters: router_counters(&status.wire),
         }
+    }
+}
+
+impl Gate for Lease {
+    fn cover(&self, vips: &BTreeSet<IpAddr>) -> io::Result<()> {
+        Lease::cover(self, vips).map_err(io::Error::other)
+    }
+
+    fn renew(&self, length: Option<Duration>) {
+        Lease::renew(self, length);
     }
 }
 

@@ -37,6 +37,8 @@ pub const NAMES: [&str; 27] = [
     "SERVICES",
     "PORT_RANGES",
     "VIRTUAL_SERVERS",
+    "LEASE",
+    "LEASED",
     "TIMEOUTS",
     "CURSORS",
     "FLOOD",
@@ -110,6 +112,10 @@ pub struct Maps {
     pub virtual_servers: Array<MapData, VirtualServer>,
     /// Names of virtual servers, by id.
     pub virtual_server_names: Array<MapData, Name>,
+    /// The jiffy that ends the forwarding lease.
+    pub lease: Table<u64>,
+    /// VIPs that it is for.
+    pub leased: HashMap<MapData, ServiceKey, u32>,
     /// Timeouts, by id of the virtual server.
     pub timeouts: Array<MapData, Timeouts>,
     /// Round robin positions, by id of the virtual server.
@@ -160,6 +166,8 @@ impl Maps {
             port_ranges: typed(directory, "PORT_RANGES")?,
             virtual_servers: typed(directory, "VIRTUAL_SERVERS")?,
             virtual_server_names: typed(directory, "VIRTUAL_SERVER_NAMES")?,
+            lease: table(directory, "LEASE", size_of::<u64>())?,
+            leased: typed(directory, "LEASED")?,
             timeouts: typed(directory, "TIMEOUTS")?,
             cursors: typed(directory, "CURSORS")?,
             flood: typed(directory, "FLOOD")?,
@@ -271,7 +279,7 @@ fn flow_table(directory: &Path, name: &'static str) -> Result<Table<FlowRecord>,
     table(directory, name, size_of::<Bucket>())
 }
 
-fn table<T: super::table::Words>(
+pub(super) fn table<T: super::table::Words>(
     directory: &Path,
     name: &'static str,
     value_size: usize,

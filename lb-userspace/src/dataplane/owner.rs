@@ -20,6 +20,7 @@ use lb_common::maps::Meta;
 use super::{
     apply::{Applied, ApplyError, PlannedNode, Source, Tables},
     attach::{AttachError, Interfaces, build_mark, pin_program},
+    lease::Lease,
     load::{self, LoadError, Program, Purpose, TableSizes},
     maps::{Maps, MapsError, Writer},
     names::SharedNames,
@@ -171,6 +172,14 @@ impl Dataplane {
     #[must_use]
     pub fn maps(&self) -> Arc<Maps> {
         Arc::clone(&self.maps)
+    }
+
+    /// The forwarding lease of its VIPs.
+    ///
+    /// # Errors
+    /// As [`Lease::open`].
+    pub fn lease(&self) -> Result<Lease, DataplaneError> {
+        Ok(Lease::open(&self.maps.directory)?)
     }
 
     /// What the numbers in them mean.

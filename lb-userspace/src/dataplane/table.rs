@@ -42,6 +42,8 @@ unsafe impl Words for Proof {}
 unsafe impl Words for Node {}
 // SAFETY: repr(C, align(8)), four u64.
 unsafe impl Words for NodeLoad {}
+// SAFETY: a word.
+unsafe impl Words for u64 {}
 
 /// The word of a [`Digest`] that says until when it is fresh.
 const FRESH_WORD: usize = std::mem::offset_of!(Digest, fresh) / WORD;

@@ -3,7 +3,7 @@
 //! RFC 9568 §6.4 and OpenBSD's CARP, with the differences that real networks ask for:
 //! - an advertisement of our own that comes back is no advertisement: equal to ourselves, it would make us step down every
 //!   three intervals, or be answered at line rate;
-//! - a losing rival is answered and the addresses are announced again, at most once per half interval;
+//! - a losing rival is answered at once and the addresses are announced again, but never more often than we advertise anyway;
 //! - what is dropped (checksum, TTL, foreign group) never comes here, so that no forged packet moves a timer;
 //! - an owner that stood still longer than others wait steps down before it advertises, once it has ever heard another
 //!   router; a router that knows of no other holds its addresses.
@@ -247,7 +247,7 @@ impl Advertiser {
 
     fn assert(&mut self, changes: &mut Changes, now: Instant) {
         let interval = self.offer().interval();
-        if self.asserted.is_none_or(|at| now.saturating_duration_since(at) >= interval / 2) {
+        if self.asserted.is_none_or(|at| now.saturating_duration_since(at) >= interval) {
             self.asserted = Some(now);
             changes.announce = true;
             changes.send = true;

@@ -272,6 +272,7 @@ impl Cluster {
             since: now.saturating_duration_since(member.since),
             why: member.why.clone(),
             transitions: member.transitions,
+            is_replaceable: member.election.is_replaceable(now),
             owner: if member.election.role() == Role::Active { Some(name(&self.machine.id)) } else { owner(id) },
         };
         let lately = |(_, seen): &(&MachineId, &Seen)| now.saturating_duration_since(seen.heard) < FORGOTTEN_AFTER;

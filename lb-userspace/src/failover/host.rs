@@ -7,7 +7,7 @@ use std::{
     io,
     os::fd::OwnedFd,
     path::Path,
-    sync::mpsc as blocking,
+    sync::{Arc, mpsc as blocking},
     thread,
     time::{Duration, Instant},
 };
@@ -19,6 +19,7 @@ use super::{
     claims::{self, Claims},
     cluster::{self, Addresses, Cluster, Command, Incident, Machine, Order, Paths, Status, Task},
     election::{Alarm, MachineId},
+    gate::Gate,
     guard::Lease,
     routers::{Router, Routers},
     wire::Wire,
@@ -84,6 +85,12 @@ impl Host {
         let (watched, watches) = watch::channel(claims::Watched::new());
         let claims = Claims::spawn(watches, Faults { orders: orders.clone() });
         Ok(Self { orders, status, watched, _claims: claims, incidents: Some(incident), problems, thread: Some(thread) })
+    }
+
+    /// What serves VIPs, to be held to it that this thread goes round.
+    pub fn gate(&self, gate: Arc<dyn Gate>) {
+        // A thread that has ended has left every group.
+        let _ = self.orders.send(Order::Gate(gate));
     }
 
     /// Takes a command.
@@ -252,7 +259,9 @@ fn task(
         wire_mute: false,
         lease,
         progress,
-        lease_terms: (length, state_dir.to_owned()),
+        gatekeeper: None,
+        terms: (length, dead_after),
+        state_dir: state_dir.to_owned(),
     };
     Ok((task, watched))
 }

@@ -285,10 +285,7 @@ impl Routers {
     /// Groups that this machine owns and another router could take.
     #[must_use]
     pub fn replaceable(&self) -> BTreeSet<String> {
-        let replaceable = |member: &Member| {
-            member.role() == Role::Active && member.advertiser.as_ref().is_some_and(Advertiser::knows_others)
-        };
-        self.members.iter().filter(|(_, member)| replaceable(member)).map(|(name, _)| name.clone()).collect()
+        self.members.iter().filter(|(_, member)| member.is_replaceable()).map(|(name, _)| name.clone()).collect()
     }
 
     /// Advertisements that give these groups away, for the guard to send when this machine cannot.
@@ -306,6 +303,7 @@ impl Routers {
             since: now.saturating_duration_since(member.since),
             why: member.why.clone(),
             transitions: member.transitions,
+            is_replaceable: member.is_replaceable(),
             owner: match member.role() {
                 Role::Active => member.source.map(|own| own.to_string()),
                 Role::Backup | Role::Idle => member.owner.map(|owner| owner.to_string()),

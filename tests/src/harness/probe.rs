@@ -1,8 +1,9 @@
-//! A client that asks a UDP echo server every 2 ms and notes what is not answered: the gap that a failover leaves.
+//! A client that asks a UDP echo server, or pings, every 2 ms and notes what is not answered: the gap that a failover leaves.
 
 use std::{
     io,
-    net::{SocketAddr, UdpSocket},
+    net::{IpAddr, SocketAddr, UdpSocket},
+    os::fd::OwnedFd,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -12,11 +13,14 @@ use std::{
 };
 
 use anyhow::Result;
+use socket2::{Domain, Protocol, Type};
 
 use super::{host::Host, wait::let_pass};
 
 /// Between two questions.
 pub const INTERVAL: Duration = Duration::from_millis(2);
+/// Tells our pings from others'.
+const IDENTIFIER: [u8; 2] = [0x6c, 0x62];
 /// An answer that takes longer counts as none.
 const PATIENCE: Duration = Duration::from_millis(200);
 
@@ -48,9 +52,31 @@ impl Probe {
             socket.set_nonblocking(true)?;
             io::Result::Ok(socket)
         })?;
+        Self::with(client, Asker { socket, pings: None })
+    }
+
+    /// The same with pings, which the machine that has the address answers by itself.
+    ///
+    /// # Errors
+    /// When a socket or thread cannot be made.
+    pub fn ping(client: &Host, target: IpAddr) -> Result<Self> {
+        let socket = client.run(|| {
+            let socket = match target {
+                IpAddr::V4(_) => socket2::Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::ICMPV4)),
+                IpAddr::V6(_) => socket2::Socket::new(Domain::IPV6, Type::RAW, Some(Protocol::ICMPV6)),
+            }?;
+            socket.connect(&SocketAddr::new(target, 0).into())?;
+            socket.set_nonblocking(true)?;
+            io::Result::Ok(UdpSocket::from(OwnedFd::from(socket)))
+        })?;
+        let pings = Some(if target.is_ipv4() { ECHO4 } else { ECHO6 });
+        Self::with(client, Asker { socket, pings })
+    }
+
+    fn with(client: &Host, asker: Asker) -> Result<Self> {
         let (stop, asked) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Vec::new())));
         let (stopped, notes) = (Arc::clone(&stop), Arc::clone(&asked));
-        let thread = client.spawn(move || ask(&socket, &stopped, &notes))?;
+        let thread = client.spawn(move || ask(&asker, &stopped, &notes))?;
         Ok(Self { stop, asked, thread: Some(thread) })
     }
 
@@ -102,18 +128,62 @@ impl Drop for Probe {
     }
 }
 
-fn ask(socket: &UdpSocket, stop: &AtomicBool, notes: &Mutex<Vec<Asked>>) {
-    let mut buffer = [0; 64];
+/// How it asks: a socket of UDP, or a raw one of ICMP, for which the datagram calls are the same.
+#[derive(Debug)]
+struct Asker {
+    socket: UdpSocket,
+    pings: Option<Echo>,
+}
+
+/// What an echo request and its answer look like on a raw socket.
+#[derive(Clone, Copy, Debug)]
+struct Echo {
+    request: u8,
+    reply: u8,
+    /// Bytes of the IP header before it, where the kernel shows it.
+    header: usize,
+}
+
+const ECHO4: Echo = Echo { request: 8, reply: 0, header: 20 };
+/// Its checksum is the kernel's business.
+const ECHO6: Echo = Echo { request: 128, reply: 129, header: 0 };
+
+impl Asker {
+    fn ask(&self, number: u64) -> io::Result<()> {
+        let Some(echo) = self.pings else { return self.socket.send(&number.to_be_bytes()).map(drop) };
+        let [high, low] = IDENTIFIER;
+        let mut request = [echo.request, 0, 0, 0, high, low, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        request[8..].copy_from_slice(&number.to_be_bytes());
+        let words = request.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])));
+        let sum: u32 = words.sum();
+        let checksum = !(((sum & 0xffff) + (sum >> 16)) as u16);
+        request[2..4].copy_from_slice(&checksum.to_be_bytes());
+        self.socket.send(&request).map(drop)
+    }
+
+    /// The number of a question that was answered; `Ok(None)`: something else came.
+    fn answer(&self) -> io::Result<Option<u64>> {
+        let mut buffer = [0; 64];
+        let length = self.socket.recv(&mut buffer)?;
+        let packet = &buffer[..length];
+        let is_ours = self.pings.is_none_or(|Echo { reply, header, .. }| {
+            packet.get(header) == Some(&reply) && packet.get(header + 4..header + 6) == Some(&IDENTIFIER[..])
+        });
+        // UDP: the node's name, a blank, the number.
+        let number = packet.last_chunk().map(|bytes| u64::from_be_bytes(*bytes));
+        Ok(number.filter(|_| is_ours))
+    }
+}
+
+fn ask(asker: &Asker, stop: &AtomicBool, notes: &Mutex<Vec<Asked>>) {
     let mut next = Instant::now();
     while !stop.load(Ordering::Relaxed) {
         let mut notes = notes.lock().unwrap_or_else(PoisonError::into_inner);
         let number = notes.len() as u64;
         notes.push(Asked { at: Instant::now(), answered: false });
         // An error is an ICMP message about an earlier question: that one stays without an answer.
-        let _ = socket.send(&number.to_be_bytes());
-        while let Ok(length) = socket.recv(&mut buffer) {
-            // The node's name, a blank, the number.
-            let number = buffer[..length].last_chunk().map(|bytes| u64::from_be_bytes(*bytes));
+        let _ = asker.ask(number);
+        while let Ok(number) = asker.answer() {
             if let Some(asked) = number.and_then(|number| notes.get_mut(number as usize))
                 && asked.at.elapsed() < PATIENCE
             {

@@ -11,6 +11,9 @@ use std::{
 use anyhow::{Context, Result};
 use nix::net::if_::if_nametoindex;
 
+/// linux/if_packet.h
+const PACKET_IGNORE_OUTGOING: libc::c_int = 23;
+
 /// A raw packet socket.
 #[derive(Debug)]
 pub struct RawSocket {
@@ -51,6 +54,18 @@ impl RawSocket {
         Ok(Self { fd })
     }
 
+    /// Receives only what comes in from now on.
+    ///
+    /// # Errors
+    /// Before Linux 4.20.
+    pub fn ignore_outgoing(&self) -> Result<()> {
+        let on: libc::c_int = 1;
+        let (level, name, length) = (libc::SOL_PACKET, PACKET_IGNORE_OUTGOING, size_of_val(&on) as u32);
+        // SAFETY: the pointer is to a live int, passed with its size.
+        let set = unsafe { libc::setsockopt(self.fd.as_raw_fd(), level, name, ptr::from_ref(&on).cast(), length) };
+        check(set as isize).context("PACKET_IGNORE_OUTGOING").map(drop)
+    }
+
     /// Sends one frame.
     ///
     /// # Errors
@@ -65,8 +80,20 @@ impl RawSocket {
     /// # Errors
     /// When the interface went away.
     pub fn receive<'b>(&self, buffer: &'b mut [u8]) -> io::Result<Option<&'b [u8]>> {
+        self.receive_by(buffer, 0)
+    }
+
+    /// The same without waiting.
+    ///
+    /// # Errors
+    /// As [`Self::receive`].
+    pub fn try_receive<'b>(&self, buffer: &'b mut [u8]) -> io::Result<Option<&'b [u8]>> {
+        self.receive_by(buffer, libc::MSG_DONTWAIT)
+    }
+
+    fn receive_by<'b>(&self, buffer: &'b mut [u8], flags: libc::c_int) -> io::Result<Option<&'b [u8]>> {
         // SAFETY: the pointer and length are those of one live, exclusively borrowed slice.
-        match check(unsafe { libc::recv(self.fd.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), 0) }) {
+        match check(unsafe { libc::recv(self.fd.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), flags) }) {
             Ok(length) => Ok(Some(&buffer[..length])),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
             Err(error) => Err(error),

@@ -25,6 +25,7 @@ const DEADLINE: Duration = Duration::from_secs(10);
 pub struct Router {
     child: Option<Child>,
     dir: TempDir,
+    quiet: bool,
 }
 
 impl Router {
@@ -70,12 +71,28 @@ impl Router {
         let log = File::create(dir.path().join("log"))?;
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let child = Some(host.start(&mut command)?);
-        Ok(Self { child, dir })
+        Ok(Self { child, dir, quiet: false })
+    }
+
+    /// Does not print its log at the end (a test prints it, which the test runner shows when it failed).
+    #[must_use]
+    pub fn quiet(mut self) -> Self {
+        self.quiet = true;
+        self
     }
 
     /// What it has written so far.
     pub fn log(&self) -> String {
         fs::read_to_string(Path::new(self.dir.path()).join("log")).unwrap_or_default()
+    }
+
+    /// Sends it a signal.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        let child = self.child.as_ref().context("it does not run")?;
+        Ok(kill(Pid::from_raw(child.id().cast_signed()), signal)?)
     }
 
     /// Ends it by SIGTERM and waits for its end.
@@ -104,6 +121,8 @@ impl Drop for Router {
             let _ = child.kill();
             let _ = child.wait();
         }
-        eprintln!("--- the router's log\n{}---", self.log());
+        if !self.quiet {
+            eprintln!("--- the router's log\n{}---", self.log());
+        }
     }
 }

@@ -188,6 +188,11 @@ impl Net {
         &self.clients[0]
     }
 
+    /// Where the bridges are: a port is named after machine and interface, `lb.eth0`.
+    pub fn switch(&self) -> &Host {
+        &self.switch
+    }
+
     /// Pulls a machine's network cable: from one moment to the next it neither sends nor answers.
     ///
     /// # Errors

@@ -40,6 +40,8 @@ pub(super) struct Writer {
     filter: Array<MapData, u64>,
     filter_words: Vec<u64>,
     vlans: Array<MapData, u64>,
+    lease: Table<u64>,
+    leased: HashMap<MapData, ServiceKey, u32>,
 }
 
 impl Writer {
@@ -64,7 +66,14 @@ impl Writer {
             filter: array(ebpf, "FILTER")?,
             filter_words: Vec::new(),
             vlans: array(ebpf, "VLANS")?,
+            lease: map(ebpf, "LEASE", size_of::<u64>())?,
+            leased: take(ebpf, "LEASED")?.try_into()?,
         })
+    }
+
+    pub(super) fn lease(&mut self, until: u64, vips: &[IpAddr]) -> Result<()> {
+        self.lease.store(0, 0, until);
+        Ok(vips.iter().try_for_each(|vip| self.leased.insert(key(*vip, 0, 0), 0, 0))?)
     }
 
     pub(super) fn write(&mut self, old: &World, new: &World) -> Result<()> {

@@ -12,7 +12,10 @@ use lb_tests::harness::{
     topology::{vip4, vip6},
     wait::let_pass,
 };
-use nix::sys::signal::Signal;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use tempfile::TempDir;
 
 use super::support::SOON;
@@ -242,6 +245,53 @@ fn a_machine_that_stood_still_owns_nothing_and_says_nothing_of_the_kind() -> Res
     // It is believed again, and can have the group back.
     pair.second.ctl(&["vip", "failover", "web"])?;
     pair.wait_for(VipState::Active, VipState::Backup)
+}
+
+/// Processes below lbd: its guard, spawner and worker.
+fn children(lb: &Lb<'_>) -> Result<Vec<Pid>> {
+    let pid = lb.pid()?;
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
+    children.split_whitespace().map(|child| Ok(Pid::from_raw(child.parse()?))).collect()
+}
+
+#[test]
+fn a_machine_that_stands_still_with_its_guard_is_silent_for_what_another_one_has() -> Result<()> {
+    let net = network("failover-frozen")?;
+    let pair = Pair::start(&net, NO_FAILBACK)?;
+    let leased = || Ok::<_, anyhow::Error>(pair.first.ctl(&["map", "dump", "LEASED"])?);
+    ensure!(leased()?.contains("10.1.1.1"), "the VIP has a lease: {}", leased()?);
+    ensure!(pair.first.vips()?.groups[0].replaceable == Some(true), "and the view says so");
+    let frozen = || -> Result<Vec<Pid>> {
+        let mut all = children(&pair.first)?;
+        all.push(Pid::from_raw(pair.first.pid()?.cast_signed()));
+        Ok(all)
+    };
+    let mark = pair.probe.mark();
+    for pid in frozen()? {
+        kill(pid, Signal::SIGSTOP)?;
+    }
+    eventually("the second machine owns it", SOON, || {
+        pair.second.vips().is_ok_and(|view| state(&view) == Some(VipState::Active))
+    })?;
+    // Nobody could take the addresses down: only the data path keeps them silent.
+    ensure!(net.balancer.has_address(vip4(1))?, "the guard acted, which was stopped");
+    let mac = |host: &Host| host.mac("eth0");
+    let (first, second) = (mac(&net.balancer)?, mac(pair.machines()[1])?);
+    for _ in 0..5 {
+        net.client().ip(&["neigh flush dev eth0".to_owned()])?;
+        let_pass(Duration::from_millis(200));
+        let found = net.client().sh("ip neigh show 10.1.1.1")?;
+        ensure!(!found.contains(&first) && found.contains(&second), "who answers for the VIP: {found}");
+    }
+    let (gap, _) = pair.probe.gap_since(mark);
+    ensure!(gap < LOST, "{gap:?} without an answer");
+    for pid in frozen()? {
+        kill(pid, Signal::SIGCONT)?;
+    }
+    pair.wait_for(VipState::Backup, VipState::Active)?;
+    ensure!(pair.first.packets("lease_ended")? > 0, "what was refused is counted");
+    ensure!(!leased()?.contains("10.1.1.1"), "it owns nothing any more");
+    Ok(())
 }
 
 #[test]

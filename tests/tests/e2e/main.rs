@@ -2,6 +2,7 @@
 //! `cargo xtask test` builds the binaries first.
 
 mod alerts;
+mod attacks;
 mod failover;
 mod forwarding;
 mod hostile;

@@ -6,6 +6,7 @@ mod differential;
 mod flows;
 mod fragments;
 mod icmp;
+mod lease;
 mod malformed;
 mod mutate;
 mod nat;

@@ -106,6 +106,10 @@ pub struct VipView {
     pub priority: Option<u8>,
     /// With failover: changes of this machine's state since lbd started.
     pub transitions: Option<u64>,
+    /// With failover: whether this machine owns it and another one can take it. Then its VIPs are forwarded only while lbd's
+    /// failover thread lives.
+    #[serde(default)]
+    pub replaceable: Option<bool>,
 }
 
 /// What a machine is to a VIP group.

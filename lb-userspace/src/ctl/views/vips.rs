@@ -27,6 +27,10 @@ pub(in crate::ctl) fn vips(view: &VipsView, look: Look) -> String {
         left("OWNER", |group: &VipView| Cell::optional(group.owner.as_ref())),
         right("PRIORITY", |group: &VipView| Cell::optional(group.priority)),
         left("SINCE", |group: &VipView| Cell::optional(group.since_s.map(seconds))),
+        left("REPLACEABLE", |group: &VipView| {
+            Cell::optional(group.replaceable.map(|is_replaceable| if is_replaceable { "yes" } else { "no" }))
+        })
+        .wide(),
         right("TRANSITIONS", |group: &VipView| Cell::optional(group.transitions)).wide(),
         left("WHY", |group: &VipView| Cell::optional(group.why.as_ref())).wraps(),
     ];
@@ -126,6 +130,7 @@ mod tests {
             why: Some("started".into()),
             priority: Some(100),
             transitions: Some(0),
+            replaceable: Some(false),
         };
         let counters = HeartbeatCounters { heard: 9, looped_back: 1, ..HeartbeatCounters::default() };
         let other = MachineView { name: "lb2".into(), silent_ms: Some(40), alive: true, hears_us: false };

@@ -23,6 +23,8 @@ const PURPOSES: [(&str, &str); 27] = [
     ("SERVICES", "VIP, port and protocol to virtual server"),
     ("PORT_RANGES", "port ranges of a VIP to virtual servers"),
     ("VIRTUAL_SERVERS", "how virtual servers place and forward connections"),
+    ("LEASE", "until when this machine speaks for VIPs that another one can take"),
+    ("LEASED", "VIPs that another machine can take"),
     ("TIMEOUTS", "seconds of silence per connection state, by virtual server"),
     ("CURSORS", "where round robin stands, by virtual server"),
     ("FLOOD", "new connections in the current second, by virtual server and CPU"),

@@ -39,6 +39,20 @@ pub(super) fn services(source: &Source<'_>) -> Result<Rows, QueryError> {
     Ok(rows)
 }
 
+/// `LEASED`.
+pub(super) fn leased(source: &Source<'_>) -> Result<Rows, QueryError> {
+    let mut rows = source.rows(&["address"]);
+    let mut all = Vec::new();
+    for key in source.maps.leased.keys() {
+        all.push(key.map_err(unreadable("LEASED"))?);
+    }
+    all.sort_unstable_by_key(order);
+    for key in &all {
+        rows.push(|| vec![words::address(key.address, key.family).to_string()]);
+    }
+    Ok(rows)
+}
+
 /// `PORT_RANGES`.
 pub(super) fn port_ranges(source: &Source<'_>) -> Result<Rows, QueryError> {
     let mut rows = source.rows(&["address", "protocol", "ports", "record", "virtual_server"]);

@@ -10,6 +10,7 @@ use super::{Source, network::reason, rows::Rows};
 use crate::{
     control::query::QueryError,
     dataplane::{
+        clock,
         counters::unreadable,
         inspect::words::{self, bits},
     },
@@ -82,6 +83,19 @@ pub(super) fn services_epoch(source: &Source<'_>) -> Result<Rows, QueryError> {
 pub(super) fn icmp_errors(source: &Source<'_>) -> Result<Rows, QueryError> {
     let word = source.maps.icmp_errors.get(&0, 0).map_err(unreadable("ICMP_ERRORS"))?;
     Ok(fields(source, vec![("tick", (word >> 32).to_string()), ("asked_for", (word & 0xffff_ffff).to_string())]))
+}
+
+/// `LEASE`.
+pub(super) fn lease(source: &Source<'_>) -> Rows {
+    let until = source.maps.lease.read(0);
+    let ends = match until {
+        0 => "never".to_owned(),
+        until => match clock::left_of(until) {
+            Some(left) => format!("in {} ms", left.as_millis()),
+            None => "is over".to_owned(),
+        },
+    };
+    fields(source, vec![("until_jiffy", until.to_string()), ("ends", ends)])
 }
 
 /// `META`. The secret stays secret: with it, flows could be made that meet in one bucket.

@@ -45,6 +45,11 @@ pub(super) fn advice(
              tag at most"
                 .to_owned()
         }
+        Reason::LeaseEnded => {
+            "the failover thread of lbd does not run, so that another machine may have this VIP by now: look at lbd's log and \
+             the machine's load; a machine without others never does this"
+                .to_owned()
+        }
         Reason::NoVirtualServer => no_virtual_server(question, names),
         Reason::NotBalanced => "only TCP, UDP and ICMP about them are balanced; this machine itself answers".to_owned(),
         Reason::BadIpHeader

@@ -141,6 +141,8 @@ pub struct GroupStatus {
     pub why: String,
     /// Changes of the role since the start.
     pub transitions: u64,
+    /// Whether this machine owns it and another one can take it.
+    pub is_replaceable: bool,
     /// Name of the machine that owns it, where one is heard.
     pub owner: Option<String>,
 }

@@ -8,6 +8,7 @@ use std::{
     io,
     net::SocketAddr,
     path::PathBuf,
+    sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -22,6 +23,7 @@ use super::{Cluster, Command, Incident, Output, Status};
 use crate::failover::{
     Error, RaisedVip, StaticVips,
     election::{Alarm, MachineId},
+    gate::{Gate, Gatekeeper},
     guard::{Charge, Lease},
     heartbeat::MAX_BYTES,
     routers::{self, Router, Routers},
@@ -59,6 +61,8 @@ pub(in crate::failover) enum Order {
     Addresses { fixed: BTreeSet<RaisedVip>, groups: BTreeMap<String, BTreeSet<RaisedVip>>, done: oneshot::Sender<()> },
     /// The groups that are shared with VRRP or CARP routers, from now on.
     Routers(Vec<Router>),
+    /// What is served only while this thread goes round.
+    Gate(Arc<dyn Gate>),
     /// Move a group, and say what keeps it from moving.
     Move { group: String, to: Option<MachineId>, answer: oneshot::Sender<Option<Alarm>> },
     /// Leave all groups and take their addresses down.
@@ -93,10 +97,14 @@ pub(in crate::failover) struct Task {
     pub(in crate::failover) wire_mute: bool,
     /// What the guard waits for; `None`: there is no guard.
     pub(in crate::failover) lease: Option<Lease>,
+    /// Keeps the data path serving; `None`: it serves whatever happens.
+    pub(in crate::failover) gatekeeper: Option<Gatekeeper>,
     /// When the task last went round: a task that does not is no owner.
     pub(in crate::failover) progress: watch::Sender<Instant>,
-    /// For the guard: how long it waits, and where the record of addresses is.
-    pub(in crate::failover) lease_terms: (Duration, PathBuf),
+    /// How long guard and data path wait for it, and after which time it counts as hanging.
+    pub(in crate::failover) terms: (Duration, Duration),
+    /// For the guard: where the record of addresses is.
+    pub(in crate::failover) state_dir: PathBuf,
 }
 
 /// What is up: fixed VIPs and those of owned groups.
@@ -174,7 +182,7 @@ impl Task {
                 () = readable(&self.sockets), if ready => self.receive(&mut buffer).await,
             }
             self.progress.send_replace(Instant::now());
-            self.charge_guard();
+            self.charge();
             self.tell_status();
         }
     }
@@ -282,21 +290,26 @@ impl Task {
         }
     }
 
-    /// Lets the guard know which groups are its own to give away.
-    fn charge_guard(&mut self) {
-        let Some(lease) = &mut self.lease else { return };
+    /// Lets the guard and the data path know which groups another machine can take.
+    fn charge(&mut self) {
         let now = Instant::now();
         let of_cluster = self.cluster.replaceable(now);
         let of_routers = self.routers.replaceable();
         let groups: BTreeSet<String> = of_cluster.union(&of_routers).cloned().collect();
         let vips = self.addresses.of_groups(groups.iter());
-        let (cluster, sockets, peers, terms) = (&self.cluster, &self.sockets, &self.peers, &self.lease_terms);
+        if let Some(gatekeeper) = &mut self.gatekeeper
+            && self.ready
+        {
+            gatekeeper.cover(vips.iter().map(|vip| vip.address).collect());
+        }
+        let Some(lease) = &mut self.lease else { return };
+        let (cluster, sockets, peers) = (&self.cluster, &self.sockets, &self.peers);
         let routers = &mut self.routers;
         lease.give(groups, vips, || Charge {
             last_words: cluster.last_words(&of_cluster, now, wall_ms()),
             advertisements: routers.last_words(&of_routers),
-            lease: terms.0,
-            state_dir: terms.1.clone(),
+            lease: self.terms.0,
+            state_dir: self.state_dir.clone(),
             listen: sockets.iter().filter_map(|socket| socket.local_addr().ok()).collect(),
             peers: peers.clone(),
             ..Charge::default()
@@ -310,6 +323,10 @@ impl Task {
                 let output = self.routers.configure(routers, Instant::now());
                 self.carry_out_routers(output).await;
                 self.wire.listen(&self.routers.interfaces());
+            }
+            Order::Gate(gate) => {
+                let (length, stuck) = self.terms;
+                self.gatekeeper = Some(Gatekeeper::start(gate, length, stuck, self.progress.subscribe()));
             }
             Order::Move { group, answer, .. } if !self.cluster.has(&group) => {
                 let output = self.routers.move_away(&group, Instant::now()).unwrap_or_default();

@@ -50,6 +50,11 @@ impl Member {
         self.advertiser.as_ref().map_or(Role::Idle, Advertiser::role)
     }
 
+    /// Whether this router owns and another one could take over.
+    pub(super) fn is_replaceable(&self) -> bool {
+        self.role() == Role::Active && self.advertiser.as_ref().is_some_and(Advertiser::knows_others)
+    }
+
     /// The advertisement for everybody it goes to; `last`: this router leaves.
     pub(super) fn packets(&mut self, last: bool) -> Vec<Packet> {
         let (Some(source), Some(advertiser)) = (self.source, &self.advertiser) else { return Vec::new() };
