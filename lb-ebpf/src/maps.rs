@@ -14,8 +14,8 @@ use lb_common::{
     flow::Bucket,
     maglev::RingChunk,
     maps::{
-        MAX_INTERFACES, MAX_LEASED, MAX_NODES, MAX_RANGED_VIPS, MAX_SERVICES, MAX_VIRTUAL_SERVERS, Meta, Name, NodeNames,
-        VLAN_WORDS,
+        MAX_INTERFACES, MAX_LEASED, MAX_NODES, MAX_RANGED_VIPS, MAX_SERVICES, MAX_VIRTUAL_SERVERS, Meta, Name,
+        NodeNames, VLAN_WORDS,
     },
     node::{Interface, Node, NodeLoad, NodeStats},
     proof::ProofSet,

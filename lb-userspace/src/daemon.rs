@@ -49,6 +49,7 @@ mod certificates;
 mod handle;
 pub mod handover;
 mod histories;
+mod incidents;
 mod journal;
 mod knocks;
 mod machine;
@@ -192,13 +193,16 @@ async fn serve(
         let _ = state.apply(Event::ConfigRefused(errors.to_string()));
     }
     let (teller, for_alerts) = Teller::new();
-    let vips = Vips::start(state.config(), teller.clone())?;
+    let resumes = handover.as_ref().map(|handover| handover.vips.iter().cloned().collect()).unwrap_or_default();
+    let mut vips = Vips::start(state.config(), resumes, teller.clone())?;
     let data_plane = Dataplane::open(&options(state.config()))?;
     vips.gate(data_plane.lease()?);
     let secret = worker::secret(&state.config().daemon.state_dir);
     worker::raise_descriptors();
     let (spawner, listeners) = estate(handover.as_ref(), stored).map_err(system("start the spawner of workers"))?;
     let runner = programs(state.config(), handover.as_ref()).map_err(system("keep the runner of programs"))?;
+    // After spawner and runner, which have no use for it.
+    privileges::allow_realtime();
     // Before the first thread is started: capabilities belong to threads.
     privileges::reduce()?;
     let settings = worker::settings(state.config(), log_format);
@@ -227,6 +231,7 @@ async fn serve(
     let alerts = Alerts::start(for_alerts, &told::machine(state.config()), runs).map_err(system("start the alerts"))?;
     alerts.set(state.config());
     let outside = Outside { knocks: Some(knocks::start()), programs: runner.as_ref().map(Runner::programs) };
+    vips.watch_machine(state.config(), outside.programs.clone());
     let monitors = Monitors::spawn(reports, outside);
     let (resolved, answers) = mpsc::channel(REPORTS);
     let resolver = Names::new(resolved);

@@ -37,6 +37,8 @@ pub struct Cluster {
     pub node_pings: bool,
     /// Between two questions.
     pub check_interval: Duration,
+    /// Monitors that must succeed for it to own anything.
+    pub monitors: Vec<String>,
     /// The other machines, by name, with their addresses.
     pub peers: BTreeMap<String, Vec<SocketAddr>>,
 }

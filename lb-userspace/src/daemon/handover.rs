@@ -65,6 +65,8 @@ pub struct Handover {
     pub(super) runner: Option<OwnedFd>,
     /// Spawner and listening sockets.
     pub(super) estate: Estate,
+    /// VIP groups that are owned on: nobody else could take them.
+    pub(super) vips: Vec<String>,
     /// The program to go back to.
     pub(super) program: OwnedFd,
     /// Its arguments: those of lbd.
@@ -82,6 +84,8 @@ struct Written {
     failure: Option<String>,
     pid_file: RawFd,
     socket: RawFd,
+    #[serde(default)]
+    vips: Vec<String>,
     #[serde(default)]
     runner: Option<RawFd>,
     spawner: RawFd,
@@ -108,6 +112,7 @@ impl Handover {
             failure,
             pid_file,
             socket,
+            vips,
             runner,
             spawner,
             listeners,
@@ -126,6 +131,7 @@ impl Handover {
             failure,
             pid_file: adopt(pid_file)?,
             socket: adopt(socket)?,
+            vips,
             runner: runner.map(adopt).transpose()?,
             estate: Estate {
                 spawner: adopt(spawner)?,
@@ -182,8 +188,19 @@ impl Handover {
     }
 
     fn copy(&self) -> io::Result<Self> {
-        let Self { installed, upgrades, failure, pid_file, socket, runner, estate, program, arguments, started: _ } =
-            self;
+        let Self {
+            installed,
+            upgrades,
+            failure,
+            pid_file,
+            socket,
+            vips,
+            runner,
+            estate,
+            program,
+            arguments,
+            started: _,
+        } = self;
         let sockets = |(place, fds): &Listening| {
             Ok((place.clone(), fds.iter().map(OwnedFd::try_clone).collect::<io::Result<Vec<_>>>()?))
         };
@@ -193,6 +210,7 @@ impl Handover {
             failure: failure.clone(),
             pid_file: pid_file.try_clone()?,
             socket: socket.try_clone()?,
+            vips: vips.clone(),
             runner: runner.as_ref().map(OwnedFd::try_clone).transpose()?,
             estate: Estate {
                 spawner: estate.spawner.try_clone()?,
@@ -206,8 +224,19 @@ impl Handover {
 
     /// Into a file in memory, and lets all descriptors survive the replacement.
     fn write(&self) -> io::Result<OwnedFd> {
-        let Self { installed, upgrades, failure, pid_file, socket, runner, estate, program, arguments, started: _ } =
-            self;
+        let Self {
+            installed,
+            upgrades,
+            failure,
+            pid_file,
+            socket,
+            vips,
+            runner,
+            estate,
+            program,
+            arguments,
+            started: _,
+        } = self;
         let number = |fd: &OwnedFd| -> io::Result<RawFd> {
             fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty()))?;
             Ok(fd.as_raw_fd())
@@ -222,6 +251,7 @@ impl Handover {
             failure: failure.clone(),
             pid_file: number(pid_file)?,
             socket: number(socket)?,
+            vips: vips.clone(),
             runner: runner.as_ref().map(number).transpose()?,
             spawner: number(&estate.spawner)?,
             listeners: estate.listeners.iter().map(sockets).collect::<io::Result<_>>()?,
@@ -341,6 +371,7 @@ mod tests {
             failure: None,
             pid_file: file(),
             socket: file(),
+            vips: vec!["web".into()],
             runner: Some(file()),
             estate: Estate { spawner: file(), listeners: vec![(("web".into(), address), vec![listener.into()])] },
             program: file(),
@@ -362,6 +393,7 @@ mod tests {
         let taken = Handover::take(written.into_raw_fd()).unwrap();
         assert_eq!((taken.upgrades, taken.installed), (3, "/usr/sbin/lbd".into()));
         assert!(taken.runner.is_some());
+        assert_eq!(taken.vips, ["web"]);
         assert_eq!(taken.arguments, ["--config", "/etc/ü"]);
         let (place, sockets) = taken.estate.listeners.into_iter().next().unwrap();
         let socket = TcpListener::from(sockets.into_iter().next().unwrap());

@@ -1,10 +1,10 @@
-//! The health of this machine, as far as others must be asked for it: whether it reaches its clients' side and its nodes. What
-//! is wrong makes it give its VIP groups away. Called by `vips`.
+//! The health of this machine, as far as others must be asked for it: whether it reaches its clients' side and its nodes, and
+//! what its own monitors and programs say. What is wrong makes it give its VIP groups away. Called by `vips`.
 
 use std::{
     collections::BTreeMap,
     fs,
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     time::Duration,
 };
 
@@ -29,6 +29,9 @@ const FRONT_END: &str = "front end";
 /// Who says that no node answers.
 const NODES: &str = "nodes";
 
+/// Who says that a monitor of the machine fails.
+const MONITORS: &str = "monitors";
+
 /// The gateway is looked up so often.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Unanswered pings in a row.
@@ -51,13 +54,14 @@ struct Questions {
     front_end: Vec<FrontEnd>,
     nodes: Vec<IpAddr>,
     every: Duration,
+    monitors: Vec<Target>,
 }
 
 impl Machine {
-    /// Starts with nobody to ask, on the current tokio runtime.
-    pub(super) fn spawn(faults: Faults) -> Self {
+    /// Starts with nobody to ask, on the current tokio runtime; `outside` runs programs.
+    pub(super) fn spawn(faults: Faults, outside: Outside) -> Self {
         let (questions, asked) = watch::channel(Questions::default());
-        Self { questions, task: tokio::spawn(run(asked, faults)).abort_handle() }
+        Self { questions, task: tokio::spawn(run(asked, faults, outside)).abort_handle() }
     }
 
     /// Asks whom the configuration names.
@@ -67,7 +71,8 @@ impl Machine {
         nodes.sort_unstable();
         nodes.dedup();
         nodes.truncate(MAX_NODES);
-        let questions = Questions { front_end: cluster.front_end.clone(), nodes, every: cluster.check_interval };
+        let (front_end, every) = (cluster.front_end.clone(), cluster.check_interval);
+        let questions = Questions { front_end, nodes, every, monitors: monitors(config, cluster) };
         self.questions.send_if_modified(|before| std::mem::replace(before, questions.clone()) != questions);
     }
 }
@@ -78,9 +83,9 @@ impl Drop for Machine {
     }
 }
 
-async fn run(mut asked: watch::Receiver<Questions>, faults: Faults) {
+async fn run(mut asked: watch::Receiver<Questions>, faults: Faults, outside: Outside) {
     let (reports, mut reported) = mpsc::channel(REPORTS);
-    let monitors = Monitors::spawn(reports, Outside::default());
+    let monitors = Monitors::spawn(reports, outside);
     let mut tick = interval(LOOK_AGAIN);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut answers = Answers::default();
@@ -104,7 +109,31 @@ async fn run(mut asked: watch::Receiver<Questions>, faults: Faults) {
         let front_end = no_gateway.then(|| "there is no default route".to_owned()).or_else(|| answers.fault(FRONT_END));
         faults.set(FRONT_END, front_end);
         faults.set(NODES, answers.fault(NODES));
+        faults.set(MONITORS, answers.failing());
     }
+}
+
+/// The machine's own monitors. A program that asks nobody is told of this machine.
+fn monitors(config: &Config, cluster: &Cluster) -> Vec<Target> {
+    let own = cluster.listen.first().map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), SocketAddr::ip);
+    let target = |name: &String| {
+        let monitor = config.monitors.get(name)?;
+        let port = monitor.port(None, |_| None).unwrap_or(0);
+        Some(Target {
+            pool: MONITORS.to_owned(),
+            node: name.clone(),
+            address: (monitor.address.unwrap_or(own), port).into(),
+            monitor: name.clone(),
+            settings: Settings {
+                kind: monitor.kind.clone(),
+                delay: monitor.delay,
+                timeout: monitor.timeout,
+                failures: monitor.failures,
+                successes: monitor.successes,
+            },
+        })
+    };
+    cluster.monitors.iter().filter_map(target).collect()
 }
 
 fn targets(questions: &Questions, gateway: Option<Ipv4Addr>) -> Vec<Target> {
@@ -126,7 +155,8 @@ fn targets(questions: &Questions, gateway: Option<Ipv4Addr>) -> Vec<Target> {
             successes: 1,
         },
     };
-    front_end.map(|address| (FRONT_END, address)).chain(nodes).map(target).collect()
+    let pings = front_end.map(|address| (FRONT_END, address)).chain(nodes).map(target);
+    pings.chain(questions.monitors.iter().cloned()).collect()
 }
 
 /// What is known of those who are asked.
@@ -135,16 +165,38 @@ struct Answers {
     targets: Vec<Target>,
     /// By watcher and address; who has not been heard of counts as well.
     health: BTreeMap<(String, String), Health>,
+    /// Why a monitor of the machine fails.
+    reasons: BTreeMap<String, String>,
 }
 
 impl Answers {
     fn ask(&mut self, targets: Vec<Target>) {
+        self.reasons.retain(|name, _| targets.iter().any(|target| target.node == *name));
         self.health.retain(|(pool, node), _| targets.iter().any(|target| (&target.pool, &target.node) == (pool, node)));
         self.targets = targets;
     }
 
     fn hear(&mut self, report: Report) {
+        if report.pool == MONITORS {
+            self.reasons.insert(report.node.clone(), report.reason.unwrap_or_default());
+        }
         self.health.insert((report.pool, report.node), report.health);
+    }
+
+    /// Why the machine should own nothing: one of its monitors fails.
+    fn failing(&self) -> Option<String> {
+        let is_down = |(pool, node): (&String, &String)| {
+            self.health.get(&(pool.clone(), node.clone())).is_some_and(|health| *health == Health::Down)
+        };
+        let of_monitors = self.targets.iter().filter(|target| target.pool == MONITORS);
+        let down: Vec<String> = of_monitors
+            .filter(|target| is_down((&target.pool, &target.node)))
+            .map(|target| match self.reasons.get(&target.node).filter(|reason| !reason.is_empty()) {
+                Some(reason) => format!("{} ({reason})", target.node),
+                None => target.node.clone(),
+            })
+            .collect();
+        (!down.is_empty()).then(|| down.join(", "))
     }
 
     /// Why the machine should own nothing: nobody of these answers.
@@ -207,8 +259,12 @@ mod tests {
     #[test]
     fn one_that_answers_is_enough_and_nobody_asked_is_no_fault() {
         let addresses = ["10.0.0.1", "10.0.0.2"].map(|address| FrontEnd::Address(address.parse().unwrap()));
-        let questions =
-            Questions { front_end: addresses.to_vec(), nodes: Vec::new(), every: Duration::from_millis(500) };
+        let questions = Questions {
+            front_end: addresses.to_vec(),
+            nodes: Vec::new(),
+            every: Duration::from_millis(500),
+            monitors: Vec::new(),
+        };
         let mut answers = Answers::default();
         answers.ask(targets(&questions, None));
         let report = |node: &str, health| Report {
@@ -232,11 +288,46 @@ mod tests {
     }
 
     #[test]
+    fn each_monitor_of_the_machine_must_succeed() {
+        let target = |name: &str| Target {
+            pool: MONITORS.to_owned(),
+            node: name.to_owned(),
+            address: "192.0.2.1:25".parse().unwrap(),
+            monitor: name.to_owned(),
+            settings: Settings {
+                kind: Kind::Tcp,
+                delay: Duration::from_secs(1),
+                timeout: Duration::from_secs(1),
+                failures: 1,
+                successes: 1,
+            },
+        };
+        let questions = Questions { monitors: vec![target("disk"), target("mail")], ..Questions::default() };
+        let mut answers = Answers::default();
+        answers.ask(targets(&questions, None));
+        let report = |name: &str, health, reason: Option<&str>| Report {
+            pool: MONITORS.to_owned(),
+            node: name.to_owned(),
+            monitor: name.to_owned(),
+            health,
+            reason: reason.map(str::to_owned),
+        };
+        assert_eq!(answers.failing(), None, "not heard of yet");
+        answers.hear(report("disk", Health::Up, None));
+        answers.hear(report("mail", Health::Down, Some("connection refused")));
+        assert_eq!(answers.failing().as_deref(), Some("mail (connection refused)"));
+        assert_eq!(answers.fault(FRONT_END), None, "they are no front-end addresses");
+        answers.hear(report("mail", Health::Up, None));
+        assert_eq!(answers.failing(), None);
+    }
+
+    #[test]
     fn the_gateway_is_asked_where_it_is_named() {
         let questions = Questions {
             front_end: vec![FrontEnd::Gateway],
             nodes: vec!["10.0.0.9".parse().unwrap()],
             every: Duration::from_millis(500),
+            monitors: Vec::new(),
         };
         let names = |gateway| targets(&questions, gateway).into_iter().map(|target| target.node).collect::<Vec<_>>();
         assert_eq!(names(Some(Ipv4Addr::new(10, 0, 0, 1))), ["10.0.0.1", "10.0.0.9"]);

@@ -5,7 +5,12 @@
 //! there is another one.
 
 use caps::{CapSet, Capability, CapsHashSet};
-use nix::sys::prctl;
+use nix::sys::{
+    prctl,
+    resource::{Resource, setrlimit},
+};
+
+use crate::failover::host::REALTIME_PRIORITY;
 
 /// What is kept, and what for.
 pub(super) const KEPT: [(Capability, &str); 5] = [
@@ -25,6 +30,16 @@ pub enum PrivilegesError {
     /// The kernel refused.
     #[error("cannot forbid new privileges to lbd: {0}")]
     NoNewPrivileges(#[from] nix::Error),
+}
+
+/// Lets this process set real-time priorities later, too: for a guard that takes the place of one that was killed, and for the
+/// program that replaces this one.
+pub(super) fn allow_realtime() {
+    let highest = u64::from(REALTIME_PRIORITY.unsigned_abs());
+    if let Err(error) = setrlimit(Resource::RLIMIT_RTPRIO, highest, highest) {
+        // Whoever needs it says so again.
+        tracing::debug!(%error, "real-time priorities cannot be set later");
+    }
 }
 
 /// Reduces this thread, and those it will start, to [`KEPT`], for ever. What was not there before is not gained.

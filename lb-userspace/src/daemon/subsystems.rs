@@ -30,6 +30,8 @@ pub(super) trait Subsystems {
     fn reopen_logs(&self);
     /// Tells the L7 proxy to take a node back that its passive monitoring took out.
     fn bring_back(&self, pool: &str, node: &str);
+    /// Gives VIP groups to machines that can take them, because this program is replaced, or takes part again; those that stay.
+    fn make_way(&self, goes: bool) -> impl Future<Output = Vec<String>>;
     /// What the program that replaces this one goes on with.
     fn leave(&self) -> impl Future<Output = Result<Estate, String>>;
     /// The worker of the L7 proxy; `None`: none is needed.
@@ -92,6 +94,10 @@ impl Subsystems for Real {
 
     fn bring_back(&self, pool: &str, node: &str) {
         self.proxy.bring_back(pool, node);
+    }
+
+    async fn make_way(&self, goes: bool) -> Vec<String> {
+        self.vips.make_way(goes).await
     }
 
     async fn leave(&self) -> Result<Estate, String> {

@@ -1,17 +1,17 @@
 //! The VIPs as the composition root starts and drives them: on this machine alone, or together with the machines of a cluster.
 
 use std::{
-    cell::Cell,
-    collections::{BTreeMap, BTreeSet, btree_map::Entry},
+    cell::{Cell, RefCell},
+    collections::{BTreeMap, BTreeSet},
     io,
     net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use tokio::sync::mpsc;
+use tokio::{sync::watch, time::sleep};
 
-use super::{journal::Teller, machine::Machine as MachineChecks, privileges};
+use super::{incidents::tell, journal::Teller, machine::Machine as MachineChecks, privileges};
 use crate::{
     config::{
         Config,
@@ -19,7 +19,6 @@ use crate::{
         proxy::FileRef,
     },
     control::{
-        event::{Fact, Name},
         query::QueryError,
         state::{FailoverGroup, RaisedVip, VipPlan},
         view::{ClusterView, HeartbeatCounters, MachineView, RouterCounters, VipState, VipView, VipsView},
@@ -28,8 +27,8 @@ use crate::{
     failover::{
         self, StaticVips,
         advertiser::{Dialect, Settings},
-        cluster::{Command, Group, GroupStatus, Incident, Machine, Names, Paths, Status},
-        election::{Alarm, MachineId, Role},
+        cluster::{Command, Group, GroupStatus, Machine, Names, Paths, Status},
+        election::{MachineId, Role},
         gate::Gate,
         guard,
         heartbeat::{Boot, Key},
@@ -37,16 +36,21 @@ use crate::{
         routers::{self, Router, Speaks},
         vrrp::{Checksum, Version},
     },
+    health::{Outside, Programs},
 };
-
-/// Incidents of one kind are written to the log this often at most; all of them are counted.
-const ONE_LINE_IN: Duration = Duration::from_secs(10);
 
 /// The greatest priority of a group: CARP's advskew 0.
 const MAX_PRIORITY: u8 = 254;
 
 /// How often the failover thread shows that it lives where there are no heartbeats.
 const ALONE_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Who says that this program is replaced.
+const UPGRADE: &str = "upgrade";
+/// How long it waits for its groups to go: others take them within two heartbeats.
+const WAY_WITHIN: Duration = Duration::from_secs(1);
+/// Between two looks whether they have gone.
+const GLANCE: Duration = Duration::from_millis(5);
 
 /// Seconds without an L7 worker that make a fault: a replacement takes less.
 const WITHOUT_WORKER: u32 = 5;
@@ -64,35 +68,45 @@ pub(super) enum Vips {
 #[derive(Debug)]
 pub(super) struct Together {
     host: Host,
-    cluster: Cluster,
-    checks: MachineChecks,
+    /// The configuration that is in force, and its keys.
+    cluster: RefCell<(Cluster, Vec<Vec<u8>>)>,
+    names: watch::Sender<Names>,
+    /// From when programs can be run.
+    checks: Option<MachineChecks>,
     /// How often in a row the L7 worker was found missing.
     without_worker: Cell<u32>,
 }
 
 impl Vips {
-    /// Starts them; what happens is told as events. Must be called before privileges are given up, on a runtime.
-    pub(super) fn start(config: &Config, teller: Teller) -> Result<Self, failover::Error> {
+    /// Starts them; what happens is told as events. Must be called before privileges are given up, on a runtime. `resumes`: groups
+    /// that the program before in this process owned on.
+    pub(super) fn start(config: &Config, resumes: BTreeSet<String>, teller: Teller) -> Result<Self, failover::Error> {
         let state_dir = &config.daemon.state_dir;
         let moves = config.vips.values().any(|group| group.mode == VipMode::Failover);
         if config.cluster.is_none() && !moves {
             return Ok(Self::Alone(StaticVips::spawn(state_dir)?, Cell::new(false)));
         }
         let cluster = &config.cluster.clone().unwrap_or_else(nobody);
-        let machine = machine(config, cluster).map_err(failover::Error::Thread)?;
-        let names = machine.names.clone();
-        let peers = cluster.peers.values().flatten().copied().collect();
-        let paths = Paths { listen: cluster.listen.clone(), peers };
+        let machine = Machine { resumes, ..machine(config, cluster).map_err(failover::Error::Thread)? };
+        let (names, named) = watch::channel(Names(machine.names.clone()));
+        let paths = paths(cluster);
         let prepare = || privileges::reduce().map_err(io::Error::other);
         let guard = guard::start().map_err(failover::Error::Guard)?;
         let mut host = Host::start(state_dir, machine, paths, Some(guard), prepare)?;
         if let Some(incidents) = host.incidents() {
-            tokio::spawn(tell(incidents, names, teller));
+            tokio::spawn(tell(incidents, named, teller));
         }
-        let checks = MachineChecks::spawn(host.faults());
-        checks.set(config, cluster);
-        let without_worker = Cell::new(0);
-        Ok(Self::Together(Box::new(Together { host, cluster: cluster.clone(), checks, without_worker })))
+        let (cluster, without_worker) = (RefCell::new((cluster.clone(), keys(config, cluster))), Cell::new(0));
+        Ok(Self::Together(Box::new(Together { host, cluster, names, checks: None, without_worker })))
+    }
+
+    /// Begins to ask whether this machine is well; `programs` runs its own programs.
+    pub(super) fn watch_machine(&mut self, config: &Config, programs: Option<Programs>) {
+        if let Self::Together(together) = self {
+            let checks = MachineChecks::spawn(together.host.faults(), Outside { knocks: None, programs });
+            checks.set(config, &together.cluster.get_mut().0);
+            together.checks = Some(checks);
+        }
     }
 
     /// Lets the data path serve VIPs that another machine can take only while failover lives.
@@ -129,11 +143,28 @@ impl Vips {
         let _ = together.host.addresses(places(&plan.fixed), addresses).await;
     }
 
-    /// Asks whom a new configuration names whether this machine is well.
+    /// Follows a new configuration of the cluster; asks whom it names whether this machine is well.
     pub(super) fn configure(&self, config: &Config) {
-        if let Self::Together(together) = self {
-            together.checks.set(config, &together.cluster);
+        let Self::Together(together) = self else { return };
+        together.reconfigure(config);
+        if let Some(checks) = &together.checks {
+            checks.set(config, &together.cluster.borrow().0);
         }
+    }
+
+    /// Gives the groups that another machine can take to it, because this program is replaced, and waits for them to go; what
+    /// nobody can take is owned on. Or takes part again, when that came to nothing. Returns the groups that are owned.
+    pub(super) async fn make_way(&self, goes: bool) -> Vec<String> {
+        let Self::Together(together) = self else { return Vec::new() };
+        let why = goes.then(|| "lbd is being replaced".to_owned());
+        together.host.command(Command::Fault { watcher: UPGRADE, why });
+        let until = Instant::now() + WAY_WITHIN;
+        while goes && Instant::now() < until && together.host.status().groups.iter().any(|group| group.is_replaceable) {
+            sleep(GLANCE).await;
+        }
+        let owned = together.host.status().groups.into_iter().filter(|group| group.role == Role::Active);
+        // What somebody can take, and did not, the guard gives away.
+        owned.filter(|group| !group.is_replaceable).map(|group| group.name).collect()
     }
 
     /// Notes, every second, what keeps the L7 worker from serving; `None`: it serves. One that is being replaced is no fault.
@@ -228,6 +259,30 @@ impl Vips {
 }
 
 impl Together {
+    /// Follows what is written of the cluster now, but for this machine's name, which takes a new start.
+    fn reconfigure(&self, config: &Config) {
+        let Some(wanted) = &config.cluster else { return };
+        let keys = keys(config, wanted);
+        let (is_same, is_other) = {
+            let (cluster, before) = &*self.cluster.borrow();
+            (cluster == wanted && *before == keys, cluster.machine != wanted.machine)
+        };
+        if is_same || is_other {
+            return;
+        }
+        match machine(config, wanted) {
+            Ok(machine) => {
+                tracing::info!("the cluster's configuration is another one");
+                self.names.send_replace(Names(machine.names.clone()));
+                self.host.reconfigure(machine, paths(wanted));
+                *self.cluster.borrow_mut() = (wanted.clone(), keys);
+            }
+            Err(error) => {
+                tracing::error!(%error, "the cluster's configuration could not be followed; it is tried again")
+            }
+        }
+    }
+
     fn owner(&self, group: &str) -> Option<String> {
         self.host.status().groups.into_iter().find(|found| found.name == group)?.owner
     }
@@ -235,7 +290,8 @@ impl Together {
     /// The machines that are configured, and those that are not and were heard.
     fn machines(&self, status: &Status) -> Vec<MachineView> {
         let heard: BTreeMap<&String, _> = status.machines.iter().map(|machine| (&machine.name, machine)).collect();
-        let names: BTreeSet<&String> = self.cluster.peers.keys().chain(heard.keys().copied()).collect();
+        let cluster = self.cluster.borrow();
+        let names: BTreeSet<&String> = cluster.0.peers.keys().chain(heard.keys().copied()).collect();
         let view = |name: &String| {
             let found = heard.get(name);
             MachineView {
@@ -251,7 +307,7 @@ impl Together {
     fn view(&self, status: &Status) -> ClusterView {
         let counters = &status.counters;
         ClusterView {
-            machine: self.cluster.machine.clone(),
+            machine: self.cluster.borrow().0.machine.clone(),
             in_maintenance: status.in_maintenance,
             fault: status.fault.clone(),
             machines: self.machines(status),
@@ -286,8 +342,6 @@ fn router_counters(counters: &routers::Counters) -> RouterCounters {
 
 /// Who this machine is: ids are made of names, so that nobody has to number machines.
 fn machine(config: &Config, cluster: &Cluster) -> io::Result<Machine> {
-    let files = &config.proxy.files;
-    let keys = [Some(&cluster.key), cluster.old_key.as_ref()];
     let names = cluster.peers.keys().chain([&cluster.machine]);
     let mut boot = [0; 8];
     aws_lc_rs::rand::fill(&mut boot).map_err(|_| io::Error::other("the kernel has no random numbers"))?;
@@ -295,17 +349,23 @@ fn machine(config: &Config, cluster: &Cluster) -> io::Result<Machine> {
         id: MachineId::of_name(&cluster.machine),
         boot: Boot(u64::from_ne_bytes(boot)),
         // Without a cluster there is none, and nothing is sent.
-        keys: keys
-            .into_iter()
-            .flatten()
-            .map(|file| files.bytes(file))
-            .filter(|secret| !secret.is_empty())
-            .map(Key::of_secret)
-            .collect(),
+        keys: keys(config, cluster).iter().map(|secret| Key::of_secret(secret)).collect(),
         names: names.map(|name| (MachineId::of_name(name), name.clone())).collect(),
         interval: cluster.interval,
         misses: cluster.misses,
+        resumes: BTreeSet::new(),
     })
+}
+
+/// The secrets of a cluster: the one that signs, then the one before it.
+fn keys(config: &Config, cluster: &Cluster) -> Vec<Vec<u8>> {
+    let files = [Some(&cluster.key), cluster.old_key.as_ref()].into_iter().flatten();
+    let secrets = files.map(|file| config.proxy.files.bytes(file).to_vec());
+    secrets.filter(|secret| !secret.is_empty()).collect()
+}
+
+fn paths(cluster: &Cluster) -> Paths {
+    Paths { listen: cluster.listen.clone(), peers: cluster.peers.values().flatten().copied().collect() }
 }
 
 fn group(planned: &FailoverGroup) -> Group {
@@ -359,6 +419,7 @@ fn nobody() -> Cluster {
         front_end: Vec::new(),
         node_pings: false,
         check_interval: ALONE_INTERVAL,
+        monitors: Vec::new(),
         peers: BTreeMap::new(),
     }
 }
@@ -376,62 +437,5 @@ fn state(mode: VipMode, found: Option<&GroupStatus>) -> VipState {
             Role::Backup => VipState::Backup,
             Role::Active => VipState::Active,
         }),
-    }
-}
-
-/// Tells what happens: every change of a role, and of the rest one event of each kind in a while.
-async fn tell(mut incidents: mpsc::Receiver<Incident>, names: BTreeMap<MachineId, String>, teller: Teller) {
-    let names = Names(names);
-    let mut told: BTreeMap<String, Instant> = BTreeMap::new();
-    // A group's role is told as raised or lost: what was never owned is not lost.
-    let mut owned: BTreeSet<String> = BTreeSet::new();
-    while let Some(incident) = incidents.recv().await {
-        let now = Instant::now();
-        if let Incident::Transition { group, role, reason } = &incident {
-            let why = names.put_into(&reason.to_string());
-            tracing::debug!(group, state = ?role, why, "VIP group changes");
-            match role {
-                Role::Active => {
-                    owned.insert(group.clone());
-                    teller.tell(Fact::new(Name::VipRaised, group, format!("VIP group {group} is up here: {why}")));
-                }
-                Role::Idle | Role::Backup if owned.remove(group) => {
-                    teller.tell(Fact::new(
-                        Name::VipLost,
-                        group,
-                        format!("VIP group {group} is not here any more: {why}"),
-                    ));
-                }
-                Role::Idle | Role::Backup => {}
-            }
-            continue;
-        }
-        let kind = names.put_into(&incident.to_string());
-        // Both are bounded: kinds by groups and machines, and what is old is forgotten.
-        told.retain(|_, at| now.saturating_duration_since(*at) < ONE_LINE_IN);
-        if let Entry::Vacant(first) = told.entry(kind) {
-            let text = format!("{} (told once in {} s at most)", first.key(), ONE_LINE_IN.as_secs());
-            let (name, object) = named(&incident, &names);
-            teller.tell(Fact::new(name, object, text));
-            first.insert(now);
-        }
-    }
-}
-
-/// An incident's event, and what it is about.
-fn named(incident: &Incident, names: &Names) -> (Name, String) {
-    match incident {
-        Incident::Transition { group, .. } => (Name::VipLost, group.clone()),
-        Incident::Malformed(_) => (Name::HeartbeatRefused, "heartbeat".to_owned()),
-        Incident::Refused { from, .. } => (Name::HeartbeatRefused, names.put_into(&from.to_string())),
-        Incident::Alarm { group, alarm } => {
-            let name = match alarm {
-                Alarm::LoopedBack => Name::LoopedBack,
-                Alarm::SecondOwner(_) => Name::SplitBrain,
-                Alarm::AddressClaimed => Name::VipClaimed,
-                Alarm::HandoverUnanswered(_) | Alarm::NoSuccessor | Alarm::NotOwner => Name::VipNotMoved,
-            };
-            (name, group.clone())
-        }
     }
 }

@@ -44,6 +44,8 @@ pub struct Settings {
 pub enum Event {
     /// It takes part from now on.
     Start,
+    /// The same, and it goes on owning: the program before in this process did, and knew of no other router.
+    Resume,
     /// It leaves: gracefully, at once.
     Stop,
     /// Time has passed.
@@ -131,6 +133,11 @@ impl Advertiser {
         let mut changes = self.wake(now);
         match event {
             Event::Start => self.start(now),
+            Event::Resume if self.role == Role::Idle => {
+                self.start(now);
+                self.take(&mut changes, Reason::Resumed, now);
+            }
+            Event::Resume => {}
             Event::Stop => self.stop(&mut changes),
             Event::Tick => {}
             Event::Heard { from, offer } => self.hear(from, offer, &mut changes, now),

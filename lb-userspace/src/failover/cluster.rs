@@ -20,7 +20,7 @@ mod output;
 mod tests;
 mod thread;
 
-pub(super) use self::thread::{Addresses, Order, Task, open};
+pub(super) use self::thread::{Addresses, Order, Task, open, terms};
 pub use self::{
     output::{Counters, GroupStatus, Incident, MachineStatus, Names, Output, Status},
     thread::{INCIDENTS, Paths},
@@ -48,6 +48,8 @@ pub struct Machine {
     pub interval: Duration,
     /// Heartbeats that may be missing before a machine counts as dead.
     pub misses: u32,
+    /// Groups that the program before in this process owned, and nobody could take: they are owned from the start.
+    pub resumes: BTreeSet<String>,
 }
 
 /// A VIP group as this machine takes part in it.
@@ -196,6 +198,20 @@ impl Cluster {
         self.finish(output, &last_words, now, wall_ms)
     }
 
+    /// Another key, other names or times; id and boot stay. What is owned stays owned.
+    pub fn reconfigure(&mut self, machine: Machine, now: Instant, wall_ms: u64) -> Output {
+        let (mut output, mut last_words) = (Output::default(), Vec::new());
+        let Machine { keys, names, interval, misses, .. } = machine;
+        (self.machine.keys, self.machine.names) = (keys, names);
+        (self.machine.interval, self.machine.misses) = (interval, misses);
+        self.next_heartbeat = now;
+        let settings: Vec<_> = self.members.iter().map(|(id, member)| (*id, self.settings(&member.group))).collect();
+        for (id, settings) in settings {
+            self.step(id, Event::Configured(settings), &mut output, &mut last_words, now);
+        }
+        self.finish(output, &last_words, now, wall_ms)
+    }
+
     /// Takes a command.
     pub fn command(&mut self, command: Command, now: Instant, wall_ms: u64) -> Output {
         let mut output = Output::default();
@@ -332,11 +348,13 @@ impl Cluster {
                 continue;
             }
             let mut election = Election::new(self.machine.id, settings, now);
-            if !self.in_maintenance {
-                election.apply(Event::Start, now);
-            }
             election.apply(Event::Fault(self.fault()), now);
+            let resumes = self.machine.resumes.remove(&group.name);
             self.members.insert(id, Member { group, election, since: now, why: "started".to_owned(), transitions: 0 });
+            if !self.in_maintenance {
+                let event = if resumes { Event::Resume } else { Event::Start };
+                self.step(id, event, output, last_words, now);
+            }
         }
     }
 

@@ -84,6 +84,8 @@ pub struct Says {
 pub enum Event {
     /// It takes part from now on.
     Start,
+    /// The same, and it goes on owning: the program before in this process did, and nobody could take over.
+    Resume,
     /// It leaves: gracefully, at once.
     Stop,
     /// Time has passed.
@@ -193,6 +195,11 @@ impl Election {
         let mut changes = self.wake(now);
         match event {
             Event::Start => self.start(now),
+            Event::Resume if self.role == Role::Idle => {
+                self.start(now);
+                self.take(&mut changes, Reason::Resumed);
+            }
+            Event::Resume => {}
             Event::Stop => self.stop(&mut changes, now),
             Event::Tick => {}
             Event::Heard { from, says, hears_us } => self.hear(from, says, hears_us, &mut changes, now),

@@ -18,6 +18,15 @@ use std::{
 
 use tokio::{sync::watch, task::AbortHandle, time};
 
+/// How guard and data path wait for the failover thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Terms {
+    /// Without a sign of life for so long, it counts as gone.
+    pub(super) length: Duration,
+    /// When it has not gone round for so long, it gives no sign of life.
+    pub(super) stuck: Duration,
+}
+
 /// Renewals in the length of a lease.
 const RENEWALS: u32 = 4;
 
@@ -37,7 +46,7 @@ pub trait Gate: fmt::Debug + Send + Sync {
 #[derive(Debug)]
 pub(super) struct Gatekeeper {
     gate: Arc<dyn Gate>,
-    length: Duration,
+    terms: watch::Receiver<Terms>,
     /// `None`: the data path is as an earlier lbd left it.
     covered: Option<BTreeSet<IpAddr>>,
     /// Whether the lease ends.
@@ -46,27 +55,27 @@ pub(super) struct Gatekeeper {
 }
 
 impl Gatekeeper {
-    /// Renews the lease, once [`Self::cover`] said for what, four times in `length`, as long as `progress` was marked within
-    /// `stuck`. On a runtime.
+    /// Renews the lease, once [`Self::cover`] said for what, four times in its length, as long as `progress` is marked in time.
+    /// On a runtime.
     pub(super) fn start(
         gate: Arc<dyn Gate>,
-        length: Duration,
-        stuck: Duration,
+        terms: watch::Receiver<Terms>,
         progress: watch::Receiver<Instant>,
     ) -> Self {
         let ends = Arc::new(AtomicBool::new(false));
-        let (renewed, leased) = (Arc::clone(&gate), Arc::clone(&ends));
+        let (renewed, leased, current) = (Arc::clone(&gate), Arc::clone(&ends), terms.clone());
         let renewals = tokio::spawn(async move {
-            let mut pace = Pace { length, stuck, renewed: Instant::now(), lapsed: None };
+            let mut pace = Pace { renewed: Instant::now(), lapsed: None };
             loop {
-                let goes_round = pace.goes_round(*progress.borrow(), Instant::now());
+                let terms = *current.borrow();
+                let goes_round = pace.goes_round(terms, *progress.borrow(), Instant::now());
                 if goes_round && leased.load(Ordering::Relaxed) {
-                    renewed.renew(Some(length));
+                    renewed.renew(Some(terms.length));
                 }
-                time::sleep(length / RENEWALS).await;
+                time::sleep(terms.length / RENEWALS).await;
             }
         });
-        Self { gate, length, covered: None, ends, renewals: renewals.abort_handle() }
+        Self { gate, terms, covered: None, ends, renewals: renewals.abort_handle() }
     }
 
     /// Replaces the VIPs that another machine can take.
@@ -76,7 +85,7 @@ impl Gatekeeper {
         }
         let ends = !vips.is_empty();
         self.ends.store(ends, Ordering::Relaxed);
-        self.gate.renew(ends.then_some(self.length));
+        self.gate.renew(ends.then(|| self.terms.borrow().length));
         if let Err(error) = self.gate.cover(&vips) {
             tracing::warn!(%error, "the data path has no room for the lease of a VIP: it would forward on if lbd stood still");
         }
@@ -93,8 +102,6 @@ impl Drop for Gatekeeper {
 /// When the lease may be renewed.
 #[derive(Debug)]
 struct Pace {
-    length: Duration,
-    stuck: Duration,
     renewed: Instant,
     /// When a lease was found ended: the thread must go round once before there is another, so that it learns first what
     /// others did meanwhile.
@@ -103,11 +110,11 @@ struct Pace {
 
 impl Pace {
     /// Whether the thread, which last went round at `progress`, may have a lease from `now` on.
-    fn goes_round(&mut self, progress: Instant, now: Instant) -> bool {
-        if self.lapsed.is_none() && now.saturating_duration_since(self.renewed) > self.length {
+    fn goes_round(&mut self, terms: Terms, progress: Instant, now: Instant) -> bool {
+        if self.lapsed.is_none() && now.saturating_duration_since(self.renewed) > terms.length {
             self.lapsed = Some(now);
         }
-        let is_stuck = now.saturating_duration_since(progress) >= self.stuck;
+        let is_stuck = now.saturating_duration_since(progress) >= terms.stuck;
         if is_stuck || self.lapsed.is_some_and(|at| progress <= at) {
             return false;
         }
@@ -127,7 +134,8 @@ mod tests {
     #[test]
     fn a_thread_that_stood_still_goes_round_before_it_has_a_lease_again() {
         let start = Instant::now();
-        let mut pace = Pace { length: 100 * MS, stuck: 325 * MS, renewed: start, lapsed: None };
+        let terms = Terms { length: 100 * MS, stuck: 325 * MS };
+        let mut pace = Pace { renewed: start, lapsed: None };
         let at = |ms: u32| start + ms * MS;
         for (progress, now, expected, what) in [
             (0, 25, true, "it has begun"),
@@ -145,7 +153,7 @@ mod tests {
             (2_330, 2_700, false, "it hangs on"),
             (2_701, 2_780, true, "it goes on"),
         ] {
-            assert_eq!(pace.goes_round(at(progress), at(now)), expected, "{now} ms: {what}");
+            assert_eq!(pace.goes_round(terms, at(progress), at(now)), expected, "{now} ms: {what}");
         }
     }
 
@@ -172,7 +180,8 @@ mod tests {
         let notes = Arc::new(Notes::default());
         let (progress, progressed) = watch::channel(Instant::now());
         let gate: Arc<dyn Gate> = notes.clone();
-        let mut keeper = Gatekeeper::start(gate, 400 * MS, 1_300 * MS, progressed);
+        let (_terms, current) = watch::channel(Terms { length: 400 * MS, stuck: 1_300 * MS });
+        let mut keeper = Gatekeeper::start(gate, current, progressed);
         let taken = || std::mem::take(&mut *notes.0.lock().unwrap());
         time::sleep(200 * MS).await;
         assert!(taken().is_empty(), "nobody has said for what it is");

@@ -15,7 +15,7 @@ use std::{
         unix::process::CommandExt,
     },
     path::PathBuf,
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -30,6 +30,7 @@ use super::{
     RaisedVip,
     addresses::Netlink,
     cluster::{self, Paths},
+    gate::Terms,
     host,
     record::Record,
     routers::Packet,
@@ -72,19 +73,27 @@ pub(super) struct Charge {
     pub(super) peers: Vec<SocketAddr>,
 }
 
-/// Starts the guard: the end that lbd speaks to. Must be called while lbd may still set real-time priorities.
+/// A guard that runs.
+#[derive(Debug)]
+pub struct Started {
+    /// The end that lbd speaks to.
+    pub(super) socket: OwnedFd,
+    /// Its process, to be reaped.
+    pub(super) process: Child,
+}
+
+/// Starts the guard. It has real-time priority where this process may set it.
 ///
 /// # Errors
 /// When the process cannot be started.
-pub fn start() -> io::Result<OwnedFd> {
+pub fn start() -> io::Result<Started> {
     let (own, other) = Socket::pair(Domain::UNIX, Type::SEQPACKET, None)?;
     own.set_send_buffer_size(MAX_CHARGE)?;
     let mut command = Command::new("/proc/self/exe");
     command.arg0("lbd").arg(GUARD).env_clear().process_group(0);
     command.stdin(Stdio::from(OwnedFd::from(other))).stdout(Stdio::null());
-    // It ends by itself when this end is closed, and is reaped by whoever is left.
-    drop(command.spawn()?);
-    Ok(own.into())
+    // It ends by itself when this end is closed.
+    Ok(Started { process: command.spawn()?, socket: own.into() })
 }
 
 /// Runs the guard until lbd is gone.
@@ -234,25 +243,26 @@ async fn receive(socket: &UnixStream, buffer: &mut [u8]) -> io::Result<usize> {
 pub(super) struct Lease {
     guard: Arc<UnixStream>,
     keeper: AbortHandle,
+    terms: watch::Receiver<Terms>,
     /// What the guard was told last.
     given: Charge,
 }
 
 impl Lease {
-    /// Renews it four times in `length`, as long as `progress` was marked within `stuck`. On a runtime.
+    /// Renews it four times in its length, as long as `progress` is marked in time. On a runtime.
     ///
     /// # Errors
     /// When the socket cannot be watched.
     pub(super) fn keep(
         guard: OwnedFd,
-        length: Duration,
-        stuck: Duration,
+        terms: watch::Receiver<Terms>,
         progress: watch::Receiver<Instant>,
     ) -> io::Result<Self> {
         let guard = Arc::new(packets(guard)?);
-        let other_end = Arc::clone(&guard);
+        let (other_end, current) = (Arc::clone(&guard), terms.clone());
         let keeper = tokio::spawn(async move {
             loop {
+                let Terms { length, stuck } = *current.borrow();
                 if progress.borrow().elapsed() < stuck {
                     // A guard that is gone shows where its answers are read.
                     let _ = other_end.try_write(ALIVE);
@@ -260,7 +270,7 @@ impl Lease {
                 time::sleep(length / 4).await;
             }
         });
-        Ok(Self { guard, keeper: keeper.abort_handle(), given: Charge::default() })
+        Ok(Self { guard, keeper: keeper.abort_handle(), terms, given: Charge::default() })
     }
 
     /// Tells the guard what to do from now on. It is asked for only when groups or VIPs are others than before.
@@ -270,10 +280,11 @@ impl Lease {
         vips: BTreeSet<RaisedVip>,
         charge: impl FnOnce() -> Charge,
     ) {
-        if (&self.given.groups, &self.given.vips) == (&groups, &vips) {
+        let length = self.terms.borrow().length;
+        if (&self.given.groups, &self.given.vips, self.given.lease) == (&groups, &vips, length) {
             return;
         }
-        let charge = Charge { groups, vips, ..charge() };
+        let charge = Charge { groups, vips, lease: length, ..charge() };
         let sent = serde_json::to_vec(&charge).map_err(io::Error::from).and_then(|text| self.guard.try_write(&text));
         match sent {
             Ok(_) => self.given = charge,

@@ -5,7 +5,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
-    os::fd::OwnedFd,
     path::Path,
     sync::{Arc, mpsc as blocking},
     thread,
@@ -20,13 +19,13 @@ use super::{
     cluster::{self, Addresses, Cluster, Command, Incident, Machine, Order, Paths, Status, Task},
     election::{Alarm, MachineId},
     gate::Gate,
-    guard::Lease,
+    guard::{Lease, Started},
     routers::{Router, Routers},
     wire::Wire,
 };
 
 /// Priority of the thread among real-time ones: above nothing of the kernel's, far below its watchdogs.
-const REALTIME_PRIORITY: i32 = 10;
+pub const REALTIME_PRIORITY: i32 = 10;
 
 /// How long the thread may take for what it is asked.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
@@ -54,7 +53,7 @@ impl Host {
         state_dir: &Path,
         machine: Machine,
         paths: Paths,
-        guard: Option<OwnedFd>,
+        guard: Option<Started>,
         prepare: impl FnOnce() -> io::Result<()> + Send + 'static,
     ) -> Result<Self, Error> {
         let (orders, ordered) = mpsc::unbounded_channel();
@@ -69,7 +68,7 @@ impl Host {
                 Err(error) => return drop(started.send(Err(error))),
             };
             runtime.block_on(async move {
-                match task(&state_dir, machine, &paths, ordered, incidents, guard.map(|guard| (guard, on_time))) {
+                match task(&state_dir, machine, &paths, ordered, incidents, guard, on_time) {
                     Ok((task, status)) => {
                         // Who starts us waits for this.
                         let _ = started.send(Ok((status, task.vips.problems_receiver())));
@@ -91,6 +90,12 @@ impl Host {
     pub fn gate(&self, gate: Arc<dyn Gate>) {
         // A thread that has ended has left every group.
         let _ = self.orders.send(Order::Gate(gate));
+    }
+
+    /// Other keys, machines, addresses or times; this machine's name stays. Groups that are owned stay owned.
+    pub fn reconfigure(&self, machine: Machine, paths: Paths) {
+        // A thread that has ended has left every group.
+        let _ = self.orders.send(Order::Reconfigure(Box::new(machine), paths));
     }
 
     /// Takes a command.
@@ -223,19 +228,23 @@ fn task(
     paths: &Paths,
     orders: mpsc::UnboundedReceiver<Order>,
     incidents: mpsc::Sender<Incident>,
-    guard: Option<(OwnedFd, bool)>,
+    guard: Option<Started>,
+    on_time: bool,
 ) -> Result<(Task, watch::Receiver<Status>), Error> {
     let sockets = cluster::open(paths).map_err(|source| Error::Heartbeats { listen: paths.listen.clone(), source })?;
     let vips = StaticVips::spawn(state_dir)?;
     let now = Instant::now();
-    let dead_after = machine.interval * machine.misses + machine.interval / 4;
-    // A thread that may be late for want of priority must not lose its addresses by that.
-    let length = if guard.as_ref().is_some_and(|(_, on_time)| *on_time) { machine.interval } else { dead_after };
+    let (terms, current) = watch::channel(cluster::terms(&machine, on_time));
     let (progress, progressed) = watch::channel(now);
-    let keep = |(guard, _)| Lease::keep(guard, length, dead_after, progressed).map_err(Error::Thread);
-    let lease = guard.map(keep).transpose()?;
+    let (guards, lease) = match guard {
+        None => (None, None),
+        Some(Started { socket, process }) => {
+            let lease = Lease::keep(socket, current, progressed).map_err(Error::Thread)?;
+            (Some(vec![process]), Some(lease))
+        }
+    };
     let surroundings = vips.surroundings();
-    let machine_seed = machine.boot.0;
+    let routers = Routers::new(machine.boot.0, machine.resumes.clone());
     let cluster = Cluster::new(machine, now);
     let (status, watched) = watch::channel(cluster.status(now));
     let addresses = Addresses::default();
@@ -253,14 +262,17 @@ fn task(
         mute: false,
         ready: false,
         surroundings,
-        routers: Routers::new(machine_seed),
+        routers,
         wire: Wire::default(),
         wire_errors: 0,
         wire_mute: false,
         lease,
         progress,
         gatekeeper: None,
-        terms: (length, dead_after),
+        terms,
+        on_time,
+        guards,
+        guard_at: now,
         state_dir: state_dir.to_owned(),
     };
     Ok((task, watched))

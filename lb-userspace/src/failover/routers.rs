@@ -150,13 +150,15 @@ pub struct Routers {
     in_maintenance: bool,
     /// First counter of CARP advertisements.
     seed: u64,
+    /// Groups that the program before in this process owned, and nobody could take: they are owned from the start.
+    resumes: BTreeSet<String>,
 }
 
 impl Routers {
-    /// No group yet; `seed` is random.
+    /// No group yet; `seed` is random. `resumes` are owned from the start.
     #[must_use]
-    pub fn new(seed: u64) -> Self {
-        Self { seed, ..Self::default() }
+    pub fn new(seed: u64, resumes: BTreeSet<String>) -> Self {
+        Self { seed, resumes, ..Self::default() }
     }
 
     /// When [`Self::tick`] is due; `None`: never.
@@ -393,8 +395,9 @@ impl Routers {
             if fault.is_some() {
                 self.step(&name, Event::Fault(fault), output, now);
             }
-            if !self.in_maintenance {
-                self.step(&name, Event::Start, output, now);
+            if !self.in_maintenance && source.is_some() {
+                let event = if self.resumes.remove(&name) { Event::Resume } else { Event::Start };
+                self.step(&name, event, output, now);
             }
         }
     }

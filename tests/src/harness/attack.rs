@@ -185,7 +185,8 @@ impl Work {
                 while self.next <= now {
                     self.next = (self.next + FLOOD).max(now - FLOOD * 16);
                     self.turn += 1;
-                    let Some(frame) = self.victims[self.turn % 2].last.as_ref().or(self.victims[0].last.as_ref()) else {
+                    let Some(frame) = self.victims[self.turn % 2].last.as_ref().or(self.victims[0].last.as_ref())
+                    else {
                         break;
                     };
                     let frame = changed(frame, change, self.turn / 2);

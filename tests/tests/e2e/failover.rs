@@ -3,12 +3,12 @@
 //! The bounds are those of docs/operations.md with room for a machine that does other things as well: `cargo xtask bench
 //! failover` measures.
 
-use std::{fs, net::SocketAddr, os::unix::fs::PermissionsExt, time::Duration};
+use std::{fs, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use lb::control::view::{VipState, VipsView};
 use lb_tests::harness::{
-    EchoServer, Host, Lb, Net, Probe, Stop, Topology, eventually,
+    Host, Lb, Stop, eventually,
     topology::{vip4, vip6},
     wait::let_pass,
 };
@@ -16,119 +16,11 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use tempfile::TempDir;
 
-use super::support::SOON;
-
-const PORT: u16 = 7;
-const NO_FAILBACK: &str = "failback = false";
-/// Three heartbeats of 100 ms and a quarter, and what the machine needs.
-const LOST: Duration = Duration::from_millis(500);
-/// A move that both machines know of.
-const MOVED: Duration = Duration::from_millis(60);
-
-/// Two balancers, one node behind both, a client.
-struct Pair<'n> {
-    net: &'n Net,
-    first: Lb<'n>,
-    second: Lb<'n>,
-    probe: Probe,
-    _key: TempDir,
-    _echo: EchoServer,
-}
-
-fn network(name: &str) -> Result<Net> {
-    Topology::new(name).pair().nodes(1).dsr(&[vip4(1), vip6(1)]).build()
-}
-
-impl<'n> Pair<'n> {
-    /// Started, with the group on the first and answers for the client.
-    fn start(net: &'n Net, settings: &str) -> Result<Self> {
-        let echo = EchoServer::start(&net.nodes[0], PORT)?;
-        let key = tempfile::tempdir()?;
-        let file = key.path().join("cluster.key");
-        fs::write(&file, [7; 32])?;
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o600))?;
-        let second = net.second.as_ref().context("a network without a second balancer")?;
-        let config = |number: u8| config(number, &file.display().to_string(), settings, &net.nodes[0]);
-        let first = Lb::start(net, &config(1))?;
-        let second = Lb::start_on(net, second, &config(2))?;
-        let probe = Probe::start(net.client(), SocketAddr::new(vip4(1), PORT))?;
-        let pair = Self { net, first, second, probe, _key: key, _echo: echo };
-        let hears =
-            |lb: &Lb<'_>| lb.vips().is_ok_and(|v| v.cluster.is_some_and(|c| c.machines.iter().all(|m| m.hears_us)));
-        eventually("the machines hear each other", SOON, || hears(&pair.first) && hears(&pair.second))?;
-        pair.wait_for(VipState::Active, VipState::Backup)?;
-        eventually("the VIP answers", SOON, || pair.probe.is_answered())?;
-        Ok(pair)
-    }
-
-    fn machines(&self) -> [&'n Host; 2] {
-        [&self.net.balancer, self.net.second.as_ref().expect("a pair has a second balancer")]
-    }
-
-    /// Waits until the group is so on both, and its addresses where it is owned.
-    fn wait_for(&self, first: VipState, second: VipState) -> Result<()> {
-        let mut last = String::new();
-        let agreed = eventually(&format!("the group is {first:?} on lb1 and {second:?} on lb2"), 2 * SOON, || {
-            let found = [self.first.vips().map(|v| state(&v)), self.second.vips().map(|v| state(&v))];
-            last = format!("{found:?}");
-            matches!(&found, [Ok(one), Ok(two)] if *one == Some(first) && *two == Some(second))
-        });
-        agreed.with_context(|| last)?;
-        for (host, state) in self.machines().into_iter().zip([first, second]) {
-            for vip in [vip4(1), vip6(1)] {
-                eventually("the addresses follow", SOON, || {
-                    host.has_address(vip).is_ok_and(|has| has == (state == VipState::Active))
-                })?;
-            }
-        }
-        Ok(())
-    }
-
-    /// The longest time without an answer while something is done and until the VIP answers again.
-    fn gap(&self, what: impl FnOnce() -> Result<()>) -> Result<Duration> {
-        let mark = self.probe.mark();
-        what()?;
-        let_pass(Duration::from_millis(700));
-        eventually("the VIP answers again", SOON, || self.probe.is_answered())?;
-        Ok(self.probe.gap_since(mark).0)
-    }
-}
-
-fn state(view: &VipsView) -> Option<VipState> {
-    view.groups.first().map(|group| group.state)
-}
-
-fn config(number: u8, key: &str, settings: &str, node: &Host) -> String {
-    let (other, priority) = if number == 1 { (2, 200) } else { (1, 100) };
-    let (own4, other4) = (number + 1, other + 1);
-    format!(
-        r#"
-[interface.eth0]
-[cluster]
-machine = "lb{number}"
-key_file = "{key}"
-listen = ["10.1.0.{own4}", "10.2.0.{own4}"]
-peer.lb{other}.addresses = ["10.1.0.{other4}", "10.2.0.{other4}"]
-[vip.web]
-addresses = ["10.1.1.1", "fd00:1::1:1"]
-mode = "failover"
-priority = {priority}
-{settings}
-[virtual_server.echo]
-vips = ["web"]
-protocol = "udp"
-ports = {PORT}
-pool = "echo"
-[pool.echo]
-forwarding = "dsr"
-node.n1 = {{ address = "{}" }}
-node.n2 = {{ address = "{}" }}
-"#,
-        node.v4, node.v6
-    )
-}
+use super::{
+    pair::{LOST, MOVED, NO_FAILBACK, Pair, network, state},
+    support::SOON,
+};
 
 #[test]
 fn a_lost_machine_is_replaced_and_takes_the_group_back_when_it_is_well_again() -> Result<()> {
@@ -248,7 +140,7 @@ fn a_machine_that_stood_still_owns_nothing_and_says_nothing_of_the_kind() -> Res
 }
 
 /// Processes below lbd: its guard, spawner and worker.
-fn children(lb: &Lb<'_>) -> Result<Vec<Pid>> {
+pub(crate) fn children(lb: &Lb<'_>) -> Result<Vec<Pid>> {
     let pid = lb.pid()?;
     let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
     children.split_whitespace().map(|child| Ok(Pid::from_raw(child.parse()?))).collect()

@@ -7,7 +7,7 @@ use lb_common::reason::Reason;
 use lb_tests::{
     harness::wait::let_pass,
     packet::{Packet, eth},
-    rig::world::{CLIENT, CLIENT6, CLIENT_MAC, LB_MAC, LB2_MAC, Mode, TCP, UDP, VIP, VIP6, VLAN, World},
+    rig::world::{CLIENT, CLIENT_MAC, CLIENT6, LB_MAC, LB2_MAC, Mode, TCP, UDP, VIP, VIP6, VLAN, World},
 };
 
 use crate::support::*;

@@ -29,6 +29,7 @@ pub(super) fn cluster(building: &Building<'_>) -> Option<Cluster> {
         front_end: raw.front_end.iter().map(|at| at.value.0).collect(),
         node_pings: raw.node_pings.value,
         check_interval: raw.check_interval.value.0,
+        monitors: raw.monitors.iter().map(|name| name.value.clone()).collect(),
         peers: each(&raw.peer, |peer| Some(sockets(peer.addresses.as_deref()))),
     })
 }

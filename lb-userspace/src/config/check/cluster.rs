@@ -3,12 +3,15 @@
 use std::{net::IpAddr, time::Duration};
 
 use super::Checker;
-use crate::config::{
-    advice,
-    at::At,
-    cluster::RouterProtocol,
-    document::cluster::{Cluster, Router, VipGroup, VipModeWord},
-    error::Problem,
+use crate::{
+    config::{
+        advice,
+        at::At,
+        cluster::RouterProtocol,
+        document::cluster::{Cluster, Router, VipGroup, VipModeWord},
+        error::Problem,
+    },
+    control::probe::Kind,
 };
 
 /// The shortest and the longest interval of heartbeats: a thread is not on time below, and beyond nobody waits so long.
@@ -66,11 +69,33 @@ impl Checker<'_> {
                     .help("each machine has a name of its own; a machine is no peer of itself"),
             );
         }
+        self.machine_monitors(cluster);
         let listen: Vec<_> = cluster.listen.iter().flatten().collect();
         for (name, peer) in &cluster.peer {
             for address in peer.addresses.iter().flatten().filter(|address| listen.contains(address)) {
                 let message = format!("peer {:?} has an address of this machine", name.value);
                 self.report(Problem::new(&address.span, message, "listed in listen, too"));
+            }
+        }
+    }
+
+    fn machine_monitors(&mut self, cluster: &Cluster) {
+        for name in &cluster.monitors {
+            let Some(monitor) = self.config.monitors.get(&name.value) else { continue };
+            let is_program = matches!(monitor.kind, Kind::Program(_));
+            let wrong = if monitor.address.is_none() && !is_program {
+                Some("has no address: whom would it ask?")
+            } else if monitor.needs_port() && monitor.port(None, |_| None).is_none() {
+                Some("has no port")
+            } else {
+                None
+            };
+            if let Some(wrong) = wrong {
+                let message = format!("monitor {:?} of [cluster] {wrong}", name.value);
+                self.report(
+                    Problem::new(&name.span, message, "asks nobody")
+                        .help("a monitor of the machine needs address = \"IP\" and a port, or type = \"program\""),
+                );
             }
         }
     }

@@ -26,6 +26,9 @@ impl Checker<'_> {
             self.exist(&who, "failure pool", "pool", pool.failure_pool.iter(), &pools);
             self.forwarding_settings(&name.value, pool);
         }
+        if let Some(cluster) = &document.cluster {
+            self.exist("[cluster]", "monitor", "monitor", cluster.monitors.iter(), &monitors);
+        }
         self.circles();
         self.vlans();
         self.pin_dir();

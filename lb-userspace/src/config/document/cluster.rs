@@ -46,6 +46,10 @@ pub(in crate::config) struct Cluster {
     /// Between two of these pings, which must be answered within that time; three in a row make a fault.
     #[serde(default = "default_check_interval")]
     pub(in crate::config) check_interval: At<Period>,
+    /// Names of `[monitor.NAME]` that must succeed for this machine to own VIP groups: programs, and monitors with an `address`.
+    /// While one of them fails, the machine gives its groups to one that is well.
+    #[serde(default)]
+    pub(in crate::config) monitors: Vec<At<String>>,
     /// Another machine of the cluster, by the name that it has there.
     #[serde(default)]
     pub(in crate::config) peer: Named<Peer>,

@@ -269,6 +269,28 @@ fn vip_groups_move_only_where_everything_for_it_is_said() {
 }
 
 #[test]
+fn monitors_of_the_machine_ask_somebody() {
+    let cluster = "[cluster]\nmachine = \"lb1\"\nkey_file = \"/k\"\nlisten = [\"10.0.0.2\"]\nmonitors = [\"own\"]\n";
+    let with = |lines: &str| format!("{BASE}{cluster}[monitor.own]\n{lines}");
+    let cases = [
+        (with("type = \"tcp\"\nport = 53\n"), "monitor \"own\" of [cluster] has no address: whom would it ask?"),
+        (with("type = \"tcp\"\naddress = \"10.0.0.9\"\n"), "monitor \"own\" of [cluster] has no port"),
+        (
+            format!("{BASE}{}", cluster.replace("\"own\"", "\"onw\"")),
+            "[cluster] names monitor \"onw\", which does not exist",
+        ),
+    ];
+    for (text, message) in cases {
+        assert_eq!(only_error(message, &text).message, message);
+    }
+    for lines in
+        ["type = \"program\"\nprogram = \"own\"\n", "type = \"dns\"\naddress = \"10.0.0.9\"\nquery = \"a.test\"\n"]
+    {
+        assert_eq!(parse(&with(lines)).cluster.unwrap().monitors, ["own"]);
+    }
+}
+
+#[test]
 fn vips_of_a_network_are_raised_on_its_interface() {
     let text = BASE.replace("interface = \"eth0\"\nraise = true", "raise = true");
     let networks = "[network.\"192.0.2.0/24\"]\ninterface = \"eth7\"\n[network.\"192.0.2.53\"]\ninterface = \"eth8\"\n";

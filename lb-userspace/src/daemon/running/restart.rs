@@ -4,11 +4,12 @@ use crate::config::Config;
 
 /// Settings that are fixed at the start, or with the data path, and differ in the configuration in force.
 pub(super) fn needed(first: &Config, now: &Config) -> Vec<String> {
+    let machine = |config: &Config| config.cluster.as_ref().map(|cluster| cluster.machine.clone());
     let started = "takes effect when lbd is started again";
     let made = "takes effect when the data path is made anew: set on_stop = \"withdraw\", reload, then restart lbd";
     let rows = [
         ("daemon.socket", first.daemon.socket != now.daemon.socket, started),
-        ("cluster", first.cluster != now.cluster, started),
+        ("cluster.machine", machine(first) != machine(now), started),
         ("daemon.state_dir", first.daemon.state_dir != now.daemon.state_dir, started),
         ("daemon.monitor_dir", first.daemon.monitor_dir != now.daemon.monitor_dir, started),
         ("daemon.monitor_user", first.daemon.monitor_user != now.daemon.monitor_user, started),

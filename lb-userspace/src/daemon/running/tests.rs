@@ -77,6 +77,10 @@ impl Subsystems for Fake {
         self.brought_back.borrow_mut().push(format!("{pool}/{node}"));
     }
 
+    async fn make_way(&self, _goes: bool) -> Vec<String> {
+        Vec::new()
+    }
+
     async fn leave(&self) -> Result<Estate, String> {
         Err("nothing to leave".to_owned())
     }

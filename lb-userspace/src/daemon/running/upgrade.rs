@@ -129,7 +129,11 @@ impl<S: Subsystems> Running<S> {
     /// Puts the installed program in this one's place, if it would start. Returns when that does not work.
     pub(super) async fn replace(&mut self, rehearsed: Result<(), String>) {
         let why = match rehearsed {
-            Ok(()) => self.give_way().await,
+            Ok(()) => {
+                let why = self.give_way().await;
+                self.parts.subsystems.make_way(false).await;
+                why
+            }
             Err(why) => why,
         };
         self.upgrade.failed(why);
@@ -172,6 +176,8 @@ impl<S: Subsystems> Running<S> {
             socket: copy(&seat.socket)?,
             runner: seat.runner.as_ref().map(copy).transpose()?,
             estate,
+            // Last of all: from now on others have what they can take.
+            vips: self.parts.subsystems.make_way(true).await,
             arguments: handover::own_arguments(),
             program: handover::this_program().map_err(|error| error.to_string())?,
             started: None,

@@ -60,8 +60,9 @@ fn every_role_meets_every_event() {
     let (idle, backup, active) = (Role::Idle, Role::Backup, Role::Active);
     let heard = |from, offer| Event::Heard { from, offer };
     #[rustfmt::skip]
-    let cases: [(&str, Settings, Event, [Role; 3]); 18] = [
+    let cases: [(&str, Settings, Event, [Role; 3]); 19] = [
         ("start", speaks_vrrp(), Event::Start, [backup, backup, active]),
+        ("resume", speaks_vrrp(), Event::Resume, [active, backup, active]),
         ("stop", speaks_vrrp(), Event::Stop, [idle, idle, idle]),
         ("tick", speaks_vrrp(), Event::Tick, [idle, backup, active]),
         ("vrrp: greater priority", speaks_vrrp(), heard(LOW, vrrp(101)), [idle, backup, backup]),

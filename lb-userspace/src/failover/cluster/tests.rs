@@ -1,7 +1,7 @@
 //! Two and three machines over a perfect wire in virtual time, and everything that may come over a bad one.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 
@@ -34,6 +34,7 @@ fn cluster(index: usize, boot: u64, start: Instant) -> Cluster {
         names,
         interval: Duration::from_millis(100),
         misses: 3,
+        resumes: BTreeSet::new(),
     };
     let mut cluster = Cluster::new(machine, start);
     cluster.command(Command::Groups(groups(index)), start, WALL);

@@ -8,6 +8,7 @@ use std::{
     io,
     net::SocketAddr,
     path::PathBuf,
+    process::Child,
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -19,12 +20,12 @@ use tokio::{
     time,
 };
 
-use super::{Cluster, Command, Incident, Output, Status};
+use super::{Cluster, Command, Incident, Machine, Output, Status};
 use crate::failover::{
     Error, RaisedVip, StaticVips,
     election::{Alarm, MachineId},
-    gate::{Gate, Gatekeeper},
-    guard::{Charge, Lease},
+    gate::{Gate, Gatekeeper, Terms},
+    guard::{self, Charge, Lease},
     heartbeat::MAX_BYTES,
     routers::{self, Router, Routers},
     vips::Surroundings,
@@ -39,6 +40,9 @@ pub const INCIDENTS: usize = 256;
 
 /// Class selector 6 (RFC 4594 §3.1): switches drop heartbeats last.
 const NETWORK_CONTROL: u32 = 0xc0;
+
+/// Between two tries to start a guard.
+const GUARD_AGAIN: Duration = Duration::from_secs(1);
 
 /// Send errors in a row after which this machine counts as faulty: it cannot tell others that it owns.
 const MAX_SEND_ERRORS: u32 = 3;
@@ -61,6 +65,8 @@ pub(in crate::failover) enum Order {
     Addresses { fixed: BTreeSet<RaisedVip>, groups: BTreeMap<String, BTreeSet<RaisedVip>>, done: oneshot::Sender<()> },
     /// The groups that are shared with VRRP or CARP routers, from now on.
     Routers(Vec<Router>),
+    /// Other keys, machines, addresses or times.
+    Reconfigure(Box<Machine>, Paths),
     /// What is served only while this thread goes round.
     Gate(Arc<dyn Gate>),
     /// Move a group, and say what keeps it from moving.
@@ -101,8 +107,14 @@ pub(in crate::failover) struct Task {
     pub(in crate::failover) gatekeeper: Option<Gatekeeper>,
     /// When the task last went round: a task that does not is no owner.
     pub(in crate::failover) progress: watch::Sender<Instant>,
-    /// How long guard and data path wait for it, and after which time it counts as hanging.
-    pub(in crate::failover) terms: (Duration, Duration),
+    /// How guard and data path wait for it.
+    pub(in crate::failover) terms: watch::Sender<Terms>,
+    /// Whether it has real-time priority.
+    pub(in crate::failover) on_time: bool,
+    /// Guards that run, or ended and were not reaped yet; `None`: there is to be none.
+    pub(in crate::failover) guards: Option<Vec<Child>>,
+    /// When another guard may be started.
+    pub(in crate::failover) guard_at: Instant,
     /// For the guard: where the record of addresses is.
     pub(in crate::failover) state_dir: PathBuf,
 }
@@ -182,6 +194,7 @@ impl Task {
                 () = readable(&self.sockets), if ready => self.receive(&mut buffer).await,
             }
             self.progress.send_replace(Instant::now());
+            self.mind_guard();
             self.charge();
             self.tell_status();
         }
@@ -240,7 +253,7 @@ impl Task {
     async fn raise(&mut self, groups: &[String]) {
         if !groups.is_empty() {
             self.addresses.owned.extend(groups.iter().cloned());
-            self.vips.set_now(self.addresses.wanted()).await;
+            self.enforce().await;
         }
     }
 
@@ -253,6 +266,13 @@ impl Task {
     async fn lower(&mut self, groups: &[String]) {
         if !groups.is_empty() {
             self.addresses.owned.retain(|group| !groups.contains(group));
+            self.enforce().await;
+        }
+    }
+
+    /// Has the kernel follow; not before it is known which addresses there are: those that are not would be taken down.
+    async fn enforce(&self) {
+        if self.ready {
             self.vips.set_now(self.addresses.wanted()).await;
         }
     }
@@ -284,10 +304,46 @@ impl Task {
                 self.command(Command::Deposed(groups)).await;
             }
             Err(error) => {
-                tracing::error!(%error, "the guard is gone: start lbd again soon, its addresses would outlive it");
+                tracing::error!(%error, "the guard is gone: another one is started");
                 self.lease = None;
             }
         }
+    }
+
+    /// Starts another guard when this one is gone: addresses would outlive lbd.
+    fn mind_guard(&mut self) {
+        let now = Instant::now();
+        let Some(guards) = self.guards.as_mut().filter(|_| self.lease.is_none() && now >= self.guard_at) else {
+            return;
+        };
+        self.guard_at = now + GUARD_AGAIN;
+        guards.retain_mut(|guard| matches!(guard.try_wait(), Ok(None)));
+        let started = guard::start().and_then(|started| {
+            guards.push(started.process);
+            Lease::keep(started.socket, self.terms.subscribe(), self.progress.subscribe())
+        });
+        match started {
+            Ok(lease) => self.lease = Some(lease),
+            Err(error) => tracing::error!(%error, "no guard could be started; it is tried again"),
+        }
+    }
+
+    async fn reconfigure(&mut self, machine: Machine, paths: Paths) {
+        self.peers = paths.peers;
+        let here = |socket: &UdpSocket| socket.local_addr().ok();
+        self.sockets.retain(|socket| here(socket).is_some_and(|address| paths.listen.contains(&address)));
+        let missing: Vec<SocketAddr> = paths
+            .listen
+            .into_iter()
+            .filter(|address| !self.sockets.iter().any(|s| here(s) == Some(*address)))
+            .collect();
+        match open(&Paths { listen: missing, peers: Vec::new() }) {
+            Ok(sockets) => self.sockets.extend(sockets),
+            Err(error) => tracing::error!(%error, "a new address of heartbeats cannot be listened at"),
+        }
+        self.terms.send_replace(terms(&machine, self.on_time));
+        let output = self.cluster.reconfigure(machine, Instant::now(), wall_ms());
+        self.carry_out(output).await;
     }
 
     /// Lets the guard and the data path know which groups another machine can take.
@@ -308,7 +364,6 @@ impl Task {
         lease.give(groups, vips, || Charge {
             last_words: cluster.last_words(&of_cluster, now, wall_ms()),
             advertisements: routers.last_words(&of_routers),
-            lease: self.terms.0,
             state_dir: self.state_dir.clone(),
             listen: sockets.iter().filter_map(|socket| socket.local_addr().ok()).collect(),
             peers: peers.clone(),
@@ -324,9 +379,10 @@ impl Task {
                 self.carry_out_routers(output).await;
                 self.wire.listen(&self.routers.interfaces());
             }
+            Order::Reconfigure(machine, paths) => self.reconfigure(*machine, paths).await,
             Order::Gate(gate) => {
-                let (length, stuck) = self.terms;
-                self.gatekeeper = Some(Gatekeeper::start(gate, length, stuck, self.progress.subscribe()));
+                let (terms, progress) = (self.terms.subscribe(), self.progress.subscribe());
+                self.gatekeeper = Some(Gatekeeper::start(gate, terms, progress));
             }
             Order::Move { group, answer, .. } if !self.cluster.has(&group) => {
                 let output = self.routers.move_away(&group, Instant::now()).unwrap_or_default();
@@ -437,6 +493,13 @@ impl Task {
         let command = Command::Fault { watcher: "heartbeats", why };
         Some(self.cluster.command(command, Instant::now(), wall_ms()))
     }
+}
+
+/// How guard and data path wait for a machine's failover thread. One that may be late for want of priority must not lose its
+/// addresses by that.
+pub(in crate::failover) fn terms(machine: &Machine, on_time: bool) -> Terms {
+    let stuck = machine.interval * machine.misses + machine.interval / 4;
+    Terms { length: if on_time { machine.interval } else { stuck }, stuck }
 }
 
 /// Waits until the guard has acted.

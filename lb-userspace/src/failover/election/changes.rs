@@ -46,6 +46,8 @@ impl fmt::Display for Rival {
 pub enum Reason {
     /// No owner was heard.
     Silence,
+    /// The program before in this process owned it, and nobody could take it.
+    Resumed,
     /// The owner said that it leaves.
     Resigned(Rival),
     /// The owner handed over to this machine.
@@ -70,6 +72,7 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Reason::Silence => f.write_str("no owner is heard"),
+            Reason::Resumed => f.write_str("lbd was replaced, and goes on"),
             Reason::Resigned(machine) => write!(f, "{machine} gave it up"),
             Reason::HandedOver(machine) => write!(f, "{machine} handed it over"),
             Reason::HandedOverTo(machine) => write!(f, "handed over to {machine}"),

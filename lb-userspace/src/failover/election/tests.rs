@@ -50,8 +50,9 @@ fn every_role_meets_every_event() {
     let successor = |role| Says { role, priority: 200, successor: Some(OWN) };
     let (idle, backup, active) = (Role::Idle, Role::Backup, Role::Active);
     #[rustfmt::skip]
-    let cases: [(&str, Event, [Role; 3]); 15] = [
+    let cases: [(&str, Event, [Role; 3]); 16] = [
         ("start", Event::Start, [backup, backup, active]),
+        ("resume", Event::Resume, [active, backup, active]),
         ("stop", Event::Stop, [idle, idle, idle]),
         ("tick", Event::Tick, [idle, backup, active]),
         ("a better owner", heard(says(active, 200)), [idle, backup, backup]),

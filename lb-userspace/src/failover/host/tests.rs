@@ -30,6 +30,7 @@ fn host(index: u64, ports: [u16; 2], state: &tempfile::TempDir) -> Host {
         names: BTreeMap::new(),
         interval: Duration::from_millis(20),
         misses: 3,
+        resumes: BTreeSet::new(),
     };
     let paths = Paths { listen: vec![address(own)], peers: vec![address(1 - own)] };
     let host = started(state.path(), machine, paths).unwrap();
@@ -99,6 +100,7 @@ fn a_port_that_is_taken_is_an_error_that_names_it() {
         names: BTreeMap::new(),
         interval: Duration::from_millis(100),
         misses: 3,
+        resumes: BTreeSet::new(),
     };
     let other = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     let taken = other.local_addr().unwrap();
@@ -117,6 +119,7 @@ fn a_machine_that_cannot_send_says_so_and_still_owns_when_nobody_else_is_there()
         names: BTreeMap::new(),
         interval: Duration::from_millis(20),
         misses: 3,
+        resumes: BTreeSet::new(),
     };
     // The kernel refuses to send to a broadcast address without being asked to.
     let paths =

@@ -40,7 +40,7 @@ fn carp_router(advskew: u8) -> Router {
 
 /// A router with its address; the group takes part.
 fn routers(router: Router, own: &str, start: Instant) -> Routers {
-    let mut routers = Routers::new(7);
+    let mut routers = Routers::new(7, BTreeSet::new());
     assert_eq!(routers.configure(vec![router], start), Output::default());
     let primary = Primary { v4: Some(ip(own)), v6: None };
     let changed = routers.addressed([ip(own)].into(), [("eth0".to_owned(), primary)].into(), start);
@@ -145,7 +145,7 @@ fn a_wrong_passphrase_and_a_stranger_are_refused() {
 #[test]
 fn without_an_address_nothing_is_said_and_a_reload_touches_what_changed() {
     let start = Instant::now();
-    let mut routers = Routers::new(7);
+    let mut routers = Routers::new(7, BTreeSet::new());
     routers.configure(vec![vrrp(100)], start);
     assert_eq!((routers.deadline(), role(&routers, start)), (None, Role::Idle));
     let mut routers = self::routers(vrrp(100), OWN, start);

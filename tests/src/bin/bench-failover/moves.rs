@@ -11,8 +11,9 @@ use lb_tests::harness::{
 use nix::sys::signal::Signal;
 
 use super::{
-    Begun, Run, observe,
+    Begun, Run,
     machines::{LONG, Machines, Maker, Setup},
+    observe,
 };
 
 /// How long a hang and a partition last.
@@ -40,11 +41,8 @@ pub(crate) const CASES: [(&str, &[Maker]); 11] = [
 /// Runs a case so often; by name of the row.
 pub(crate) fn measure(case: &str, maker: Maker, runs: usize) -> Result<Vec<(&'static str, Vec<Run>)>> {
     let net = Topology::new("bench-failover").pair().build()?;
-    let setup = Setup {
-        failback: case == "fail_back",
-        vips: if case == "vips200" { 200 } else { 1 },
-        ipv6: case == "ipv6",
-    };
+    let setup =
+        Setup { failback: case == "fail_back", vips: if case == "vips200" { 200 } else { 1 }, ipv6: case == "ipv6" };
     let mut machines = Machines::start(&net, maker, setup)?;
     let probe = Probe::ping(net.client(), if case == "ipv6" { vip6(1) } else { vip4(1) })?;
     machines.owned_by(0, &probe)?;
