@@ -125,9 +125,10 @@ fn a_guard_that_was_killed_is_replaced() -> Result<()> {
         })?;
         let_pass(Duration::from_millis(1_200));
     }
-    let scheduling = fs::read_to_string(format!("/proc/{}/sched", guards(&pair.first)?[0]))?;
-    let policy = scheduling.lines().find(|line| line.starts_with("policy")).unwrap_or_default();
-    ensure!(policy.ends_with('1'), "it is on time (SCHED_FIFO): {policy:?}");
+    // Field 41 of proc_pid_stat(5), behind the name in brackets, which ends field 2: 1 is SCHED_FIFO.
+    let stat = fs::read_to_string(format!("/proc/{}/stat", guards(&pair.first)?[0]))?;
+    let policy = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(38));
+    ensure!(policy == Some("1"), "it is not on time: policy {policy:?}");
     ensure!(transitions(&pair.first)? == Some(1), "nothing moved");
     pair.first.stop(Stop::Kill)?;
     for vip in [vip4(1), vip6(1)] {

@@ -4,6 +4,7 @@
 mod alerts;
 mod attacks;
 mod failover;
+mod failover_load;
 mod forwarding;
 mod hostile;
 mod icmp;

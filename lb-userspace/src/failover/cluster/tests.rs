@@ -23,6 +23,8 @@ struct Wire {
     recorded: Vec<Vec<Vec<u8>>>,
     incidents: Vec<(usize, Incident)>,
     dead: Vec<usize>,
+    /// How far each machine's wall clock is off, in ms.
+    skews: Vec<i64>,
 }
 
 fn cluster(index: usize, boot: u64, start: Instant) -> Cluster {
@@ -62,7 +64,12 @@ impl Wire {
             recorded: vec![Vec::new(); count],
             incidents: Vec::new(),
             dead: Vec::new(),
+            skews: vec![0; count],
         }
+    }
+
+    fn wall(&self, index: usize) -> u64 {
+        (WALL + self.now).saturating_add_signed(self.skews[index])
     }
 
     fn at(&self) -> Instant {
@@ -89,7 +96,7 @@ impl Wire {
                 if self.dead.contains(&index) {
                     continue;
                 }
-                let (at, wall) = (self.at(), WALL + self.now);
+                let (at, wall) = (self.at(), self.wall(index));
                 for datagram in arrived {
                     let output = self.clusters[index].receive(&datagram, at, wall);
                     self.take(index, output);
@@ -103,13 +110,13 @@ impl Wire {
     }
 
     fn command(&mut self, index: usize, command: Command) {
-        let (at, wall) = (self.at(), WALL + self.now);
+        let (at, wall) = (self.at(), self.wall(index));
         let output = self.clusters[index].command(command, at, wall);
         self.take(index, output);
     }
 
     fn replay(&mut self, to: usize, datagram: &[u8]) -> Output {
-        let (now, wall) = (self.at(), WALL + self.now);
+        let (now, wall) = (self.at(), self.wall(to));
         self.clusters[to].receive(datagram, now, wall)
     }
 
@@ -154,6 +161,43 @@ fn a_machine_that_starts_anew_is_believed_and_its_old_heartbeats_are_not() {
     wire.run(2_000);
     assert_eq!((wire.owners("web"), wire.owners("mail")), (vec![0], vec![1]));
     assert!(matches!(wire.replay(1, &recorded[5]).incidents[..], [Incident::Refused { refused: Refused::Stale, .. }]));
+}
+
+/// An hour, ten years, and back to 1970.
+const JUMPS: [i64; 5] = [3_600_000, -3_600_000, 315_360_000_000, -315_360_000_000, i64::MIN];
+
+#[test]
+fn clocks_that_jump_change_nothing() {
+    let mut wire = Wire::new(3);
+    wire.run(3_000);
+    let before = wire.transitions();
+    for (round, jump) in JUMPS.into_iter().enumerate() {
+        wire.skews[round % 3] = jump;
+        wire.run(1_000);
+        assert_eq!(wire.transitions(), before, "{jump} ms");
+    }
+    assert!(!wire.incidents.iter().any(|(_, incident)| matches!(incident, Incident::Refused { .. })));
+}
+
+#[test]
+fn machines_whose_clocks_differ_find_each_other() {
+    for jump in JUMPS {
+        let mut wire = Wire::new(2);
+        wire.skews[1] = jump;
+        wire.run(3_000);
+        assert_eq!((wire.owners("web"), wire.owners("mail")), (vec![0], vec![1]), "{jump} ms");
+        // Also one that starts anew, and what it said before is not believed for that.
+        wire.dead.push(1);
+        wire.run(1_000);
+        wire.clusters[1] = cluster(1, 2_000, wire.at());
+        wire.dead.clear();
+        wire.inbox[1].clear();
+        wire.run(3_000);
+        assert_eq!((wire.owners("web"), wire.owners("mail")), (vec![0], vec![1]), "{jump} ms, started anew");
+        let old = wire.recorded[1][1].clone();
+        let believed = wire.replay(0, &old);
+        assert!(matches!(believed.incidents[..], [Incident::Refused { .. }]), "{:?}", believed.incidents);
+    }
 }
 
 #[test]

@@ -2,7 +2,8 @@
 //!
 //! A heartbeat is fresh when its sender echoes the boot number of this very start of ours, which nobody could know before;
 //! from then on only greater sequence numbers count. Until the sender has heard us it is believed when its clock and ours
-//! are close, so that an owner that cannot hear us is not taken for dead. Clock jumps hurt only that first contact.
+//! are close, so that an owner that cannot hear us is not taken for dead. A start that is not believed yet is echoed as well: if it
+//! lives, its next heartbeat answers with our boot number; a recording cannot. So machines whose clocks differ find each other, too.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -17,6 +18,9 @@ const CLOCK_WINDOW_MS: u64 = 5_000;
 
 /// Earlier starts of a machine that are remembered, so that recordings of them are refused.
 const MAX_RETIRED: usize = 16;
+
+/// Starts that are not believed yet and are echoed all the same.
+const MAX_CANDIDATES: usize = 16;
 
 /// Machines that are known at a time. A cluster has a handful; more would be forged with the cluster's own key.
 const MAX_MACHINES: usize = 32;
@@ -54,13 +58,15 @@ pub struct Freshness {
     own: MachineId,
     boot: Boot,
     known: BTreeMap<MachineId, Known>,
+    /// Starts that are not believed yet, the newest last.
+    candidates: VecDeque<(MachineId, Boot, Instant)>,
 }
 
 impl Freshness {
     /// Of a machine and this start of its lbd.
     #[must_use]
     pub fn new(own: MachineId, boot: Boot) -> Self {
-        Self { own, boot, known: BTreeMap::new() }
+        Self { own, boot, known: BTreeMap::new(), candidates: VecDeque::new() }
     }
 
     /// Takes an authentic heartbeat; `wall_ms` is our wall clock.
@@ -68,6 +74,19 @@ impl Freshness {
     /// # Errors
     /// When it must not be believed.
     pub fn accept(&mut self, heartbeat: &Heartbeat, now: Instant, wall_ms: u64) -> Result<(), Refused> {
+        let outcome = self.judge(heartbeat, now, wall_ms);
+        let is_this = |(machine, boot, _): &(MachineId, Boot, Instant)| (*machine, *boot) == (heartbeat.sender, heartbeat.boot);
+        self.candidates.retain(|candidate| !is_this(candidate));
+        if outcome == Err(Refused::Unproven) {
+            self.candidates.push_back((heartbeat.sender, heartbeat.boot, now));
+            if self.candidates.len() > MAX_CANDIDATES {
+                self.candidates.pop_front();
+            }
+        }
+        outcome
+    }
+
+    fn judge(&mut self, heartbeat: &Heartbeat, now: Instant, wall_ms: u64) -> Result<(), Refused> {
         if heartbeat.sender == self.own {
             return Err(Refused::Own);
         }
@@ -110,9 +129,12 @@ impl Freshness {
         Ok(())
     }
 
-    /// Whom we have heard within `time`: what our heartbeats echo.
+    /// Whom we have heard within `time`, believed or not yet: what our heartbeats echo.
     pub fn echoes(&self, now: Instant, time: Duration) -> impl Iterator<Item = (MachineId, Boot)> {
-        let lately = move |known: &Known| now.saturating_duration_since(known.heard) <= time;
-        self.known.iter().filter(move |(_, known)| lately(known)).map(|(machine, known)| (*machine, known.boot))
+        let lately = move |heard: Instant| now.saturating_duration_since(heard) <= time;
+        let known = self.known.iter().filter(move |(_, known)| lately(known.heard));
+        let candidates = self.candidates.iter().filter(move |(_, _, heard)| lately(*heard));
+        let candidates = candidates.map(|(machine, boot, _)| (*machine, *boot));
+        known.map(|(machine, known)| (*machine, known.boot)).chain(candidates)
     }
 }

@@ -1,0 +1,140 @@
+//! VIP groups under load: connections that outlive the loss of their machine, and a machine that is busy and not dead.
+
+use std::{
+    fs,
+    net::SocketAddr,
+    os::unix::fs::PermissionsExt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use lb_tests::harness::{
+    EchoServer, Lb, LiveStreams, Net, Owners, Topology, eventually,
+    owners::Seen,
+    topology::{vip4, vip6},
+    wait::let_pass,
+};
+
+use super::{
+    pair::{NO_FAILBACK, Pair, network},
+    support::SOON,
+};
+
+const PORT: u16 = 7;
+const STREAMS: usize = 200;
+
+/// The same pool on both machines: their rings are the same.
+fn config(net: &Net, number: u8, key: &str) -> String {
+    let (other, priority) = if number == 1 { (2, 200) } else { (1, 100) };
+    let (own4, other4) = (number + 1, other + 1);
+    let nodes: Vec<String> =
+        net.nodes.iter().map(|node| format!("node.{} = {{ address = \"{}\" }}", node.name, node.v4)).collect();
+    format!(
+        r#"
+[interface.eth0]
+[cluster]
+machine = "lb{number}"
+key_file = "{key}"
+listen = ["10.1.0.{own4}", "10.2.0.{own4}"]
+peer.lb{other}.addresses = ["10.1.0.{other4}", "10.2.0.{other4}"]
+[vip.web]
+addresses = ["10.1.1.1"]
+mode = "failover"
+priority = {priority}
+failback = false
+[virtual_server.echo]
+vips = ["web"]
+protocol = "tcp"
+ports = {PORT}
+pool = "echo"
+[pool.echo]
+forwarding = "dsr"
+scheduler = "maglev"
+{}
+"#,
+        nodes.join("\n")
+    )
+}
+
+#[test]
+fn two_hundred_dsr_streams_outlive_their_machine() -> Result<()> {
+    let net = Topology::new("failover-streams").pair().nodes(3).dsr(&[vip4(1), vip6(1)]).build()?;
+    let _echoes = net.nodes.iter().map(|node| EchoServer::start(node, PORT)).collect::<Result<Vec<_>>>()?;
+    let key = tempfile::tempdir()?;
+    let file = key.path().join("cluster.key");
+    fs::write(&file, [7; 32])?;
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600))?;
+    let file = file.display().to_string();
+    let second = net.second.as_ref().context("a network without a second balancer")?;
+    let first_lb = Lb::start(&net, &config(&net, 1, &file))?;
+    let second_lb = Lb::start_on(&net, second, &config(&net, 2, &file))?;
+    let owners = Owners::watch(&[&net.balancer, second], &[vip4(1)])?;
+    eventually("the first machine owns", SOON, || owners.only() == Some(0))?;
+    for lb in [&first_lb, &second_lb] {
+        lb.wait_for_next_hops("echo")?;
+    }
+    let streams = LiveStreams::start(net.client(), SocketAddr::new(vip4(1), PORT), STREAMS)?;
+    streams.all_go_on(3, 2 * SOON)?;
+    let placed = streams.by_node();
+    ensure!(placed.len() == 3, "every node has some: {placed:?}");
+    net.cut("lb", "eth0")?;
+    net.cut("lb", "eth1")?;
+    eventually("the second machine owns", SOON, || second.has_address(vip4(1)).unwrap_or(false))?;
+    streams.all_go_on(5, 2 * SOON).context("after the machine was lost")?;
+    ensure!(streams.broken().is_empty() && streams.by_node() == placed, "{:?}", streams.broken());
+    ensure!(second_lb.packets("forwarded_dsr")? >= STREAMS as u64, "the second machine forwards them");
+    Ok(())
+}
+
+/// Threads that do nothing but keep the processors busy.
+struct Load {
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Load {
+    fn start(count: usize) -> Self {
+        let stop: Arc<AtomicBool> = Arc::default();
+        let spin = |stop: Arc<AtomicBool>| {
+            thread::spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            })
+        };
+        Self { threads: (0..count).map(|_| spin(Arc::clone(&stop))).collect(), stop }
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for thread in self.threads.drain(..) {
+            // They do nothing that could fail.
+            let _ = thread.join();
+        }
+    }
+}
+
+#[test]
+fn a_busy_machine_is_not_dead() -> Result<()> {
+    let net = network("failover-busy")?;
+    let pair = Pair::start(&net, NO_FAILBACK)?;
+    let owners = Owners::watch(&pair.machines(), &[vip4(1)])?;
+    eventually("the first machine owns", SOON, || owners.only() == Some(0))?;
+    let start = Instant::now();
+    let load = Load::start(10);
+    let_pass(Duration::from_secs(20));
+    drop(load);
+    let seen = owners.since(start);
+    ensure!(seen == Seen { owners_max: 1, ..Seen::default() }, "{seen:?}");
+    let transitions = pair.second.vips()?.groups[0].transitions;
+    ensure!(transitions == Some(0), "the second machine took the group {transitions:?} times");
+    ensure!(pair.first.packets("lease_ended")? == 0, "the lease ended on a machine that was only busy");
+    Ok(())
+}
