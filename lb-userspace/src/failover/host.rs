@@ -244,10 +244,12 @@ fn task(
         }
     };
     let surroundings = vips.surroundings();
-    let routers = Routers::new(machine.boot.0, machine.resumes.clone());
+    let resumes = machine.resumes.clone();
+    let routers = Routers::new(machine.boot.0, resumes.clone());
     let cluster = Cluster::new(machine, now);
     let (status, watched) = watch::channel(cluster.status(now));
-    let addresses = Addresses::default();
+    // What is owned on is not taken down meanwhile.
+    let addresses = Addresses::of(resumes);
     let peers = paths.peers.clone();
     let task = Task {
         cluster,

@@ -17,7 +17,10 @@ use lb_tests::harness::{
 };
 use tempfile::TempDir;
 
-use super::support::SOON;
+use super::{
+    pair::{cluster, priority},
+    support::SOON,
+};
 
 const MS: Duration = Duration::from_millis(1);
 /// How long each attack lasts.
@@ -106,12 +109,7 @@ impl<'n> Pair<'n> {
 }
 
 fn config(number: u8, speaks: Speaks, key: &str) -> String {
-    let (other, priority) = if number == 1 { (2, 200) } else { (1, 100) };
-    let (own4, other4) = (number + 1, other + 1);
-    let cluster = format!(
-        "[cluster]\nmachine = \"lb{number}\"\nkey_file = \"{key}\"\nlisten = [\"10.1.0.{own4}\", \"10.2.0.{own4}\"]\n\
-         peer.lb{other}.addresses = [\"10.1.0.{other4}\", \"10.2.0.{other4}\"]\n"
-    );
+    let (cluster, priority) = (cluster(number, key), priority(number));
     let group = format!(
         "[vip.web]\naddresses = [\"10.1.1.1\"]\ninterface = \"eth0\"\nmode = \"failover\"\npriority = {priority}\n\
          failback = false\n"

@@ -21,7 +21,7 @@ use lb_tests::harness::{
 };
 
 use super::{
-    pair::{NO_FAILBACK, Pair, network},
+    pair::{NO_FAILBACK, Pair, cluster, network, priority},
     support::SOON,
 };
 
@@ -30,18 +30,13 @@ const STREAMS: usize = 200;
 
 /// The same pool on both machines: their rings are the same.
 fn config(net: &Net, number: u8, key: &str) -> String {
-    let (other, priority) = if number == 1 { (2, 200) } else { (1, 100) };
-    let (own4, other4) = (number + 1, other + 1);
+    let (cluster, priority) = (cluster(number, key), priority(number));
     let nodes: Vec<String> =
         net.nodes.iter().map(|node| format!("node.{} = {{ address = \"{}\" }}", node.name, node.v4)).collect();
     format!(
         r#"
 [interface.eth0]
-[cluster]
-machine = "lb{number}"
-key_file = "{key}"
-listen = ["10.1.0.{own4}", "10.2.0.{own4}"]
-peer.lb{other}.addresses = ["10.1.0.{other4}", "10.2.0.{other4}"]
+{cluster}
 [vip.web]
 addresses = ["10.1.1.1"]
 mode = "failover"

@@ -112,18 +112,32 @@ pub(crate) fn state(view: &VipsView) -> Option<VipState> {
     view.groups.first().map(|group| group.state)
 }
 
-pub(crate) fn config(number: u8, key: &str, settings: &str, node: &Host) -> String {
-    let (other, priority) = if number == 1 { (2, 200) } else { (1, 100) };
+/// `[cluster]` of the first or second machine of a pair.
+pub(crate) fn cluster(number: u8, key: &str) -> String {
+    let other = 3 - number;
     let (own4, other4) = (number + 1, other + 1);
     format!(
         r#"
-[interface.eth0]
 [cluster]
 machine = "lb{number}"
 key_file = "{key}"
 listen = ["10.1.0.{own4}", "10.2.0.{own4}"]
 peer.lb{other}.addresses = ["10.1.0.{other4}", "10.2.0.{other4}"]
-# cluster
+"#
+    )
+}
+
+/// The first machine is the better one.
+pub(crate) fn priority(number: u8) -> u8 {
+    if number == 1 { 200 } else { 100 }
+}
+
+pub(crate) fn config(number: u8, key: &str, settings: &str, node: &Host) -> String {
+    let (cluster, priority) = (cluster(number, key), priority(number));
+    format!(
+        r#"
+[interface.eth0]
+{cluster}# cluster
 [vip.web]
 addresses = ["10.1.1.1", "fd00:1::1:1"]
 mode = "failover"

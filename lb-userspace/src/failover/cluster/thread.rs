@@ -128,6 +128,11 @@ pub(in crate::failover) struct Addresses {
 }
 
 impl Addresses {
+    /// Of groups that are owned, before it is known which addresses they have.
+    pub(in crate::failover) fn of(owned: BTreeSet<String>) -> Self {
+        Self { owned, ..Self::default() }
+    }
+
     fn wanted(&self) -> BTreeSet<RaisedVip> {
         let owned = self.owned.iter().filter_map(|group| self.groups.get(group)).flatten();
         self.fixed.iter().chain(owned).cloned().collect()

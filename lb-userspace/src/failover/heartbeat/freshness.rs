@@ -75,7 +75,8 @@ impl Freshness {
     /// When it must not be believed.
     pub fn accept(&mut self, heartbeat: &Heartbeat, now: Instant, wall_ms: u64) -> Result<(), Refused> {
         let outcome = self.judge(heartbeat, now, wall_ms);
-        let is_this = |(machine, boot, _): &(MachineId, Boot, Instant)| (*machine, *boot) == (heartbeat.sender, heartbeat.boot);
+        let is_this =
+            |(machine, boot, _): &(MachineId, Boot, Instant)| (*machine, *boot) == (heartbeat.sender, heartbeat.boot);
         self.candidates.retain(|candidate| !is_this(candidate));
         if outcome == Err(Refused::Unproven) {
             self.candidates.push_back((heartbeat.sender, heartbeat.boot, now));
