@@ -201,8 +201,6 @@ async fn serve(
     worker::raise_descriptors();
     let (spawner, listeners) = estate(handover.as_ref(), stored).map_err(system("start the spawner of workers"))?;
     let runner = programs(state.config(), handover.as_ref()).map_err(system("keep the runner of programs"))?;
-    // After spawner and runner, which have no use for it.
-    privileges::allow_realtime();
     // Before the first thread is started: capabilities belong to threads.
     privileges::reduce()?;
     let settings = worker::settings(state.config(), log_format);

@@ -5,20 +5,19 @@
 //! there is another one.
 
 use caps::{CapSet, Capability, CapsHashSet};
-use nix::sys::{
-    prctl,
-    resource::{Resource, setrlimit},
-};
-
-use crate::failover::host::REALTIME_PRIORITY;
+use nix::sys::prctl;
 
 /// What is kept, and what for.
-pub(super) const KEPT: [(Capability, &str); 5] = [
+pub(super) const KEPT: [(Capability, &str); 6] = [
     (Capability::CAP_NET_ADMIN, "attach XDP programs, add VIP addresses, read and probe neighbours"),
     (Capability::CAP_BPF, "load programs and maps, pin and read them"),
     (Capability::CAP_PERFMON, "let the verifier follow packet pointers"),
     (Capability::CAP_NET_RAW, "gratuitous ARP, ping monitors, the probes of lbctl doctor"),
     (Capability::CAP_NET_BIND_SERVICE, "bind low ports for virtual servers that lbd terminates itself"),
+    (
+        Capability::CAP_SYS_NICE,
+        "real-time priority for a guard that replaces another, and for the program that replaces this one",
+    ),
 ];
 
 /// Why privileges could not be given up.
@@ -30,16 +29,6 @@ pub enum PrivilegesError {
     /// The kernel refused.
     #[error("cannot forbid new privileges to lbd: {0}")]
     NoNewPrivileges(#[from] nix::Error),
-}
-
-/// Lets this process set real-time priorities later, too: for a guard that takes the place of one that was killed, and for the
-/// program that replaces this one.
-pub(super) fn allow_realtime() {
-    let highest = u64::from(REALTIME_PRIORITY.unsigned_abs());
-    if let Err(error) = setrlimit(Resource::RLIMIT_RTPRIO, highest, highest) {
-        // Whoever needs it says so again.
-        tracing::debug!(%error, "real-time priorities cannot be set later");
-    }
 }
 
 /// Reduces this thread, and those it will start, to [`KEPT`], for ever. What was not there before is not gained.
@@ -66,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_thread_keeps_the_five_and_can_never_get_more() {
+    fn a_thread_keeps_the_six_and_can_never_get_more() {
         let before = caps::read(None, CapSet::Permitted).unwrap();
         let after = std::thread::spawn(|| {
             reduce().unwrap();

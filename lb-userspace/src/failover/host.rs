@@ -25,7 +25,7 @@ use super::{
 };
 
 /// Priority of the thread among real-time ones: above nothing of the kernel's, far below its watchdogs.
-pub const REALTIME_PRIORITY: i32 = 10;
+const REALTIME_PRIORITY: i32 = 10;
 
 /// How long the thread may take for what it is asked.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);

@@ -15,9 +15,14 @@ use lb_tests::harness::{
     Attack, Attacker, BsdCarp, Change, Lb, Net, Owners, Probe, Topology, eventually, owners::Seen, topology::vip4,
     wait::let_pass,
 };
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use tempfile::TempDir;
 
 use super::{
+    failover::children,
     pair::{cluster, priority},
     support::SOON,
 };
@@ -208,6 +213,10 @@ fn what_a_dead_owner_said_does_not_keep_it_alive() -> Result<()> {
     let mark = pair.probe.mark();
     net.cut("lb", "eth0")?;
     net.cut("lb", "eth1")?;
+    // Dead indeed: what it would say now the attacker would only pass on.
+    for pid in children(&pair.first)?.into_iter().chain([Pid::from_raw(pair.first.pid()?.cast_signed())]) {
+        kill(pid, Signal::SIGKILL)?;
+    }
     let_pass(Duration::from_secs(2));
     eventually("the VIP answers again", SOON, || pair.probe.is_answered())?;
     let (gap, _) = pair.probe.gap_since(mark);

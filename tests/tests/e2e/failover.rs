@@ -141,9 +141,16 @@ fn a_machine_that_stood_still_owns_nothing_and_says_nothing_of_the_kind() -> Res
 
 /// Processes below lbd: its guard, spawner and worker.
 pub(crate) fn children(lb: &Lb<'_>) -> Result<Vec<Pid>> {
-    let pid = lb.pid()?;
-    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
-    children.split_whitespace().map(|child| Ok(Pid::from_raw(child.parse()?))).collect()
+    let mut children = Vec::new();
+    // By the thread that started them.
+    for task in fs::read_dir(format!("/proc/{}/task", lb.pid()?))? {
+        // A thread may end in between.
+        let text = fs::read_to_string(task?.path().join("children")).unwrap_or_default();
+        for child in text.split_whitespace() {
+            children.push(Pid::from_raw(child.parse()?));
+        }
+    }
+    Ok(children)
 }
 
 #[test]

@@ -94,7 +94,10 @@ fn a_monitor_of_the_machine_that_fails_gives_its_groups_away() -> Result<()> {
     ensure!(gap < MOVED, "{gap:?} without an answer");
     let _gate = net.client().run(|| TcpListener::bind("0.0.0.0:99"))?;
     eventually("it is well again", SOON, || fault(&pair.first).is_none())?;
-    pair.second.ctl(&["vip", "failover", "web"])?;
+    // The other one knows it by the next heartbeat.
+    eventually("the group is given back", SOON, || {
+        pair.second.lbctl(&["vip", "failover", "web"]).is_ok_and(|output| output.status.success())
+    })?;
     pair.wait_for(VipState::Active, VipState::Backup)?;
     fs::write(dir.path().join("full"), "")?;
     pair.wait_for(VipState::Backup, VipState::Active)?;
