@@ -176,8 +176,10 @@ impl<'n> Machines<'n> {
 
     /// Everything on a machine is gone, and its cables with it.
     pub(crate) fn lose(&self, machine: usize) -> Result<()> {
+        // Asked before: this takes a while, in which a machine that is cut off would go on talking.
+        let pids = self.net.switch().sh(&format!("ip netns pids {}", self.hosts[machine].namespace()))?;
         self.cut(machine)?;
-        for pid in self.net.switch().sh(&format!("ip netns pids {}", self.hosts[machine].namespace()))?.lines() {
+        for pid in pids.lines() {
             // It may have ended by now.
             let _ = kill(Pid::from_raw(pid.trim().parse()?), Signal::SIGKILL);
         }

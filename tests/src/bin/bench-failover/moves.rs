@@ -48,6 +48,7 @@ pub(crate) fn measure(case: &str, maker: Maker, runs: usize) -> Result<Vec<(&'st
     machines.owned_by(0, &probe)?;
     let mut rows: Vec<(&'static str, Vec<Run>)> = Vec::new();
     for _ in 0..runs {
+        machines.settle()?;
         for (name, run) in once(case, &mut machines, &probe)? {
             match rows.iter_mut().find(|(row, _)| *row == name) {
                 Some((_, runs)) => runs.push(run),
@@ -135,7 +136,6 @@ fn once(case: &str, machines: &mut Machines<'_>, probe: &Probe) -> Result<Vec<(&
         "maintenance" => {
             let run = moved(machines, &|| machines.ctl(owner, &["vip", "maintenance", "on"]))?;
             machines.ctl(owner, &["vip", "maintenance", "off"])?;
-            machines.settle()?;
             Ok(vec![("maintenance", run)])
         }
         "fail_back" => {
