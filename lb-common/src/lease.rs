@@ -77,6 +77,8 @@ fn key6<V: View>(view: V, at: usize) -> [u64; 3] {
 
 #[cfg(test)]
 mod tests {
+    use std::{vec, vec::Vec};
+
     use super::*;
     use crate::{flow::FlowKey, vip::ServiceKey};
 
