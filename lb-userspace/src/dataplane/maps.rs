@@ -27,7 +27,7 @@ use lb_common::{
 use super::table::Table;
 
 /// Names of all maps, as in the object and below `<pin_dir>/maps`.
-pub const NAMES: [&str; 27] = [
+pub const NAMES: [&str; 29] = [
     "FLOWS",
     "DIGESTS",
     "PENDING",

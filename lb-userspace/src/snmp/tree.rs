@@ -165,6 +165,7 @@ mod tests {
             why: None,
             priority: None,
             transitions: None,
+            replaceable: None,
         };
         vips(&mut tree, &VipsView { cluster: None, groups: vec![group] });
         let at = |tail: &[u32]| tree.get(&[&OBJECTS[..], tail].concat()).cloned();

@@ -78,6 +78,7 @@ fn sample(at: std::time::Instant, quiet: u64, busy: u64) -> Sample {
         why: None,
         priority: None,
         transitions: None,
+        replaceable: None,
     };
     let servers = vec![server("alpha", quiet), server("beta", busy)];
     Sample { at, status, servers, vips: VipsView { cluster: None, groups: vec![group] } }

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Every pinned map and what it is for.
-const PURPOSES: [(&str, &str); 27] = [
+const PURPOSES: [(&str, &str); 29] = [
     ("FLOWS", "tracked connections, both directions of translated ones"),
     ("PENDING", "half-open connections of NAT, of counting pools and of UDP; evicts the oldest"),
     ("PROOFS", "half-open TCP connections of DSR, a word each; evicts the oldest"),
