@@ -143,7 +143,7 @@ mod tests {
         bytes[middle] ^= 1;
         fs::write(&path, bytes).unwrap();
         assert_eq!(fill(&Histories::load(dir.path())), [0.0; 0]);
-        assert!(dir.path().join("history.bin.broken").exists() && !path.exists());
+        assert!(dir.path().join("history.bin.damaged").exists() && !path.exists());
     }
 
     #[test]
