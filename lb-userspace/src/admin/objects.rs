@@ -61,6 +61,7 @@ const SECTIONS: &[&str] = &[
     "/api/v1/config/api",
     "/api/v1/config/cluster",
     "/api/v1/config/proxy",
+    "/api/v1/config/snmp",
     "/api/v1/config/tls",
 ];
 
