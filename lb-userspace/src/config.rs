@@ -9,6 +9,7 @@ mod advice;
 pub mod alert;
 pub mod api;
 mod at;
+pub mod bgp;
 mod build;
 pub mod changes;
 mod check;
@@ -76,6 +77,8 @@ pub struct Config {
     pub interfaces: BTreeMap<String, Interface>,
     /// The machines that VIP groups move between; `None`: this one is alone.
     pub cluster: Option<cluster::Cluster>,
+    /// How VIP groups are announced to routers; `None`: not by lbd.
+    pub bgp: Option<bgp::Bgp>,
     /// VIP groups, by name.
     pub vips: BTreeMap<String, VipGroup>,
     /// L4 virtual servers, by name.
@@ -152,6 +155,8 @@ pub struct VipGroup {
     pub interfaces: BTreeMap<IpAddr, String>,
     /// When lbd adds the addresses to their interfaces and announces them.
     pub mode: cluster::VipMode,
+    /// With `everywhere`: when they are announced.
+    pub announce_when: bgp::AnnounceWhen,
     /// With failover: the machine with the greatest one owns, 1..=254.
     pub priority: u8,
     /// With failover: whether this machine takes the group back from one with less priority.

@@ -11,5 +11,6 @@ pub mod probe;
 pub mod proxy;
 pub mod query;
 pub mod revision;
+pub mod shared;
 pub mod state;
 pub mod view;

@@ -45,6 +45,7 @@ use crate::{
     telemetry::LogFormat,
 };
 
+mod bgp;
 mod certificates;
 mod handle;
 pub mod handover;
@@ -62,6 +63,7 @@ mod proxied;
 mod remembered;
 mod revisions;
 mod running;
+mod sharing;
 mod signals;
 mod store;
 mod subsystems;
@@ -214,6 +216,7 @@ async fn serve(
     let (data_plane, data_plane_thread) = task::start(data_plane).map_err(system("start the data plane's thread"))?;
     let plan = Arc::new(state.plan());
     enact_first(&data_plane, adopted, &plan).await?;
+    let sharing = sharing::start(state.config(), &vips, &context);
     let collector =
         Collector::spawn(context, data_plane.clone()).map_err(system("start the collector of flow records"))?;
 
@@ -266,6 +269,7 @@ async fn serve(
         collector,
         monitors,
         vips,
+        sharing,
         proxy,
         resolver,
         alerts,

@@ -27,6 +27,7 @@ pub mod pins;
 mod records;
 pub mod rings;
 pub mod services;
+pub mod share;
 pub mod slots;
 pub mod table;
 pub mod task;

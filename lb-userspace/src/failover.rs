@@ -5,19 +5,22 @@
 //!
 //! Static VIPs: `vips` (what is to be done) and `announce` (the packets) are pure; `addresses`, `packet_socket`, `record` and
 //! `engine` are the shells around them. Groups that move between machines: `election`, `heartbeat` and `cluster` among our
-//! own, `vrrp`, `carp`, `advertiser` and `routers` with others, all pure; `host`, `wire`,
+//! own, `vrrp`, `carp`, `advertiser` and `routers` with others, `everywhere` where all machines have them, all pure; `bgp`, `host`, `wire`,
 //! `cluster::thread`, `guard` and `gate` are the shells.
 
 pub mod advertiser;
 pub mod announce;
+pub mod bgp;
 pub mod carp;
 pub mod cluster;
 pub mod election;
+pub mod everywhere;
 pub mod gate;
 pub mod guard;
 pub mod heartbeat;
 pub mod host;
 pub mod routers;
+pub mod share;
 pub mod vips;
 pub mod vrrp;
 
@@ -33,6 +36,7 @@ use std::{
     io,
     net::IpAddr,
     path::{Path, PathBuf},
+    time::Instant,
 };
 
 use serde::{Deserialize, Serialize};
@@ -172,6 +176,14 @@ impl StaticVips {
 impl Drop for StaticVips {
     fn drop(&mut self) {
         self.engine.abort();
+    }
+}
+
+/// Waits until then; without a time, for ever.
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
     }
 }
 

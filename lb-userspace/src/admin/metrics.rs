@@ -16,7 +16,8 @@ use crate::control::{
     event::Name,
     query::QueryError,
     view::{
-        AlertView, Health, InterfaceView, NodeView, PoolView, Status, TableUse, VipState, VipsView, VirtualServerView,
+        AlertView, Health, InterfaceView, NeighborState, NodeView, PoolView, SharingMachine, SharingView, Status,
+        TableUse, VipState, VipsView, VirtualServerView,
     },
 };
 
@@ -207,6 +208,15 @@ fn failover(page: &mut Page, vips: &VipsView) {
     for (group, transitions) in groups() {
         page.sample("lb_failover_transitions_total", &[("vip", &group.name)], transitions);
     }
+    page.family("lb_bgp_session_up", "gauge", "1 while the BGP session with the neighbour is established.");
+    for neighbor in &vips.neighbors {
+        let is_up = neighbor.state == NeighborState::Established;
+        page.sample("lb_bgp_session_up", &[("neighbor", &neighbor.name)], u64::from(is_up));
+    }
+    page.family("lb_bgp_announced", "gauge", "VIPs that are announced to the BGP neighbour.");
+    for neighbor in &vips.neighbors {
+        page.sample("lb_bgp_announced", &[("neighbor", &neighbor.name)], neighbor.announced);
+    }
     page.family("lb_failover_fault", "gauge", "1 when this machine gives its VIPs away because something is wrong.");
     page.sample("lb_failover_fault", &[], u64::from(cluster.fault.is_some()));
     page.family("lb_failover_maintenance", "gauge", "1 in maintenance.");
@@ -216,6 +226,9 @@ fn failover(page: &mut Page, vips: &VipsView) {
     page.family("lb_failover_machine_alive", "gauge", "1 when the other machine is heard.");
     for machine in &cluster.machines {
         page.sample("lb_failover_machine_alive", &[("machine", &machine.name)], u64::from(machine.alive));
+    }
+    if let Some(sharing) = &cluster.sharing {
+        shared(page, sharing);
     }
     page.family("lb_failover_heartbeats_total", "counter", "Heartbeats that came, by what became of them.");
     let counters = &cluster.counters;
@@ -246,6 +259,30 @@ fn failover(page: &mut Page, vips: &VipsView) {
     ] {
         page.sample("lb_failover_advertisements_total", &[("fate", fate)], count);
     }
+}
+
+fn shared(page: &mut Page, sharing: &SharingView) {
+    type Value = fn(&SharingMachine) -> u64;
+    let rows: [(&str, &str, &str, Value); 4] = [
+        ("lb_share_up", "gauge", "1 while the machine takes what it is told of connections.", |m| {
+            m.is_connected.into()
+        }),
+        ("lb_share_told", "gauge", "Connections and clients of this machine that the machine knows.", |m| m.told),
+        ("lb_share_sent_total", "counter", "Messages on connections that went to the machine.", |m| m.sent),
+        ("lb_share_received_total", "counter", "Messages on connections that came from the machine.", |m| m.received),
+    ];
+    for (name, kind, help, value) in rows {
+        page.family(name, kind, help);
+        for machine in &sharing.machines {
+            page.sample(name, &[("machine", &machine.name)], value(machine));
+        }
+    }
+    page.family("lb_share_fates_total", "counter", "What became of messages on others' connections.");
+    for (fate, count) in &sharing.fates {
+        page.sample("lb_share_fates_total", &[("fate", fate)], count);
+    }
+    page.family("lb_share_refused_total", "counter", "Callers that were refused: strangers, or with another key.");
+    page.sample("lb_share_refused_total", &[], sharing.refused);
 }
 
 fn action(reason: &str) -> &'static str {

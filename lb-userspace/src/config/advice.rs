@@ -96,6 +96,7 @@ pub(super) fn example(format: &str) -> Option<&'static str> {
         "pattern" => "'\"status\": *\"ok\"' (in single quotes, a backslash is one)",
         "bytes" => "\"PING\\r\\n\" or '\\x00\\xff'",
         "statuses" => "\"200\" or \"200-399\"",
+        "community" => "\"65001:100\"",
         "front-end" => "\"%gateway%\" or \"10.0.0.1\"",
         "socket-address" => "\"10.0.0.1\", \"10.0.0.1:3780\" or \"[2001:db8::1]:3780\"",
         "url" => "\"https://hooks.example.com/lb\"",

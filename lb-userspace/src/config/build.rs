@@ -19,6 +19,7 @@ use crate::control::plan::{Forwarding, Interface, Protocol, Scheduler, SourceAff
 
 mod alert;
 mod api;
+mod bgp;
 mod cluster;
 mod monitor;
 mod proxy;
@@ -42,6 +43,7 @@ pub(super) fn build(building: &Building<'_>) -> Config {
         dataplane: dataplane(&document.dataplane),
         interfaces: each(&document.interface, |i| Some(interface(i))),
         cluster: cluster::cluster(building),
+        bgp: bgp::bgp(building),
         vips: each(&document.vip, |group| Some(cluster::vip_group(group, building))),
         virtual_servers: each(&document.virtual_server, virtual_server),
         pools: each(&document.pool, pool),

@@ -4,6 +4,7 @@
 mod addresses;
 mod alerts;
 mod api;
+mod bgp;
 mod cluster;
 mod limits;
 mod monitors;
@@ -67,6 +68,7 @@ fn check_references(
     checker.addresses();
     checker.api();
     checker.cluster();
+    checker.bgp();
     checker.ports();
     checker.pools();
     checker.monitors();

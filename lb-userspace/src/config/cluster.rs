@@ -39,6 +39,8 @@ pub struct Cluster {
     pub check_interval: Duration,
     /// Monitors that must succeed for it to own anything.
     pub monitors: Vec<String>,
+    /// Whether the others are told of NAT connections and persistence.
+    pub share_connections: bool,
     /// The other machines, by name, with their addresses.
     pub peers: BTreeMap<String, Vec<SocketAddr>>,
 }
@@ -95,4 +97,6 @@ pub enum VipMode {
     Static,
     /// While this machine owns the group.
     Failover,
+    /// On every machine, announced to routers while this one serves them.
+    Everywhere,
 }

@@ -19,6 +19,7 @@ use crate::control::{plan::AttachMode, proxy::ClientTimeouts};
 
 pub(super) mod alert;
 pub(super) mod api;
+pub(super) mod bgp;
 pub(super) mod cluster;
 mod monitor;
 mod pool;
@@ -31,6 +32,7 @@ pub(super) use self::{
 
 use self::alert::{Alert, EventType, Snmp};
 use self::api::Api;
+use self::bgp::Bgp;
 use self::cluster::{Cluster, Network, VipGroup};
 use self::proxy::{
     AccessLog, BandwidthClass, Certificate, ErrorPage, Http, IdentityTable, Limits, Proxy, RateClass, ServerTls,
@@ -59,6 +61,9 @@ pub(super) struct Document {
     /// The machines that VIP groups with `mode = "failover"` move between. Each tells the others by heartbeats which groups
     /// it owns; there is no quorum, so that two machines are enough. Takes effect when lbd starts.
     pub(super) cluster: Option<Cluster>,
+    /// BGP towards routers, or the FRR or BIRD of this machine: announces the VIPs of groups with `mode = "everywhere"` while this
+    /// machine serves them. Routes of neighbours are not taken.
+    pub(super) bgp: Option<Bgp>,
     /// A network, `[network."203.0.113.0/24"]`: on which interface its VIPs are raised. Needed for VIPs that do not belong
     /// to the network of the machine's only interface.
     #[serde(default)]

@@ -120,6 +120,7 @@ fn named(config: &Config) -> Vec<(&FileRef, bool)> {
     let routers = config.vips.values().filter_map(|group| group.router.as_ref());
     files.extend(routers.filter_map(|router| router.passphrase.as_ref()).map(|file| (file, false)));
     files.extend(config.api.certificate.iter().flat_map(|(chain, key)| [(chain, true), (key, true)]));
+    files.extend(bgp_passwords(config).map(|file| (file, false)));
     for certificate in proxy.certificates.values() {
         files.extend([(&certificate.chain, true), (&certificate.key, true)]);
         files.extend(certificate.ocsp.iter().map(|file| (file, false)));
@@ -134,6 +135,11 @@ fn named(config: &Config) -> Vec<(&FileRef, bool)> {
     files.extend(config.alerts.files());
     files.extend(config.monitors.values().filter_map(|monitor| monitor.files.ca.as_ref()).map(|file| (file, true)));
     files
+}
+
+/// Files with passwords of BGP neighbours.
+fn bgp_passwords(config: &Config) -> impl Iterator<Item = &FileRef> {
+    config.bgp.iter().flat_map(|bgp| bgp.neighbors.values()).filter_map(|neighbor| neighbor.password.as_ref())
 }
 
 fn needs_system_store(config: &Config) -> bool {

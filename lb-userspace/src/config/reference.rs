@@ -8,8 +8,8 @@ use serde_json::{Map, Value};
 use super::{
     ports, rule, schema,
     text::{
-        AbsolutePath, ByteRate, BytesText, FrontEndText, KeyText, NetworkText, NodeAddress, PatternText, Period,
-        PortRange, Rate, Seconds, Size, SocketText, StatusText, Text, Url,
+        AbsolutePath, ByteRate, BytesText, CommunityText, FrontEndText, KeyText, NetworkText, NodeAddress, PatternText,
+        Period, PortRange, Rate, Seconds, Size, SocketText, StatusText, Text, Url,
     },
 };
 use crate::control::proxy::template;
@@ -215,6 +215,7 @@ fn shape(format: &str) -> Option<&'static str> {
         (PortRange::FORMAT, PortRange::SHAPE),
         (AbsolutePath::FORMAT, AbsolutePath::SHAPE),
         (NetworkText::FORMAT, NetworkText::SHAPE),
+        (CommunityText::FORMAT, CommunityText::SHAPE),
         (FrontEndText::FORMAT, FrontEndText::SHAPE),
         (SocketText::FORMAT, SocketText::SHAPE),
         (Size::FORMAT, Size::SHAPE),

@@ -11,6 +11,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 mod amount;
+mod community;
 mod front_end;
 mod key;
 mod monitor;
@@ -19,6 +20,7 @@ mod url;
 
 pub(super) use self::{
     amount::{ByteRate, Rate, Size},
+    community::CommunityText,
     front_end::FrontEndText,
     key::{KeyText, is_token},
     monitor::{BytesText, PatternText, StatusText},
@@ -102,6 +104,7 @@ pub(super) fn complaint(format: &str, text: &str) -> Option<(&'static str, Strin
         PortRange::FORMAT => of::<PortRange>(text),
         AbsolutePath::FORMAT => of::<AbsolutePath>(text),
         NetworkText::FORMAT => of::<NetworkText>(text),
+        CommunityText::FORMAT => of::<CommunityText>(text),
         FrontEndText::FORMAT => of::<FrontEndText>(text),
         SocketText::FORMAT => of::<SocketText>(text),
         Size::FORMAT => of::<Size>(text),
@@ -333,6 +336,7 @@ written_as_text!(
     AbsolutePath,
     NetworkText,
     SocketText,
+    CommunityText,
     FrontEndText,
     Size,
     Rate,

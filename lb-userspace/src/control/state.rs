@@ -25,7 +25,7 @@ use std::{
 pub use self::{
     overrides::{NodeOverride, Override, Overrides},
     picture::Picture,
-    vips::{FailoverGroup, RaisedVip, VipPlan},
+    vips::{AnnouncedGroup, FailoverGroup, RaisedVip, VipPlan},
 };
 use super::{
     plan::{Admission, Forwarding, Plan},
@@ -207,7 +207,7 @@ impl State {
     /// The VIPs to raise: always, or while this machine owns their group.
     #[must_use]
     pub fn vips(&self) -> VipPlan {
-        vips::plan(&self.config, self.overrides.in_maintenance)
+        vips::plan(self)
     }
 
     /// The configuration in force.

@@ -13,7 +13,10 @@ pub use self::alerts::{AlertCounts, AlertView};
 pub use self::proxy::{
     CLASSES, CertificateView, ProxyNodeView, ProxyPoolView, ProxyServerView, Requests, Way, WorkerView,
 };
-pub use self::vips::{ClusterView, HeartbeatCounters, MachineView, RouterCounters, VipState, VipView, VipsView};
+pub use self::vips::{
+    ClusterView, HeartbeatCounters, MachineView, NeighborState, NeighborView, RouterCounters, SharingMachine,
+    SharingView, VipState, VipView, VipsView,
+};
 use super::plan::{Admission, Forwarding, OnNodeFailure, Protocol, Refusal};
 
 /// Configured state of a node.

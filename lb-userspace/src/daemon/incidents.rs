@@ -45,6 +45,15 @@ pub(super) async fn tell(mut incidents: mpsc::Receiver<Incident>, known: watch::
             }
             continue;
         }
+        if let Incident::Announcement { group, announced, why } = &incident {
+            let (name, what) = if *announced {
+                (Name::VipRaised, "is announced")
+            } else {
+                (Name::VipLost, "is not announced any more")
+            };
+            teller.tell(Fact::new(name, group, format!("VIP group {group} {what}: {why}")));
+            continue;
+        }
         let kind = names.put_into(&incident.to_string());
         // Both are bounded: kinds by groups and machines, and what is old is forgotten.
         told.retain(|_, at| now.saturating_duration_since(*at) < ONE_LINE_IN);
@@ -60,7 +69,7 @@ pub(super) async fn tell(mut incidents: mpsc::Receiver<Incident>, known: watch::
 /// An incident's event, and what it is about.
 fn event_of(incident: &Incident, names: &Names) -> (Name, String) {
     match incident {
-        Incident::Transition { group, .. } => (Name::VipLost, group.clone()),
+        Incident::Transition { group, .. } | Incident::Announcement { group, .. } => (Name::VipLost, group.clone()),
         Incident::Malformed(_) => (Name::HeartbeatRefused, "heartbeat".to_owned()),
         Incident::Refused { from, .. } => (Name::HeartbeatRefused, names.put_into(&from.to_string())),
         Incident::Alarm { group, alarm } => {

@@ -92,7 +92,8 @@ pub(super) struct Running<S> {
     /// Why the data path does not do what the state says, until it does.
     behind: Option<String>,
     checks: Vec<Check>,
-    raised: VipPlan,
+    /// `None`: to be said anew, whatever it is: an earlier lbd may have raised VIPs, or files have other contents.
+    raised: Option<VipPlan>,
     /// What monitors say is down.
     down: Vec<Down>,
     /// Why what is known now would not survive a restart.
@@ -130,7 +131,7 @@ impl<S: Subsystems> Running<S> {
             proxied: Arc::default(),
             behind: None,
             checks: Vec::new(),
-            raised: VipPlan::default(),
+            raised: None,
             down,
             unsaved: None,
             certificates: Certificates::default(),
@@ -179,7 +180,10 @@ impl<S: Subsystems> Running<S> {
                 Some(report) = inputs.reports.recv() => self.hear(report).await,
                 Some(answer) = inputs.answers.recv() => self.resolved(answer).await,
                 outcome = self.upgrade.rehearsed() => self.replace(outcome).await,
-                Some(news) = inputs.news.recv() => self.take_news(news),
+                Some(news) = inputs.news.recv() => {
+                    self.take_news(news);
+                    self.raise().await;
+                }
                 Some(request) = inputs.requests.recv() => self.answer(request).await,
                 _ = tick.tick() => self.tick().await,
             }
@@ -244,6 +248,7 @@ impl<S: Subsystems> Running<S> {
         if let Err(error) = self.enact().await {
             tracing::error!(error, "the data path does not follow a node's health; it is tried again");
         }
+        self.raise().await;
         self.remember();
     }
 
@@ -334,6 +339,9 @@ impl<S: Subsystems> Running<S> {
                 Ok(()) => QueryError::Failed(format!("{error}; nothing was changed")),
                 Err(undo) => QueryError::Failed(format!("{error}; going back failed too and is tried again: {undo}")),
             });
+        }
+        if let Event::NewConfig(_) = &event {
+            self.raised = None;
         }
         self.follow().await;
         self.remember();
@@ -426,11 +434,15 @@ impl<S: Subsystems> Running<S> {
             self.checks = checks;
         }
         self.parts.subsystems.resolve(&self.state.config().proxy.names());
+        self.raise().await;
+    }
+
+    /// Raises and announces the VIPs that the state says.
+    async fn raise(&mut self) {
         let raised = self.state.vips();
-        // Also when there is none: an earlier lbd may have raised some.
-        if raised != self.raised || raised == VipPlan::default() {
+        if self.raised.as_ref() != Some(&raised) {
             self.parts.subsystems.raise(self.state.config(), &raised).await;
-            self.raised = raised;
+            self.raised = Some(raised);
         }
     }
 

@@ -3,7 +3,7 @@
 
 use std::{future::Future, sync::Arc, time::Duration};
 
-use super::{histories::Histories, names::Names, vips::Vips};
+use super::{histories::Histories, names::Names, sharing::Sharing, vips::Vips};
 use crate::{
     admin,
     alerts::Alerts,
@@ -70,6 +70,7 @@ pub(super) struct Real {
     pub(super) collector: Collector,
     pub(super) monitors: Monitors,
     pub(super) vips: Vips,
+    pub(super) sharing: Option<Sharing>,
     pub(super) proxy: Supervisor,
     pub(super) resolver: Names,
     pub(super) alerts: Alerts,
@@ -138,13 +139,20 @@ impl Subsystems for Real {
     fn look_after(&self, config: &Config) {
         self.vips.configure(config);
         self.access.configure(config);
+        if let Some(sharing) = &self.sharing {
+            sharing.configure(config);
+        }
         let serves = config.proxy.virtual_servers.is_empty() || self.proxy.state().ready;
         let problem = || self.proxy.state().problem.unwrap_or_else(|| "the L7 proxy has no worker".to_owned());
         self.vips.note_worker((!serves).then(problem));
     }
 
     fn vips(&self, config: &Config, plan: &VipPlan) -> VipsView {
-        self.vips.view(config, plan)
+        let mut view = self.vips.view(config, plan);
+        if let Some(cluster) = &mut view.cluster {
+            cluster.sharing = self.sharing.as_ref().map(Sharing::view);
+        }
+        view
     }
 
     async fn move_vip(&self, group: &str, to: Option<&str>) -> Result<(), QueryError> {
@@ -168,6 +176,7 @@ impl Subsystems for Real {
 
     async fn withdraw(self) -> bool {
         drop(self.collector);
+        drop(self.sharing);
         // The addresses first: the neighbours turn elsewhere before packets are not forwarded any more.
         let vips = self.vips.withdraw().await;
         let data_path = self.data_plane.withdraw().await;

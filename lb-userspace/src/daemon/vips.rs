@@ -11,7 +11,7 @@ use std::{
 
 use tokio::{sync::watch, time::sleep};
 
-use super::{incidents::tell, journal::Teller, machine::Machine as MachineChecks, privileges};
+use super::{bgp, incidents::tell, journal::Teller, machine::Machine as MachineChecks, privileges};
 use crate::{
     config::{
         Config,
@@ -20,7 +20,7 @@ use crate::{
     },
     control::{
         query::QueryError,
-        state::{FailoverGroup, RaisedVip, VipPlan},
+        state::{AnnouncedGroup, FailoverGroup, RaisedVip, VipPlan},
         view::{ClusterView, HeartbeatCounters, MachineView, RouterCounters, VipState, VipView, VipsView},
     },
     dataplane::lease::Lease,
@@ -29,6 +29,7 @@ use crate::{
         advertiser::{Dialect, Settings},
         cluster::{Command, Group, GroupStatus, Machine, Names, Paths, Status},
         election::{MachineId, Role},
+        everywhere,
         gate::Gate,
         guard,
         heartbeat::{Boot, Key},
@@ -82,7 +83,7 @@ impl Vips {
     /// that the program before in this process owned on.
     pub(super) fn start(config: &Config, resumes: BTreeSet<String>, teller: Teller) -> Result<Self, failover::Error> {
         let state_dir = &config.daemon.state_dir;
-        let moves = config.vips.values().any(|group| group.mode == VipMode::Failover);
+        let moves = config.vips.values().any(|group| matches!(group.mode, VipMode::Failover | VipMode::Everywhere));
         if config.cluster.is_none() && !moves {
             return Ok(Self::Alone(StaticVips::spawn(state_dir)?, Cell::new(false)));
         }
@@ -127,7 +128,7 @@ impl Vips {
     pub(super) async fn set(&self, config: &Config, plan: &VipPlan) {
         let together = match self {
             Self::Alone(vips, more) => {
-                more.set(!plan.groups.is_empty());
+                more.set(!plan.groups.is_empty() || !plan.everywhere.is_empty());
                 return vips.set_now(plan.fixed.iter().map(place).collect()).await;
             }
             Self::Together(together) => together,
@@ -139,6 +140,10 @@ impl Vips {
         let of_cluster = plan.groups.iter().filter(|group| group.router.is_none());
         together.host.command(Command::Groups(of_cluster.map(group).collect()));
         together.host.routers(plan.groups.iter().filter_map(|group| router(config, group)).collect());
+        let announced = |group: &AnnouncedGroup| {
+            (group.name.clone(), everywhere::Group { vips: places(&group.vips), withheld: group.withheld.clone() })
+        };
+        together.host.everywhere(plan.everywhere.iter().map(announced).collect(), bgp::neighbors(config));
         // A thread that has ended raises nothing.
         let _ = together.host.addresses(places(&plan.fixed), addresses).await;
     }
@@ -180,7 +185,9 @@ impl Vips {
     pub(super) fn problems(&self) -> Vec<String> {
         let together = match self {
             Self::Alone(vips, more) => {
-                let restart = "VIP groups that move between machines take effect when lbd is started again".to_owned();
+                let restart =
+                    "VIP groups that move between machines or are announced take effect when lbd is started again"
+                        .to_owned();
                 return vips.problems().into_iter().chain(more.get().then_some(restart)).collect();
             }
             Self::Together(together) => together,
@@ -191,6 +198,11 @@ impl Vips {
         if status.in_maintenance {
             problems.push("this machine is in maintenance: it owns no VIP group".to_owned());
         }
+        let lost = status.neighbors.iter().filter(|neighbor| neighbor.state != failover::bgp::State::Established);
+        problems.extend(lost.map(|neighbor| {
+            let why = neighbor.why.as_deref().unwrap_or("it is being opened");
+            format!("there is no BGP session with {} ({}): {why}", neighbor.name, neighbor.address)
+        }));
         let dead = together.machines(&status).into_iter().filter(|machine| !machine.alive);
         problems.extend(dead.map(|machine| format!("machine {} is not heard", machine.name)));
         problems
@@ -205,7 +217,7 @@ impl Vips {
         let of_group = |name: &str| status.as_ref().and_then(|(_, s)| s.groups.iter().find(|group| group.name == name));
         let group = |(name, group): (&String, &crate::config::VipGroup)| {
             let moving = plan.groups.iter().find(|planned| planned.name == *name);
-            let found = moving.and_then(|_| of_group(name));
+            let found = of_group(name);
             VipView {
                 name: name.clone(),
                 mode: group.mode,
@@ -220,7 +232,8 @@ impl Vips {
             }
         };
         let groups = config.vips.iter().map(group).collect();
-        VipsView { cluster: status.as_ref().map(|(together, status)| together.view(status)), groups }
+        let neighbors = status.iter().flat_map(|(_, status)| &status.neighbors).map(bgp::view).collect();
+        VipsView { cluster: status.as_ref().map(|(together, status)| together.view(status)), neighbors, groups }
     }
 
     /// Moves a group to another machine, or to the best other one.
@@ -246,6 +259,14 @@ impl Vips {
     pub(super) async fn leave(&self) {
         if let Self::Together(together) = self {
             together.host.leave().await;
+        }
+    }
+
+    /// The cluster, and the addresses of the groups that this machine owns in it.
+    pub(super) fn owned(&self) -> Option<(&Cluster, watch::Receiver<BTreeSet<IpAddr>>)> {
+        match self {
+            Self::Alone(..) => None,
+            Self::Together(together) => Some((&together.cluster, together.host.owned())),
         }
     }
 
@@ -311,6 +332,7 @@ impl Together {
             in_maintenance: status.in_maintenance,
             fault: status.fault.clone(),
             machines: self.machines(status),
+            sharing: None,
             claims: counters.claims,
             counters: HeartbeatCounters {
                 heard: counters.heard,
@@ -420,6 +442,7 @@ fn nobody() -> Cluster {
         node_pings: false,
         check_interval: ALONE_INTERVAL,
         monitors: Vec::new(),
+        share_connections: false,
         peers: BTreeMap::new(),
     }
 }
@@ -432,6 +455,10 @@ fn state(mode: VipMode, found: Option<&GroupStatus>) -> VipState {
     match mode {
         VipMode::External => VipState::External,
         VipMode::Static => VipState::Static,
+        VipMode::Everywhere => match found.map(|found| found.role) {
+            Some(Role::Active) => VipState::Announced,
+            Some(Role::Backup | Role::Idle) | None => VipState::Withdrawn,
+        },
         VipMode::Failover => found.map_or(VipState::Idle, |found| match found.role {
             Role::Idle => VipState::Idle,
             Role::Backup => VipState::Backup,

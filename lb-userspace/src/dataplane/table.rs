@@ -48,6 +48,12 @@ unsafe impl Words for u64 {}
 /// The word of a [`Digest`] that says until when it is fresh.
 const FRESH_WORD: usize = std::mem::offset_of!(Digest, fresh) / WORD;
 
+/// The word of a [`Digest`] that says whose it is.
+const NAME_WORD: usize = std::mem::offset_of!(Digest, name) / WORD;
+
+/// The word of a [`FlowRecord`] with its node, virtual server, port and timeout.
+const NODE_WORD: usize = std::mem::offset_of!(FlowRecord, node) / WORD;
+
 /// The word of a [`FlowRecord`] that holds its [`Control`].
 const CONTROL_WORD: usize = std::mem::offset_of!(FlowRecord, control) / WORD;
 
@@ -167,6 +173,22 @@ impl Table<FlowRecord> {
             .is_ok()
     }
 
+    /// Fills a record whose place is claimed, and makes it live by its control word.
+    pub fn publish(&self, index: u32, record: &FlowRecord) {
+        for (word, (place, new)) in self.words(index).iter().zip(to_words(record)).enumerate() {
+            if word != CONTROL_WORD {
+                place.store(new, Ordering::Relaxed);
+            }
+        }
+        self.store(index, CONTROL_WORD, record.control.to_word());
+    }
+
+    /// Gives a record another timeout, which is the last field of its word.
+    pub fn set_timeout(&self, index: u32, timeout: u16) {
+        let rest = self.load(index, NODE_WORD) & (u64::MAX >> 16);
+        self.store(index, NODE_WORD, rest | u64::from(timeout) << 48);
+    }
+
     /// A record that nobody gave to another connection while it was read; `None` when somebody did, or it is being written.
     #[must_use]
     pub fn snapshot(&self, index: u32) -> Option<FlowRecord> {
@@ -181,6 +203,12 @@ impl Table<FlowRecord> {
 }
 
 impl Table<Digest> {
+    /// Names the digest of the record that is about to be published at `index`; it is not fresh.
+    pub fn name(&self, index: u32, name: u64) {
+        self.store(index, FRESH_WORD, 0);
+        self.store(index, NAME_WORD, name);
+    }
+
     /// Takes the freshness away from the digest of the record at `index`: the next packet of its flow looks at the record.
     pub fn doubt(&self, index: u32) {
         self.store(index, FRESH_WORD, 0);

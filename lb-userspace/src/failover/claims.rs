@@ -17,7 +17,7 @@ use nix::net::if_::if_nametoindex;
 use socket2::SockFilter;
 use tokio::{sync::watch, task::AbortHandle, time};
 
-use super::{RaisedVip, announce::Mac, host::Faults, packet_socket};
+use super::{RaisedVip, announce::Mac, host::Faults, packet_socket, until};
 
 /// A claim is passed on so much later: by then a group that moves has moved.
 const DELAY: Duration = Duration::from_millis(400);
@@ -141,13 +141,6 @@ async fn wait(index: usize, socket: &tokio::net::UdpSocket) -> usize {
     // An error shows again when the socket is read.
     let _ = socket.readable().await;
     index
-}
-
-async fn until(at: Option<Instant>) {
-    match at {
-        Some(at) => time::sleep_until(at.into()).await,
-        None => std::future::pending().await,
-    }
 }
 
 fn heard(ears: &Ears) -> Vec<Claim> {

@@ -300,6 +300,7 @@ impl Cluster {
         };
         Status {
             groups: self.members.iter().map(group).collect(),
+            neighbors: Vec::new(),
             wire: crate::failover::routers::Counters::default(),
             machines: self.seen.iter().filter(lately).map(machine).collect(),
             counters: self.counters,
@@ -312,6 +313,11 @@ impl Cluster {
     pub(in crate::failover) fn fault(&self) -> Option<String> {
         let faults: Vec<String> = self.faults.iter().map(|(watcher, why)| format!("{watcher}: {why}")).collect();
         (!faults.is_empty()).then(|| faults.join("; "))
+    }
+
+    /// Whether this machine leaves everything to others because an operator said so.
+    pub(in crate::failover) fn is_in_maintenance(&self) -> bool {
+        self.in_maintenance
     }
 
     fn ids(&self) -> Vec<GroupId> {

@@ -7,10 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::{
-    sync::{mpsc, oneshot, watch},
-    time,
-};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{
     Error, RaisedVip,
@@ -18,6 +15,7 @@ use super::{
     announce::Announcement,
     packet_socket::PacketSocket,
     record::Record,
+    until,
     vips::{Announce, Changes, Event, Place, Surroundings, Vips},
 };
 
@@ -230,13 +228,6 @@ impl Engine {
             *before = now;
             is_new
         });
-    }
-}
-
-async fn until(at: Option<Instant>) {
-    match at {
-        Some(at) => time::sleep_until(at.into()).await,
-        None => std::future::pending().await,
     }
 }
 

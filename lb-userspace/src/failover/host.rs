@@ -5,6 +5,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
+    net::IpAddr,
     path::Path,
     sync::{Arc, mpsc as blocking},
     thread,
@@ -15,9 +16,11 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{
     Error, RaisedVip, StaticVips,
+    bgp::{self, Speakers},
     claims::{self, Claims},
     cluster::{self, Addresses, Cluster, Command, Incident, Machine, Order, Paths, Status, Task},
     election::{Alarm, MachineId},
+    everywhere::{self, Everywhere},
     gate::Gate,
     guard::{Lease, Started},
     routers::{Router, Routers},
@@ -35,6 +38,7 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 pub struct Host {
     orders: mpsc::UnboundedSender<Order>,
     status: watch::Receiver<Status>,
+    owned: watch::Receiver<BTreeSet<IpAddr>>,
     watched: watch::Sender<claims::Watched>,
     /// Ends with this.
     _claims: Claims,
@@ -59,6 +63,7 @@ impl Host {
         let (orders, ordered) = mpsc::unbounded_channel();
         let (incidents, incident) = mpsc::channel(cluster::INCIDENTS);
         let (started, start) = blocking::channel();
+        let (owns, owned) = watch::channel(BTreeSet::new());
         let state_dir = state_dir.to_owned();
         let run = move || {
             let on_time = raise_priority();
@@ -68,7 +73,7 @@ impl Host {
                 Err(error) => return drop(started.send(Err(error))),
             };
             runtime.block_on(async move {
-                match task(&state_dir, machine, &paths, ordered, incidents, guard, on_time) {
+                match task(&state_dir, machine, &paths, ordered, (incidents, owns), guard, on_time) {
                     Ok((task, status)) => {
                         // Who starts us waits for this.
                         let _ = started.send(Ok((status, task.vips.problems_receiver())));
@@ -83,7 +88,16 @@ impl Host {
         let (status, problems) = start.recv().map_err(|_| ended())??;
         let (watched, watches) = watch::channel(claims::Watched::new());
         let claims = Claims::spawn(watches, Faults { orders: orders.clone() });
-        Ok(Self { orders, status, watched, _claims: claims, incidents: Some(incident), problems, thread: Some(thread) })
+        Ok(Self {
+            orders,
+            status,
+            owned,
+            watched,
+            _claims: claims,
+            incidents: Some(incident),
+            problems,
+            thread: Some(thread),
+        })
     }
 
     /// What serves VIPs, to be held to it that this thread goes round.
@@ -110,6 +124,13 @@ impl Host {
         let _ = self.orders.send(Order::Routers(routers));
     }
 
+    /// The groups that every machine has, and the BGP neighbours that they are announced to. Those that stay are not touched; to
+    /// be said before the first [`Self::addresses`].
+    pub fn everywhere(&self, groups: BTreeMap<String, everywhere::Group>, neighbors: Vec<bgp::Neighbor>) {
+        // A thread that has ended has withdrawn everything.
+        let _ = self.orders.send(Order::Everywhere { groups, neighbors });
+    }
+
     /// VIPs that are up whatever the cluster says, and the addresses of each group. What it returns comes when the kernel was
     /// asked for those that are to be up now.
     pub fn addresses(
@@ -131,6 +152,12 @@ impl Host {
     #[must_use]
     pub fn status(&self) -> Status {
         self.status.borrow().clone()
+    }
+
+    /// The addresses of the groups that this machine owns, as they change.
+    #[must_use]
+    pub fn owned(&self) -> watch::Receiver<BTreeSet<IpAddr>> {
+        self.owned.clone()
     }
 
     /// What happens, as it happens; the first caller gets it.
@@ -227,7 +254,7 @@ fn task(
     machine: Machine,
     paths: &Paths,
     orders: mpsc::UnboundedReceiver<Order>,
-    incidents: mpsc::Sender<Incident>,
+    (incidents, owns): (mpsc::Sender<Incident>, watch::Sender<BTreeSet<IpAddr>>),
     guard: Option<Started>,
     on_time: bool,
 ) -> Result<(Task, watch::Receiver<Status>), Error> {
@@ -258,6 +285,7 @@ fn task(
         vips,
         orders,
         status,
+        owns,
         incidents,
         addresses,
         send_errors: 0,
@@ -266,6 +294,8 @@ fn task(
         surroundings,
         routers,
         wire: Wire::default(),
+        everywhere: Everywhere::default(),
+        speakers: Speakers::default(),
         wire_errors: 0,
         wire_mute: false,
         lease,

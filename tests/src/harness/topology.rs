@@ -157,6 +157,9 @@ impl Topology {
             clients.push(wiring.client(&switch, number, self.routed)?);
         }
         let router = self.routed.then(|| wiring.router(&switch, &clients[0], &balancer)).transpose()?;
+        if let (Some(second), true) = (&second, self.routed) {
+            second.ip(&default_routes("10.1.0.1", "fd00:1::1"))?;
+        }
         let mut nodes = Vec::new();
         for number in 1..=self.nodes {
             let node = wiring.node(&switch, number, self.two_arm, self.routed)?;

@@ -3,6 +3,7 @@
 
 mod alerts;
 mod attacks;
+mod everywhere;
 mod failover;
 mod failover_load;
 mod forwarding;
@@ -18,6 +19,7 @@ mod pair;
 mod revisions;
 mod routers;
 mod scheduling;
+mod sharing;
 mod snmp;
 mod start;
 mod support;

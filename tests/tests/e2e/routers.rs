@@ -1,4 +1,4 @@
-//! VIP groups that are shared with VRRP and CARP routers: keepalived and ucarp, as Debian has them, in both roles.
+//! VIP groups that are shared with VRRP and CARP routers: keepalived, FRR and ucarp, as Debian has them, in both roles.
 
 use std::{
     fs,
@@ -142,6 +142,84 @@ fn agree(case: &Case) -> Result<()> {
     })?;
     lb.ctl(&["vip", "maintenance", "off"])?;
     owned_by(&net, &lb, case.vip, true, case.silence + SOON).context("back from maintenance")?;
+    let heard = lb.vips()?.cluster.map(|cluster| cluster.router_counters).unwrap_or_default();
+    ensure!(heard.heard > 0 && heard.malformed == 0 && heard.forged == 0, "{heard:?}");
+    Ok(())
+}
+
+/// FRR's vrrpd: it has the VIP on an interface with the virtual MAC address, which is down ("protodown") while it is backup.
+struct Frr {
+    family: u8,
+    vip: &'static str,
+    /// Lines of lb's `[vip.web.router]` and of FRR's interface.
+    checksum: (&'static str, &'static str),
+}
+
+impl Frr {
+    fn start(&self, host: &Host, priority: u8) -> Result<Router> {
+        let &Self { family, vip, checksum: (_, checksum) } = self;
+        // Left by the one before.
+        let _ = host.sh("ip link del vrrp-test");
+        let (number, word, prefix) = if family == 4 { (1, "ip", 32) } else { (2, "ipv6", 128) };
+        host.ip(&[
+            "link add vrrp-test link eth0 addrgenmode random type macvlan mode bridge".to_owned(),
+            format!("link set dev vrrp-test address 00:00:5e:00:0{number}:2a"),
+            format!("addr add {vip}/{prefix} dev vrrp-test"),
+            "link set dev vrrp-test up".to_owned(),
+        ])?;
+        let config = format!(
+            "interface eth0\n vrrp 42 version 3\n vrrp 42 priority {priority}\n vrrp 42 advertisement-interval 200\n\
+             {checksum} vrrp 42 {word} {vip}\n"
+        );
+        Router::frr(host, &["vrrpd"], &config)
+    }
+
+    fn owns(host: &Host) -> bool {
+        host.sh("ip -d -o link show dev vrrp-test").is_ok_and(|link| !link.contains("protodown on"))
+    }
+}
+
+#[test]
+fn lb_and_frr_agree_who_owns_with_either_checksum() -> Result<()> {
+    const PLAIN: (&str, &str) = ("plain_checksum = true", " no vrrp 42 checksum-with-ipv4-pseudoheader\n");
+    for (name, frr) in [
+        ("ipv4", Frr { family: 4, vip: "10.1.1.1", checksum: ("", "") }),
+        ("plain", Frr { family: 4, vip: "10.1.1.1", checksum: PLAIN }),
+        ("ipv6", Frr { family: 6, vip: "fd00:1::1:1", checksum: ("", "") }),
+    ] {
+        agree_with_frr(name, &frr).with_context(|| name.to_owned())?;
+    }
+    Ok(())
+}
+
+fn agree_with_frr(name: &str, frr: &Frr) -> Result<()> {
+    const SILENCE: Duration = Duration::from_secs(2);
+    let net = Topology::new(&format!("frr-{name}")).pair().build()?;
+    let other = other_machine(&net)?;
+    let config = format!(
+        "[vip.web]\naddresses = [\"{}\"]\ninterface = \"eth0\"\nmode = \"failover\"\nfailback_delay = \"1ms\"\n\
+         [vip.web.router]\nprotocol = \"vrrp\"\nid = 42\ninterval = \"200ms\"\n{}\n",
+        frr.vip, frr.checksum.0
+    );
+    let lb = Lb::start(&net, &config)?;
+    let agreed = |what: &str, ours: bool, within: Duration| {
+        let wanted = if ours { VipState::Active } else { VipState::Backup };
+        eventually(what, within, || state(&lb) == Some(wanted) && Frr::owns(other) != ours)
+    };
+    eventually("lb owns alone", SILENCE, || state(&lb) == Some(VipState::Active))?;
+    let mut better = frr.start(other, 150)?;
+    agreed("a better FRR owns", false, SILENCE + SOON).with_context(|| better.log())?;
+    better.stop()?;
+    eventually("lb owns when FRR ends", SILENCE, || state(&lb) == Some(VipState::Active))?;
+
+    let worse = frr.start(other, 50)?;
+    agreed("a worse FRR waits", true, SILENCE + SOON).with_context(|| worse.log())?;
+    let_pass(SILENCE);
+    ensure!(state(&lb) == Some(VipState::Active) && !Frr::owns(other), "a worse FRR has taken the VIP");
+    lb.ctl(&["vip", "maintenance", "on"])?;
+    eventually("FRR owns in maintenance", SILENCE, || Frr::owns(other) && state(&lb) == Some(VipState::Idle))?;
+    lb.ctl(&["vip", "maintenance", "off"])?;
+    agreed("lb owns again", true, SILENCE + SOON).with_context(|| worse.log())?;
     let heard = lb.vips()?.cluster.map(|cluster| cluster.router_counters).unwrap_or_default();
     ensure!(heard.heard > 0 && heard.malformed == 0 && heard.forged == 0, "{heard:?}");
     Ok(())

@@ -30,6 +30,7 @@ pub(super) fn cluster(building: &Building<'_>) -> Option<Cluster> {
         node_pings: raw.node_pings.value,
         check_interval: raw.check_interval.value.0,
         monitors: raw.monitors.iter().map(|name| name.value.clone()).collect(),
+        share_connections: raw.share_connections.value,
         peers: each(&raw.peer, |peer| Some(sockets(peer.addresses.as_deref()))),
     })
 }
@@ -44,18 +45,23 @@ pub(super) fn vip_group(raw: &written::VipGroup, building: &Building<'_>) -> Vip
     let only = interfaces.next().filter(|_| interfaces.next().is_none()).map(|name| &name.value);
     let explicit = raw.interface.as_ref().map(|name| &name.value);
     let addresses: Vec<IpAddr> = raw.addresses.iter().flatten().map(|address| address.value).collect();
+    let mode = match (raw.mode.as_ref().map(|mode| mode.value), raw.raise.value) {
+        (Some(VipModeWord::Everywhere), _) => VipMode::Everywhere,
+        (Some(VipModeWord::Failover), _) => VipMode::Failover,
+        (Some(VipModeWord::Static), _) | (None, true) => VipMode::Static,
+        (None, false) => VipMode::External,
+    };
+    let loopback = "lo".to_owned();
+    let by_default = if mode == VipMode::Everywhere { Some(&loopback) } else { only };
     let place = |address: &IpAddr| {
-        let interface = explicit.or_else(|| of_network(document, *address)).or(only)?;
+        let interface = explicit.or_else(|| of_network(document, *address)).or(by_default)?;
         Some((*address, interface.clone()))
     };
     VipGroup {
         interfaces: addresses.iter().filter_map(place).collect(),
         addresses,
-        mode: match (raw.mode.as_ref().map(|mode| mode.value), raw.raise.value) {
-            (Some(VipModeWord::Failover), _) => VipMode::Failover,
-            (Some(VipModeWord::Static), _) | (None, true) => VipMode::Static,
-            (None, false) => VipMode::External,
-        },
+        mode,
+        announce_when: raw.announce_when.value,
         priority: raw.priority.value,
         failback: raw.failback.value,
         failback_delay: raw.failback_delay.value.0,

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     super::{
         at::At,
+        bgp::AnnounceWhen,
         cluster::RouterProtocol,
         text::{AbsolutePath, FrontEndText, Period, SocketText},
     },
@@ -50,6 +51,10 @@ pub(in crate::config) struct Cluster {
     /// While one of them fails, the machine gives its groups to one that is well.
     #[serde(default)]
     pub(in crate::config) monitors: Vec<At<String>>,
+    /// Whether the other machines are told of NAT connections and of clients' nodes (persistence), so that these go on when a VIP group
+    /// moves: encrypted, over TCP to the port of heartbeats, and never while that would take more than a twentieth of a processor.
+    #[serde(default = "default_share")]
+    pub(in crate::config) share_connections: At<bool>,
     /// Another machine of the cluster, by the name that it has there.
     #[serde(default)]
     pub(in crate::config) peer: Named<Peer>,
@@ -75,7 +80,7 @@ pub(in crate::config) struct VipGroup {
     #[schemars(required, length(min = 1))]
     pub(in crate::config) addresses: Option<Vec<At<IpAddr>>>,
     /// The interface the addresses are raised on; by default that of the smallest `[network.NAME]` that an address lies in,
-    /// or else the only `[interface]`, when there is one.
+    /// or else the only `[interface]`, when there is one; with `everywhere` `lo`.
     pub(in crate::config) interface: Option<At<String>>,
     /// Whether lbd adds the addresses to the interface and announces them (gratuitous ARP, unsolicited neighbour
     /// advertisement): short for `mode = "static"`. Without either, something else must bring the packets here: a route, or
@@ -94,6 +99,10 @@ pub(in crate::config) struct VipGroup {
     /// With `failover`: how long both must have been well before.
     #[serde(default = "default_failback_delay")]
     pub(in crate::config) failback_delay: At<Period>,
+    /// With `everywhere`: when it is announced. Never while this machine has a fault or is in maintenance. Nodes that monitors have not
+    /// answered for yet do not count.
+    #[serde(default)]
+    pub(in crate::config) announce_when: At<AnnounceWhen>,
     /// VRRP or CARP routers.
     pub(in crate::config) router: Option<Router>,
 }
@@ -138,6 +147,9 @@ pub(in crate::config) enum VipModeWord {
     Static,
     /// While this machine owns the group. Needs `[cluster]`, and the same group in the configuration of the other machines.
     Failover,
+    /// On every machine at once, announced to routers by BGP (ECMP, anycast) while this machine serves them. Without neighbours in
+    /// `[bgp]`, they are raised just then, for a routing daemon that announces the addresses of the interface.
+    Everywhere,
 }
 
 fn default_interval() -> At<Period> {
@@ -146,6 +158,10 @@ fn default_interval() -> At<Period> {
 
 fn default_check_interval() -> At<Period> {
     At::default_of(Period(Duration::from_millis(500)))
+}
+
+fn default_share() -> At<bool> {
+    At::default_of(true)
 }
 
 fn default_misses() -> At<u32> {

@@ -1,7 +1,7 @@
-//! The secret that the machines of a cluster share: long enough, and nobody else's to read.
+//! Secrets that are shared with other machines, routers and BGP neighbours: long enough, and nobody else's to read.
 
 use super::{
-    super::{Config, cluster::MIN_KEY_BYTES},
+    super::{Config, bgp::MAX_PASSWORD_BYTES, cluster::MIN_KEY_BYTES},
     ConfigError, FileRef, Files,
 };
 
@@ -16,7 +16,25 @@ impl Files {
         let passphrases = routers.filter_map(|router| router.passphrase.as_ref());
         let files = keys.map(|file| (file, MIN_KEY_BYTES)).chain(passphrases.map(|file| (file, 1)));
         let files = files.chain(config.alerts.secrets());
-        files.filter_map(|(file, least)| self.secret_mistake(file, least)).collect()
+        let secrets = files.filter_map(|(file, least)| self.secret_mistake(file, least));
+        secrets.chain(super::bgp_passwords(config).filter_map(|file| self.password_mistake(file))).collect()
+    }
+
+    fn password_mistake(&self, file: &FileRef) -> Option<ConfigError> {
+        let length = self.contents.get(&file.path)?.bytes.trim_ascii_end().len();
+        if length <= MAX_PASSWORD_BYTES {
+            return self.secret_mistake(file, 1);
+        }
+        Some(ConfigError {
+            message: format!(
+                "the password in {} has {length} bytes, more than {MAX_PASSWORD_BYTES}",
+                file.path.display()
+            ),
+            place: file.place.clone(),
+            label: "this file".to_owned(),
+            help: Some("TCP MD5 signatures take no longer one".to_owned()),
+            related: Vec::new(),
+        })
     }
 
     fn secret_mistake(&self, file: &FileRef, least: usize) -> Option<ConfigError> {

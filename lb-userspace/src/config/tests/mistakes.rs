@@ -291,6 +291,42 @@ fn monitors_of_the_machine_ask_somebody() {
 }
 
 #[test]
+fn what_is_announced_is_said_completely() {
+    let with = |lines: &str| BASE.replace("raise = true\n", lines);
+    let bgp = |lines: &str| {
+        with("mode = \"everywhere\"\n").replace("interface = \"eth0\"\n", "") + "[bgp]\nas = 65001\n" + lines
+    };
+    let neighbor = |lines: &str| bgp(&format!("[bgp.neighbor.r1]\naddress = \"10.0.0.1\"\nas = 65000\n{lines}\n"));
+    let cases = [
+        (
+            with("raise = true\nannounce_when = \"all\"\n"),
+            "announce_when has no effect without mode = \"everywhere\" (in [vip.dns])",
+        ),
+        (BASE.to_owned() + "[bgp]\nas = 65001\n", "[bgp] has no effect without a VIP group with mode = \"everywhere\""),
+        (bgp("hold_time = \"2s\"\n"), "hold_time is not whole seconds within 3s to 65535s (in [bgp])"),
+        (bgp("hold_time = \"3500ms\"\n"), "hold_time is not whole seconds within 3s to 65535s (in [bgp])"),
+        (
+            neighbor("source_address = \"fd00::1\""),
+            "source_address fd00::1 is of another family than the neighbour (in [bgp.neighbor.r1])",
+        ),
+        (
+            neighbor("").replace("\"10.0.0.1\"\nas", "\"fd00::1\"\nas"),
+            "an IPv6 session needs router_id in [bgp] (in [bgp.neighbor.r1])",
+        ),
+        (neighbor("source_address = \"0.0.0.0\""), "0.0.0.0 is no address of a BGP speaker (in [bgp.neighbor.r1])"),
+    ];
+    for (text, message) in cases {
+        assert_eq!(only_error(message, &text).message, message);
+    }
+    let config = parse(&neighbor("next_hop6 = \"fd00::2\""));
+    let group = &config.vips["dns"];
+    let on = group.interfaces.values().next().map(String::as_str);
+    assert_eq!((group.mode, on), (crate::config::cluster::VipMode::Everywhere, Some("lo")));
+    let r1 = &config.bgp.unwrap().neighbors["r1"];
+    assert_eq!((r1.port, r1.asn, r1.next_hop6), (179, 65_000, Some("fd00::2".parse().unwrap())));
+}
+
+#[test]
 fn vips_of_a_network_are_raised_on_its_interface() {
     let text = BASE.replace("interface = \"eth0\"\nraise = true", "raise = true");
     let networks = "[network.\"192.0.2.0/24\"]\ninterface = \"eth7\"\n[network.\"192.0.2.53\"]\ninterface = \"eth8\"\n";

@@ -411,3 +411,40 @@ fn what_is_set_for_a_while_is_undone_in_time_and_not_before() {
     let move_on = Order::Until(Box::new(Order::Maintenance(true)), 300);
     assert!(matches!(state.apply(Event::Order(move_on)), Err(QueryError::Invalid(_))));
 }
+
+#[test]
+fn a_group_is_announced_while_its_virtual_servers_are_known_to_serve() {
+    let announced = |when: &str| {
+        let mode = format!("mode = \"everywhere\"\n{when}");
+        State::new(config(&CONFIG.replace("raise = true", &mode).replace("failure_pool = \"sorry\"\n", "")))
+    };
+    let withheld = |state: &State| state.vips().everywhere[0].withheld.clone();
+    let health = |pool: &str, node: &str, monitor: &str, health| Event::Health {
+        pool: pool.into(),
+        node: node.into(),
+        monitor: monitor.into(),
+        health,
+        reason: None,
+    };
+    let up = |state: &mut State, pool: &str, node: &str, monitors: &[&str]| {
+        for monitor in monitors {
+            state.apply(health(pool, node, monitor, Health::Up)).unwrap();
+        }
+    };
+    let (mut any, mut all) = (announced("announce_when = \"any\""), announced("announce_when = \"all\""));
+    assert_eq!(withheld(&any).as_deref(), Some("no node is known to serve api, web"), "nobody was asked yet");
+    assert_eq!(withheld(&announced("announce_when = \"always\"")), None);
+    for state in [&mut any, &mut all] {
+        up(state, "web", "n1", &["port", "alive"]);
+    }
+    assert_eq!(withheld(&any), None);
+    assert_eq!(withheld(&all).as_deref(), Some("no node is known to serve api"));
+    up(&mut all, "api", "a2", &["alive"]);
+    assert_eq!(withheld(&all), None);
+    any.apply(health("web", "n1", "port", Health::Down)).unwrap();
+    assert_eq!(withheld(&any).as_deref(), Some("no node is known to serve api, web"));
+    let drain = Order::SetNodeState { pool: Some("api".into()), node: "a2".into(), state: NodeState::Draining };
+    all.apply(Event::Order(drain)).unwrap();
+    assert_eq!(withheld(&all).as_deref(), Some("no node is known to serve api"), "it takes no new connections");
+    assert_eq!(all.vips().everywhere[0].vips.len(), 1);
+}

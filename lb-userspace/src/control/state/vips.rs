@@ -5,10 +5,15 @@ use std::{net::IpAddr, time::Duration};
 use super::{State, orders::list};
 use crate::{
     config::{
-        Config,
+        bgp::AnnounceWhen,
         cluster::{Router, VipMode},
+        proxy::Proxy,
     },
-    control::query::QueryError,
+    control::{
+        plan::Admission,
+        query::QueryError,
+        view::{Health, NodeState},
+    },
 };
 
 /// The VIPs of this machine.
@@ -18,6 +23,8 @@ pub struct VipPlan {
     pub fixed: Vec<RaisedVip>,
     /// Up while this machine owns their group.
     pub groups: Vec<FailoverGroup>,
+    /// Up on every machine, and announced while this one serves them.
+    pub everywhere: Vec<AnnouncedGroup>,
     /// Whether it is to own none.
     pub in_maintenance: bool,
 }
@@ -50,8 +57,20 @@ pub struct FailoverGroup {
     pub router: Option<Router>,
 }
 
-pub(super) fn plan(config: &Config, in_maintenance: bool) -> VipPlan {
-    let mut plan = VipPlan { in_maintenance, ..VipPlan::default() };
+/// A VIP group that routers send to every machine that announces it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AnnouncedGroup {
+    /// Name.
+    pub name: String,
+    /// Its addresses.
+    pub vips: Vec<RaisedVip>,
+    /// Why its virtual servers keep it from being announced; `None`: they serve.
+    pub withheld: Option<String>,
+}
+
+pub(super) fn plan(state: &State) -> VipPlan {
+    let config = &state.config;
+    let mut plan = VipPlan { in_maintenance: state.overrides.in_maintenance, ..VipPlan::default() };
     for (name, group) in &config.vips {
         let place = |address: &IpAddr| {
             let interface = group.interfaces.get(address)?.clone();
@@ -61,6 +80,11 @@ pub(super) fn plan(config: &Config, in_maintenance: bool) -> VipPlan {
         match group.mode {
             VipMode::External => {}
             VipMode::Static => plan.fixed.extend(vips),
+            VipMode::Everywhere => plan.everywhere.push(AnnouncedGroup {
+                name: name.clone(),
+                vips: vips.collect(),
+                withheld: withheld(state, name, group.announce_when),
+            }),
             VipMode::Failover => plan.groups.push(FailoverGroup {
                 name: name.clone(),
                 priority: group.priority,
@@ -74,7 +98,54 @@ pub(super) fn plan(config: &Config, in_maintenance: bool) -> VipPlan {
     plan
 }
 
+/// Why a group is not to be announced, as far as its virtual servers are concerned.
+fn withheld(state: &State, group: &str, when: AnnounceWhen) -> Option<String> {
+    let servers: Vec<(&str, bool)> = servers(state, group).collect();
+    let without = || servers.iter().filter(|(_, serves)| !serves).map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+    match when {
+        AnnounceWhen::Always => None,
+        _ if servers.is_empty() => Some("no virtual server uses it".to_owned()),
+        AnnounceWhen::Any if servers.iter().any(|(_, serves)| *serves) => None,
+        AnnounceWhen::All if servers.iter().all(|(_, serves)| *serves) => None,
+        AnnounceWhen::Any | AnnounceWhen::All => Some(format!("no node is known to serve {}", without())),
+    }
+}
+
+/// The virtual servers of a group, and whether each has a node that takes connections.
+fn servers<'s>(state: &'s State, group: &'s str) -> impl Iterator<Item = (&'s str, bool)> {
+    let config = &state.config;
+    let uses = move |vips: &[String]| vips.iter().any(|vip| vip == group);
+    let l4 = config.virtual_servers.iter().filter(move |(_, server)| uses(&server.vips));
+    let l4 = l4.map(|(name, server)| {
+        let mut pools = config.pool_chain(&server.pool).into_iter();
+        let serves =
+            pools.any(|(pool, p)| p.nodes.iter().any(|(node, n)| state.is_known_to_serve(pool, node, n.state)));
+        (name.as_str(), serves)
+    });
+    let l7 = config.proxy.virtual_servers.iter().filter(move |(_, server)| uses(&server.vips));
+    let l7 = l7.map(|(name, server)| {
+        let named = Proxy::named_pools(server);
+        let mut pools = named.iter().flat_map(|pool| config.proxy.pool_chain(pool));
+        let serves =
+            pools.any(|(pool, p)| p.nodes.iter().any(|(node, n)| state.is_known_to_serve(pool, node, n.state)));
+        // Without a pool its rules answer.
+        (name.as_str(), named.is_empty() || serves)
+    });
+    l4.chain(l7)
+}
+
 impl State {
+    /// Whether a node takes connections for all that is known. One that monitors have not answered for yet does not: a machine
+    /// that has just started draws clients only when it can serve them.
+    fn is_known_to_serve(&self, pool: &str, node: &str, configured: NodeState) -> bool {
+        let unchecked = || self.config.monitors_of(pool).is_none_or(<[String]>::is_empty);
+        let health = self.node_health(pool, node).0;
+        let is_out = self.passive.contains_key(&(pool.to_owned(), node.to_owned()));
+        self.node_admission(pool, node, configured) == Admission::All
+            && (health == Health::Up || unchecked())
+            && !is_out
+    }
+
     /// Whether a group can be asked to move there; whether it does is for the machines to agree on.
     pub(super) fn check_move(&self, group: &str, to: Option<&str>) -> Result<(), QueryError> {
         let moving = |mode: VipMode| mode == VipMode::Failover;
@@ -107,10 +178,11 @@ impl State {
     }
 
     pub(super) fn set_maintenance(&mut self, on: bool) -> Result<(), QueryError> {
-        let moves = self.config.vips.values().any(|group| group.mode == VipMode::Failover);
-        if on && self.config.cluster.is_none() && !moves {
+        let of_others = |mode: VipMode| matches!(mode, VipMode::Failover | VipMode::Everywhere);
+        let shared = self.config.vips.values().any(|group| of_others(group.mode));
+        if on && self.config.cluster.is_none() && !shared {
             return Err(QueryError::Invalid(
-                "there is no [cluster] and no VIP group that moves: no other machine could take the VIPs of this one"
+                "there is no [cluster] and no VIP group that moves or is announced: no other machine could take the VIPs of this one"
                     .to_owned(),
             ));
         }

@@ -1,6 +1,6 @@
 //! VIP groups and machines as the admin API shows them.
 
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -11,8 +11,44 @@ use crate::config::cluster::VipMode;
 pub struct VipsView {
     /// This machine and the others; `None`: there is no cluster.
     pub cluster: Option<ClusterView>,
+    /// BGP neighbours, by name.
+    #[serde(default)]
+    pub neighbors: Vec<NeighborView>,
     /// All VIP groups, by name.
     pub groups: Vec<VipView>,
+}
+
+/// A BGP neighbour.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NeighborView {
+    /// Name.
+    pub name: String,
+    /// Address.
+    pub address: IpAddr,
+    /// Autonomous system.
+    #[serde(rename = "as")]
+    pub asn: u32,
+    /// How the session stands.
+    pub state: NeighborState,
+    /// Seconds since that changed.
+    pub since_s: u64,
+    /// VIPs that are announced to it.
+    pub announced: u64,
+    /// Why the last session ended, or none came about.
+    pub why: Option<String>,
+}
+
+/// How a BGP session stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NeighborState {
+    /// There is no connection; it is tried again.
+    #[default]
+    Connecting,
+    /// Both sides introduce themselves.
+    Opening,
+    /// VIPs are announced.
+    Established,
 }
 
 /// This machine among the others.
@@ -26,6 +62,9 @@ pub struct ClusterView {
     pub fault: Option<String>,
     /// The others: those that are configured, and those that were heard.
     pub machines: Vec<MachineView>,
+    /// Connections and persistence that machines tell each other of; `None`: they do not.
+    #[serde(default)]
+    pub sharing: Option<SharingView>,
     /// Claims of others to addresses that this machine owned.
     #[serde(default)]
     pub claims: u64,
@@ -34,6 +73,34 @@ pub struct ClusterView {
     /// The same of VRRP and CARP.
     #[serde(default)]
     pub router_counters: RouterCounters,
+}
+
+/// What machines tell each other of connections and persistence.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SharingView {
+    /// Those that are told, by name.
+    pub machines: Vec<SharingMachine>,
+    /// What became of all that others told, since lbd started.
+    pub fates: BTreeMap<String, u64>,
+    /// Callers that were refused: strangers, or with another key.
+    pub refused: u64,
+}
+
+/// A machine that is told.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SharingMachine {
+    /// Name.
+    pub name: String,
+    /// Whether it takes what it is told.
+    pub is_connected: bool,
+    /// Connections and clients of this machine that it knows.
+    pub told: u64,
+    /// Messages that went there since lbd started.
+    pub sent: u64,
+    /// Messages that came from there.
+    pub received: u64,
+    /// Why it is not connected.
+    pub why: Option<String>,
 }
 
 /// Another machine.
@@ -98,13 +165,13 @@ pub struct VipView {
     pub state: VipState,
     /// With failover: the machine that owns it, where one is heard.
     pub owner: Option<String>,
-    /// With failover: seconds since the state changed.
+    /// With failover and everywhere: seconds since the state changed.
     pub since_s: Option<u64>,
-    /// With failover: why it did.
+    /// With failover and everywhere: why it did.
     pub why: Option<String>,
     /// With failover: this machine's priority.
     pub priority: Option<u8>,
-    /// With failover: changes of this machine's state since lbd started.
+    /// With failover and everywhere: changes of this machine's state since lbd started.
     pub transitions: Option<u64>,
     /// With failover: whether this machine owns it and another one can take it. Then its VIPs are forwarded only while lbd's
     /// failover thread lives.
@@ -127,10 +194,19 @@ pub enum VipState {
     Backup,
     /// It takes no part: maintenance, or not started yet.
     Idle,
+    /// Every machine has it, and this one announces it to routers.
+    Announced,
+    /// Every machine has it, and this one does not announce it.
+    Withdrawn,
 }
 
 impl VipState {
     /// Those of groups that move, with their words.
-    pub const MOVING: [(Self, &'static str); 3] =
-        [(Self::Active, "active"), (Self::Backup, "backup"), (Self::Idle, "idle")];
+    pub const MOVING: [(Self, &'static str); 5] = [
+        (Self::Active, "active"),
+        (Self::Backup, "backup"),
+        (Self::Idle, "idle"),
+        (Self::Announced, "announced"),
+        (Self::Withdrawn, "withdrawn"),
+    ];
 }

@@ -6,7 +6,10 @@ use super::{
     super::output::{Cell, Look, Tone, left, paint, right, table},
     facts, seconds, word,
 };
-use crate::control::view::{ClusterView, MachineView, RouterCounters, VipState, VipView, VipsView};
+use crate::control::view::{
+    ClusterView, MachineView, NeighborState, NeighborView, RouterCounters, SharingMachine, SharingView, VipState,
+    VipView, VipsView,
+};
 
 /// `lbctl vip ls`.
 pub(in crate::ctl) fn vips(view: &VipsView, look: Look) -> String {
@@ -44,8 +47,51 @@ pub(in crate::ctl) fn vip_status(view: &VipsView, look: Look) -> String {
         |cluster| cluster_status(cluster, look),
     );
     // Writing to a String cannot fail.
+    if !view.neighbors.is_empty() {
+        let _ = write!(text, "\n{}", neighbors(&view.neighbors, look));
+    }
     let _ = write!(text, "\n{}", vips(view, look));
     text
+}
+
+/// One line for each machine that is told of connections, and one of what came.
+fn shared(sharing: &SharingView) -> String {
+    let mut text = String::new();
+    for machine in &sharing.machines {
+        let SharingMachine { name, told, sent, received, .. } = machine;
+        // Writing to a String cannot fail.
+        let _ = match machine.is_connected {
+            true => writeln!(text, "connections: {name} knows {told}; {sent} messages sent, {received} received"),
+            false => writeln!(
+                text,
+                "connections: {name} is not told ({}); {sent} messages sent, {received} received",
+                machine.why.as_deref().unwrap_or("not connected yet")
+            ),
+        };
+    }
+    let fates: Vec<String> =
+        sharing.fates.iter().filter(|(_, count)| **count > 0).map(|(word, count)| format!("{count} {word}")).collect();
+    if !fates.is_empty() || sharing.refused > 0 {
+        let _ = writeln!(text, "connections of others: {}; {} callers refused", fates.join(", "), sharing.refused);
+    }
+    text
+}
+
+fn neighbors(neighbors: &[NeighborView], look: Look) -> String {
+    let tone = |state| match state {
+        NeighborState::Established => Tone::Good,
+        NeighborState::Connecting | NeighborState::Opening => Tone::Bad,
+    };
+    let columns = vec![
+        left("BGP NEIGHBOR", |neighbor: &NeighborView| Cell::new(&neighbor.name)),
+        left("ADDRESS", |neighbor: &NeighborView| Cell::new(neighbor.address)),
+        right("AS", |neighbor: &NeighborView| Cell::new(neighbor.asn)),
+        left("STATE", move |neighbor: &NeighborView| Cell::toned(word(&neighbor.state), tone(neighbor.state))),
+        left("SINCE", |neighbor: &NeighborView| Cell::new(seconds(neighbor.since_s))),
+        right("ANNOUNCED", |neighbor: &NeighborView| Cell::new(neighbor.announced)),
+        left("WHY", |neighbor: &NeighborView| Cell::optional(neighbor.why.as_ref())).wraps(),
+    ];
+    table(columns, neighbors, look)
 }
 
 fn cluster_status(cluster: &ClusterView, look: Look) -> String {
@@ -79,6 +125,9 @@ fn cluster_status(cluster: &ClusterView, look: Look) -> String {
             routers.other_addresses
         );
     }
+    if let Some(sharing) = &cluster.sharing {
+        text.push_str(&shared(sharing));
+    }
     if let Some(fault) = &cluster.fault {
         let _ = writeln!(text, "{} {fault}", paint("fault:", Tone::Bad, look));
     }
@@ -105,9 +154,9 @@ fn cluster_status(cluster: &ClusterView, look: Look) -> String {
 
 fn tone(state: VipState) -> Tone {
     match state {
-        VipState::Active | VipState::Static => Tone::Good,
+        VipState::Active | VipState::Static | VipState::Announced => Tone::Good,
         VipState::Backup | VipState::External => Tone::Neutral,
-        VipState::Idle => Tone::Attention,
+        VipState::Idle | VipState::Withdrawn => Tone::Attention,
     }
 }
 
@@ -139,9 +188,28 @@ mod tests {
             fault: Some("front end: no answer".into()),
             machines: vec![other],
             counters,
+            sharing: Some(SharingView {
+                machines: vec![SharingMachine {
+                    name: "lb2".into(),
+                    is_connected: true,
+                    told: 17,
+                    ..SharingMachine::default()
+                }],
+                fates: [("installed".to_owned(), 3), ("no_room".to_owned(), 0)].into(),
+                refused: 1,
+            }),
             ..ClusterView::default()
         };
-        VipsView { cluster: Some(cluster), groups: vec![group] }
+        let neighbor = NeighborView {
+            name: "tor1".into(),
+            address: "192.0.2.254".parse().unwrap(),
+            asn: 65_000,
+            state: NeighborState::Connecting,
+            since_s: 5,
+            announced: 0,
+            why: Some("the neighbour says: bad peer AS".into()),
+        };
+        VipsView { cluster: Some(cluster), neighbors: vec![neighbor], groups: vec![group] }
     }
 
     #[test]
@@ -155,7 +223,18 @@ mod tests {
     #[test]
     fn the_status_shows_machines_and_what_is_wrong() {
         let text = vip_status(&view(), Look::default());
-        for part in ["lb1", "fault: front end: no answer", "1 own that came back", "40 ms ago", "alive", "192.0.2.10"] {
+        for part in [
+            "lb1",
+            "fault: front end: no answer",
+            "1 own that came back",
+            "40 ms ago",
+            "alive",
+            "192.0.2.10",
+            "tor1",
+            "bad peer AS",
+            "lb2 knows 17;",
+            "connections of others: 3 installed; 1 callers refused",
+        ] {
             assert!(text.contains(part), "no {part:?} in {text}");
         }
         assert!(vip_status(&VipsView::default(), Look::default()).contains("there is no [cluster]"));

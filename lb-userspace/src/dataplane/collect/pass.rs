@@ -305,7 +305,7 @@ fn named(table: &Table<FlowRecord>, peer: u32) -> Option<Named> {
 }
 
 /// Where the answering half of a translated connection is, and its control word.
-fn half(table: &Table<FlowRecord>, index: u32, record: &FlowRecord) -> Option<(u32, Control)> {
+pub(in crate::dataplane) fn half(table: &Table<FlowRecord>, index: u32, record: &FlowRecord) -> Option<(u32, Control)> {
     if record.control.flags & (flag::NAT | flag::REPLY) != flag::NAT {
         return None;
     }

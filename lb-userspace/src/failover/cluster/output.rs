@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, fmt, time::Duration};
 
 use crate::failover::{
+    bgp::NeighborStatus,
     election::{Alarm, MachineId, Reason, Role},
     heartbeat::{Malformed, Refused},
     routers,
@@ -45,6 +46,15 @@ pub enum Incident {
         /// What.
         alarm: Alarm,
     },
+    /// A group that every machine has is announced to routers from now on, or not any more.
+    Announcement {
+        /// Which.
+        group: String,
+        /// Whether it is.
+        announced: bool,
+        /// Why.
+        why: String,
+    },
     /// A datagram was no heartbeat of this cluster.
     Malformed(Malformed),
     /// A heartbeat was not believed.
@@ -62,7 +72,10 @@ impl Incident {
     pub fn alarm(&self) -> Option<Alarm> {
         match self {
             Incident::Alarm { alarm, .. } => Some(alarm.clone()),
-            Incident::Transition { .. } | Incident::Malformed(_) | Incident::Refused { .. } => None,
+            Incident::Transition { .. }
+            | Incident::Announcement { .. }
+            | Incident::Malformed(_)
+            | Incident::Refused { .. } => None,
         }
     }
 }
@@ -72,6 +85,12 @@ impl fmt::Display for Incident {
         match self {
             Incident::Transition { group, role, reason } => write!(f, "VIP group {group} is {role:?}: {reason}"),
             Incident::Alarm { group, alarm } => write!(f, "VIP group {group}: {alarm}"),
+            Incident::Announcement { group, announced: true, why } => {
+                write!(f, "VIP group {group} is announced: {why}")
+            }
+            Incident::Announcement { group, announced: false, why } => {
+                write!(f, "VIP group {group} is withdrawn: {why}")
+            }
             Incident::Malformed(malformed) => write!(f, "a datagram at the port of heartbeats is refused: {malformed}"),
             Incident::Refused { from, refused } => write!(f, "a heartbeat of {from} is refused: {refused}"),
         }
@@ -116,6 +135,8 @@ pub struct Counters {
 pub struct Status {
     /// The groups.
     pub groups: Vec<GroupStatus>,
+    /// BGP neighbours.
+    pub neighbors: Vec<NeighborStatus>,
     /// The other machines.
     pub machines: Vec<MachineStatus>,
     /// Counters.

@@ -6,7 +6,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::PathBuf,
     process::Child,
     sync::Arc,
@@ -23,7 +23,9 @@ use tokio::{
 use super::{Cluster, Command, Incident, Machine, Output, Status};
 use crate::failover::{
     Error, RaisedVip, StaticVips,
+    bgp::{self, Speakers},
     election::{Alarm, MachineId},
+    everywhere::{self, Everywhere},
     gate::{Gate, Gatekeeper, Terms},
     guard::{self, Charge, Lease},
     heartbeat::MAX_BYTES,
@@ -69,6 +71,8 @@ pub(in crate::failover) enum Order {
     Reconfigure(Box<Machine>, Paths),
     /// What is served only while this thread goes round.
     Gate(Arc<dyn Gate>),
+    /// The groups that every machine has, and the BGP neighbours that they are announced to.
+    Everywhere { groups: BTreeMap<String, everywhere::Group>, neighbors: Vec<bgp::Neighbor> },
     /// Move a group, and say what keeps it from moving.
     Move { group: String, to: Option<MachineId>, answer: oneshot::Sender<Option<Alarm>> },
     /// Leave all groups and take their addresses down.
@@ -86,6 +90,8 @@ pub(in crate::failover) struct Task {
     pub(in crate::failover) vips: StaticVips,
     pub(in crate::failover) orders: mpsc::UnboundedReceiver<Order>,
     pub(in crate::failover) status: watch::Sender<Status>,
+    /// The addresses of owned groups, for those who tell others of their connections.
+    pub(in crate::failover) owns: watch::Sender<BTreeSet<IpAddr>>,
     pub(in crate::failover) incidents: mpsc::Sender<Incident>,
     pub(in crate::failover) addresses: Addresses,
     pub(in crate::failover) send_errors: u32,
@@ -97,6 +103,9 @@ pub(in crate::failover) struct Task {
     /// Groups that are shared with VRRP and CARP routers.
     pub(in crate::failover) routers: Routers,
     pub(in crate::failover) wire: Wire,
+    /// Groups that every machine has.
+    pub(in crate::failover) everywhere: Everywhere,
+    pub(in crate::failover) speakers: Speakers,
     /// Advertisements in a row that could not be sent.
     pub(in crate::failover) wire_errors: u32,
     /// Whether the cluster was told that they cannot.
@@ -123,6 +132,8 @@ pub(in crate::failover) struct Task {
 #[derive(Debug, Default)]
 pub(in crate::failover) struct Addresses {
     fixed: BTreeSet<RaisedVip>,
+    /// Of groups that every machine has.
+    everywhere: BTreeSet<RaisedVip>,
     groups: BTreeMap<String, BTreeSet<RaisedVip>>,
     owned: BTreeSet<String>,
 }
@@ -135,7 +146,7 @@ impl Addresses {
 
     fn wanted(&self) -> BTreeSet<RaisedVip> {
         let owned = self.owned.iter().filter_map(|group| self.groups.get(group)).flatten();
-        self.fixed.iter().chain(owned).cloned().collect()
+        self.fixed.iter().chain(&self.everywhere).chain(owned).cloned().collect()
     }
 
     fn of_groups<'g>(&self, groups: impl Iterator<Item = &'g String>) -> BTreeSet<RaisedVip> {
@@ -198,6 +209,7 @@ impl Task {
                 () = self.wire.readable(), if ready => self.receive_advertisements().await,
                 () = readable(&self.sockets), if ready => self.receive(&mut buffer).await,
             }
+            self.follow_everywhere().await;
             self.progress.send_replace(Instant::now());
             self.mind_guard();
             self.charge();
@@ -209,8 +221,36 @@ impl Task {
         let now = Instant::now();
         let mut status = self.cluster.status(now);
         status.groups.extend(self.routers.status(now));
+        status.groups.extend(self.everywhere.status(now));
+        status.neighbors = self.speakers.status();
         status.wire = self.routers.counters();
         self.status.send_replace(status);
+        let owned: BTreeSet<IpAddr> =
+            self.addresses.of_groups(self.addresses.owned.iter()).into_iter().map(|vip| vip.address).collect();
+        self.owns.send_if_modified(|before| {
+            let changed = *before != owned;
+            *before = owned;
+            changed
+        });
+    }
+
+    /// Announces and withdraws the groups that every machine has.
+    async fn follow_everywhere(&mut self) {
+        if !self.ready {
+            return;
+        }
+        let fault = self.cluster.fault();
+        let unfit = if self.cluster.is_in_maintenance() { Some("maintenance") } else { fault.as_deref() };
+        let incidents = self.everywhere.follow(unfit, Instant::now());
+        self.tell(incidents);
+        let (announced, raised) = (self.everywhere.announced(), self.everywhere.raised());
+        // Routers turn elsewhere before the address is gone, and hear of it when it is there.
+        self.speakers.keep(&announced);
+        if self.addresses.everywhere != raised {
+            self.addresses.everywhere = raised;
+            self.vips.set_now(self.addresses.wanted()).await;
+        }
+        self.speakers.announce(&announced);
     }
 
     /// Interfaces or addresses of this machine have changed.
@@ -356,13 +396,16 @@ impl Task {
         let now = Instant::now();
         let of_cluster = self.cluster.replaceable(now);
         let of_routers = self.routers.replaceable();
-        let groups: BTreeSet<String> = of_cluster.union(&of_routers).cloned().collect();
-        let vips = self.addresses.of_groups(groups.iter());
+        let mut groups: BTreeSet<String> = of_cluster.union(&of_routers).cloned().collect();
+        let mut vips = self.addresses.of_groups(groups.iter());
         if let Some(gatekeeper) = &mut self.gatekeeper
             && self.ready
         {
             gatekeeper.cover(vips.iter().map(|vip| vip.address).collect());
         }
+        let (everywhere, everywhere_vips) = self.everywhere.guarded();
+        groups.extend(everywhere);
+        vips.extend(everywhere_vips);
         let Some(lease) = &mut self.lease else { return };
         let (cluster, sockets, peers) = (&self.cluster, &self.sockets, &self.peers);
         let routers = &mut self.routers;
@@ -389,6 +432,14 @@ impl Task {
                 let (terms, progress) = (self.terms.subscribe(), self.progress.subscribe());
                 self.gatekeeper = Some(Gatekeeper::start(gate, terms, progress));
             }
+            Order::Everywhere { groups, neighbors } => {
+                self.everywhere.configure(groups, !neighbors.is_empty(), Instant::now());
+                if !self.ready {
+                    // What an earlier lbd left up stays up.
+                    self.addresses.everywhere = self.everywhere.raised();
+                }
+                self.speakers.configure(neighbors);
+            }
             Order::Move { group, answer, .. } if !self.cluster.has(&group) => {
                 let output = self.routers.move_away(&group, Instant::now()).unwrap_or_default();
                 let alarm = output.incidents.iter().find_map(Incident::alarm);
@@ -405,10 +456,12 @@ impl Task {
                 self.vips.set_now(self.addresses.wanted()).await;
                 self.look_around().await;
                 self.ready = true;
+                self.follow_everywhere().await;
                 let _ = done.send(());
             }
             Order::Leave(done) => {
                 self.command(Command::Maintenance(true)).await;
+                self.follow_everywhere().await;
                 let _ = done.send(());
             }
             Order::Withdraw(done) => drop(done),
@@ -429,7 +482,10 @@ impl Task {
         let output = self.cluster.command(command, now, wall_ms());
         let of_group = |incident: &Incident| match incident {
             Incident::Alarm { group, alarm } => Some((group.clone(), alarm.clone())),
-            Incident::Transition { .. } | Incident::Malformed(_) | Incident::Refused { .. } => None,
+            Incident::Transition { .. }
+            | Incident::Announcement { .. }
+            | Incident::Malformed(_)
+            | Incident::Refused { .. } => None,
         };
         let alarms = output.incidents.iter().filter_map(of_group).collect();
         self.carry_out(output).await;
