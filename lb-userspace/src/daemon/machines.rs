@@ -89,7 +89,7 @@ mod tests {
             in_maintenance,
             ..ClusterView::default()
         };
-        VipsView { cluster: Some(cluster), groups: Vec::new() }
+        VipsView { cluster: Some(cluster), ..VipsView::default() }
     }
 
     #[test]

@@ -19,7 +19,7 @@ pub struct VipsView {
 }
 
 /// A BGP neighbour.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct NeighborView {
     /// Name.
     pub name: String,
@@ -39,7 +39,7 @@ pub struct NeighborView {
 }
 
 /// How a BGP session stands.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum NeighborState {
     /// There is no connection; it is tried again.
@@ -76,7 +76,7 @@ pub struct ClusterView {
 }
 
 /// What machines tell each other of connections and persistence.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct SharingView {
     /// Those that are told, by name.
     pub machines: Vec<SharingMachine>,
@@ -87,7 +87,7 @@ pub struct SharingView {
 }
 
 /// A machine that is told.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct SharingMachine {
     /// Name.
     pub name: String,

@@ -154,6 +154,8 @@ impl Teller {
         let socket = if to.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         let mut stream = socket.connect(to).await?;
         stream.set_nodelay(true)?;
+        // A machine that has lost its power is noticed as soon as one that is silent.
+        socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(SILENCE))?;
         let theirs = greeting(&mut stream).await?;
         let ours = random()?;
         let name = self.settings.machine.as_str();
