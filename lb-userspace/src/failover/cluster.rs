@@ -15,12 +15,16 @@ use super::{
     heartbeat::{Boot, Freshness, GroupId, Heartbeat, Key, MAX_ENTRIES, Malformed, Refused},
 };
 
+mod addresses;
 mod output;
 #[cfg(test)]
 mod tests;
 mod thread;
 
-pub(super) use self::thread::{Addresses, Order, Task, open, terms};
+pub(super) use self::{
+    addresses::Addresses,
+    thread::{Order, Task, open, terms},
+};
 pub use self::{
     output::{Counters, GroupStatus, Incident, MachineStatus, Names, Output, Status},
     thread::{INCIDENTS, Paths},

@@ -162,7 +162,7 @@ impl Frr {
         let _ = host.sh("ip link del vrrp-test");
         let (number, word, prefix) = if family == 4 { (1, "ip", 32) } else { (2, "ipv6", 128) };
         host.ip(&[
-            "link add vrrp-test link eth0 addrgenmode random type macvlan mode bridge".to_owned(),
+            "link add vrrp-test link eth0 type macvlan mode bridge".to_owned(),
             format!("link set dev vrrp-test address 00:00:5e:00:0{number}:2a"),
             format!("addr add {vip}/{prefix} dev vrrp-test"),
             "link set dev vrrp-test up".to_owned(),

@@ -20,7 +20,7 @@ use tokio::{
     time,
 };
 
-use super::{Cluster, Command, Incident, Machine, Output, Status};
+use super::{Addresses, Cluster, Command, Incident, Machine, Output, Status};
 use crate::failover::{
     Error, RaisedVip, StaticVips,
     bgp::{self, Speakers},
@@ -126,32 +126,6 @@ pub(in crate::failover) struct Task {
     pub(in crate::failover) guard_at: Instant,
     /// For the guard: where the record of addresses is.
     pub(in crate::failover) state_dir: PathBuf,
-}
-
-/// What is up: fixed VIPs and those of owned groups.
-#[derive(Debug, Default)]
-pub(in crate::failover) struct Addresses {
-    fixed: BTreeSet<RaisedVip>,
-    /// Of groups that every machine has.
-    everywhere: BTreeSet<RaisedVip>,
-    groups: BTreeMap<String, BTreeSet<RaisedVip>>,
-    owned: BTreeSet<String>,
-}
-
-impl Addresses {
-    /// Of groups that are owned, before it is known which addresses they have.
-    pub(in crate::failover) fn of(owned: BTreeSet<String>) -> Self {
-        Self { owned, ..Self::default() }
-    }
-
-    fn wanted(&self) -> BTreeSet<RaisedVip> {
-        let owned = self.owned.iter().filter_map(|group| self.groups.get(group)).flatten();
-        self.fixed.iter().chain(&self.everywhere).chain(owned).cloned().collect()
-    }
-
-    fn of_groups<'g>(&self, groups: impl Iterator<Item = &'g String>) -> BTreeSet<RaisedVip> {
-        groups.filter_map(|group| self.groups.get(group)).flatten().cloned().collect()
-    }
 }
 
 /// Opens the sockets of heartbeats.
