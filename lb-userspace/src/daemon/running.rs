@@ -4,6 +4,7 @@
 mod restart;
 mod tell;
 mod upgrade;
+mod vips;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -44,7 +45,7 @@ use crate::{
         proxy::{ProxyPlan, Secret},
         query::{Counters, Order, QueryError},
         state::{Check, Event, Overrides, Picture, State, VipPlan},
-        view::{Health, NodeState, Status, VipsView},
+        view::{Health, NodeState, Status},
     },
     health::Report,
     proxy::supervisor::News,
@@ -372,15 +373,6 @@ impl<S: Subsystems> Running<S> {
         }
     }
 
-    fn vips(&self) -> VipsView {
-        self.parts.subsystems.vips(self.state.config(), &self.state.vips())
-    }
-
-    async fn move_vip(&mut self, group: String, to: Option<String>) -> Result<(), QueryError> {
-        self.state.apply(Event::Order(Order::MoveVip { group: group.clone(), to: to.clone() }))?;
-        self.parts.subsystems.move_vip(&group, to.as_deref()).await
-    }
-
     /// Starts monitors, VIPs and the L7 proxy. What the L7 proxy cannot do is tried again: forwarding, which is in place,
     /// does not depend on it.
     pub(super) async fn begin(&mut self) {
@@ -435,15 +427,6 @@ impl<S: Subsystems> Running<S> {
         }
         self.parts.subsystems.resolve(&self.state.config().proxy.names());
         self.raise().await;
-    }
-
-    /// Raises and announces the VIPs that the state says.
-    async fn raise(&mut self) {
-        let raised = self.state.vips();
-        if self.raised.as_ref() != Some(&raised) {
-            self.parts.subsystems.raise(self.state.config(), &raised).await;
-            self.raised = Some(raised);
-        }
     }
 
     fn remember(&mut self) {
