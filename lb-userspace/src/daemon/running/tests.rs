@@ -16,7 +16,7 @@ use super::{
 use crate::{
     control::{
         plan::{Admission, Forwarding},
-        view::{NodeState, WorkerView},
+        view::{NodeState, VipsView, WorkerView},
     },
     proxy::supervisor::Estate,
 };
