@@ -167,7 +167,7 @@ mod tests {
             transitions: None,
             replaceable: None,
         };
-        vips(&mut tree, &VipsView { cluster: None, groups: vec![group] });
+        vips(&mut tree, &VipsView { groups: vec![group], ..VipsView::default() });
         let at = |tail: &[u32]| tree.get(&[&OBJECTS[..], tail].concat()).cloned();
         assert_eq!(at(&[2, 1, 0]), Some(Value::Text("0.1.0".into())));
         assert_eq!(at(&[2, 2, 0]), Some(Value::Ticks(500)));

@@ -81,7 +81,7 @@ fn sample(at: std::time::Instant, quiet: u64, busy: u64) -> Sample {
         replaceable: None,
     };
     let servers = vec![server("alpha", quiet), server("beta", busy)];
-    Sample { at, status, servers, vips: VipsView { cluster: None, groups: vec![group] } }
+    Sample { at, status, servers, vips: VipsView { groups: vec![group], ..VipsView::default() } }
 }
 
 fn model() -> Model {
