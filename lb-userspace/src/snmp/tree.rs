@@ -108,6 +108,8 @@ pub(super) fn vips(tree: &mut Tree, vips: &VipsView) {
             VipState::Active => 3,
             VipState::Backup => 4,
             VipState::Idle => 5,
+            VipState::Announced => 6,
+            VipState::Withdrawn => 7,
         };
         let addresses: Vec<String> = group.addresses.iter().map(|(address, _)| address.to_string()).collect();
         let owner = group.owner.as_deref().unwrap_or_default();

@@ -327,8 +327,8 @@ impl Model {
         let group = |group: &crate::control::view::VipView| {
             let addresses: Vec<String> = group.addresses.iter().map(|(address, _)| address.to_string()).collect();
             let tone = match group.state {
-                VipState::Active | VipState::Static => Tone::Good,
-                VipState::Idle => Tone::Attention,
+                VipState::Active | VipState::Static | VipState::Announced => Tone::Good,
+                VipState::Idle | VipState::Withdrawn => Tone::Attention,
                 VipState::Backup | VipState::External => Tone::Plain,
             };
             let owner = group.owner.clone().unwrap_or_default();
