@@ -263,10 +263,10 @@ impl Vips {
     }
 
     /// The cluster, and the addresses of the groups that this machine owns in it.
-    pub(super) fn owned(&self) -> Option<(&Cluster, watch::Receiver<BTreeSet<IpAddr>>)> {
+    pub(super) fn owned(&self) -> Option<(Cluster, watch::Receiver<BTreeSet<IpAddr>>)> {
         match self {
             Self::Alone(..) => None,
-            Self::Together(together) => Some((&together.cluster, together.host.owned())),
+            Self::Together(together) => Some((together.cluster.borrow().0.clone(), together.host.owned())),
         }
     }
 

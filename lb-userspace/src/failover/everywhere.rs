@@ -107,6 +107,8 @@ impl Everywhere {
             why: member.why.clone(),
             transitions: member.transitions,
             owner: None,
+            // Whoever else has the group serves it all the while.
+            is_replaceable: false,
         })
     }
 

@@ -146,7 +146,7 @@ impl Router {
     /// # Errors
     /// When it does not run.
     pub fn signal(&self, signal: Signal) -> Result<()> {
-        let child = self.child.as_ref().context("it does not run")?;
+        let child = self.children.last().context("it does not run")?;
         Ok(kill(Pid::from_raw(child.id().cast_signed()), signal)?)
     }
 
