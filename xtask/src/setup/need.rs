@@ -66,7 +66,7 @@ pub(super) const BENCH_L7: [Need; 7] = [
 ];
 
 /// For the tests and the demonstration.
-pub(super) const TEST: [Need; 17] = [
+pub(super) const TEST: [Need; 24] = [
     program("ip", "iproute2", "network namespaces, interfaces, addresses"),
     program("nginx", "nginx", "real nodes"),
     program("curl", "curl", "a real client"),
@@ -80,6 +80,13 @@ pub(super) const TEST: [Need; 17] = [
     program("openssl", "openssl", "makes certificates"),
     program("keepalived", "keepalived", "a VRRP router beside lb"),
     program("ucarp", "ucarp", "a CARP router beside lb"),
+    file("/usr/lib/frr/zebra", "frr", "a BGP and VRRP router beside lb"),
+    program("bird", "bird2", "a BGP router beside lb"),
+    program("snmpd", "snmpd", "the master of lb's SNMP sub-agent"),
+    program("snmpwalk", "snmp", "asks it"),
+    program("snmptrapd", "snmptrapd", "takes alerts"),
+    program("rsyslogd", "rsyslog", "takes alerts"),
+    program("strace", "strace", "kills lbd at each system call of a change"),
     program("gunicorn", "gunicorn", "a real node of the L7 proxy"),
     program("chromium", "chromium", "a browser: a real client of the L7 proxy"),
     file("/usr/lib/python3/dist-packages/grpc/__init__.py", "python3-grpcio", "gRPC, both sides"),
