@@ -66,7 +66,7 @@ pub(super) const BENCH_L7: [Need; 7] = [
 ];
 
 /// For the tests and the demonstration.
-pub(super) const TEST: [Need; 24] = [
+pub(super) const TEST: [Need; 29] = [
     program("ip", "iproute2", "network namespaces, interfaces, addresses"),
     program("nginx", "nginx", "real nodes"),
     program("curl", "curl", "a real client"),
@@ -86,6 +86,11 @@ pub(super) const TEST: [Need; 24] = [
     program("snmpwalk", "snmp", "asks it"),
     program("snmptrapd", "snmptrapd", "takes alerts"),
     program("rsyslogd", "rsyslog", "takes alerts"),
+    program("dnsmasq", "dnsmasq-base", "a name server, to be monitored"),
+    file("/usr/lib/dovecot/imap", "dovecot-imapd", "a mail server, to be monitored"),
+    file("/usr/lib/dovecot/pop3", "dovecot-pop3d", "a mail server, to be monitored"),
+    program("redis-server", "redis-server", "a server of texts, to be monitored"),
+    file("/usr/share/doc/python3-venv", "python3-venv", "servers of PyPI, to be monitored"),
     program("strace", "strace", "kills lbd at each system call of a change"),
     program("gunicorn", "gunicorn", "a real node of the L7 proxy"),
     program("chromium", "chromium", "a browser: a real client of the L7 proxy"),

@@ -26,7 +26,7 @@ pub enum SpawnerError {
 }
 
 /// What is kept, and what for.
-const KEPT: [(Capability, &str); 8] = [
+const KEPT: [(Capability, &str); 9] = [
     (Capability::CAP_SETUID, "workers run as a user of their own"),
     (Capability::CAP_SETGID, "and as its group alone"),
     (Capability::CAP_KILL, "a worker that hangs is ended, though it is another user's"),
@@ -36,6 +36,7 @@ const KEPT: [(Capability, &str); 8] = [
     (Capability::CAP_PERFMON, "lbd has it"),
     (Capability::CAP_NET_RAW, "lbd has it"),
     (Capability::CAP_NET_BIND_SERVICE, "lbd has it"),
+    (Capability::CAP_SYS_NICE, "lbd has it"),
 ];
 
 /// Calls that nobody here makes, and that change the machine or look into others.
