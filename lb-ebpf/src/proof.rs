@@ -85,9 +85,9 @@ pub fn store(hash: u64, proof: Proof, now: u32) {
     }
     let Some(set) = set_of(hash) else { return };
     // Another CPU may take the same place for another flow: the one that comes second looks for another.
-    let mut attempt = 0;
-    while attempt < 3 && !best_place(set, hash, now).replace(proof) {
-        attempt += 1;
+    // Not a loop: 6.1's verifier refuses the shape that the compiler gives it (a step back that falls through).
+    if !best_place(set, hash, now).replace(proof) && !best_place(set, hash, now).replace(proof) {
+        best_place(set, hash, now).replace(proof);
     }
 }
 

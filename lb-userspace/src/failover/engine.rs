@@ -22,6 +22,9 @@ use super::{
 /// Notifications come in bursts; one look at the kernel answers them all.
 const SETTLE: Duration = Duration::from_millis(50);
 
+/// A timer that is later than this finds a process that stood still: another machine may own by now.
+const LATE: Duration = Duration::from_millis(40);
+
 /// After the kernel could not be observed.
 const OBSERVE_AGAIN: Duration = Duration::from_secs(1);
 
@@ -45,6 +48,8 @@ pub(super) struct Engine {
     notifications: Notifications,
     packets: PacketSocket,
     observe_at: Option<Instant>,
+    /// Until then nothing is done but what is ordered: whoever orders learns first what happened meanwhile.
+    held: Option<Instant>,
     /// What the kernel said of a VIP that it refused to add or remove.
     failures: BTreeMap<RaisedVip, String>,
     problems: watch::Sender<Vec<String>>,
@@ -71,6 +76,7 @@ impl Engine {
             netlink: Netlink::open().map_err(socket("netlink"))?,
             packets: PacketSocket::open().map_err(socket("packet"))?,
             observe_at: None,
+            held: None,
             failures: BTreeMap::new(),
             problems,
             surroundings,
@@ -85,7 +91,8 @@ impl Engine {
         mut withdraw: mpsc::Receiver<Done>,
     ) {
         loop {
-            let (observe_at, wakeup) = (self.observe_at, self.vips.wakeup());
+            let not_before = |at: Instant| self.held.map_or(at, |held| at.max(held));
+            let (observe_at, wakeup) = (self.observe_at.map(not_before), self.vips.wakeup().map(not_before));
             tokio::select! {
                 changed = wanted.changed() => {
                     let Ok(()) = changed else { return };
@@ -109,10 +116,17 @@ impl Engine {
                 () = self.notifications.changed() => {
                     self.observe_at.get_or_insert(Instant::now() + SETTLE);
                 }
-                () = until(observe_at) => self.observe().await,
-                () = until(wakeup) => self.step(Event::Tick).await,
+                () = until(observe_at) => if !self.stood_still(observe_at) { self.observe().await },
+                () = until(wakeup) => if !self.stood_still(wakeup) { self.step(Event::Tick).await },
             }
         }
+    }
+
+    /// Whether this process stood still beyond a timer: once, then what is due is done.
+    fn stood_still(&mut self, due: Option<Instant>) -> bool {
+        let is_late = self.held.is_none() && due.is_some_and(|due| due.elapsed() > LATE);
+        self.held = is_late.then(|| Instant::now() + SETTLE);
+        is_late
     }
 
     async fn take_down(&mut self) -> Result<(), Error> {

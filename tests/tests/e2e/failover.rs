@@ -3,12 +3,16 @@
 //! The bounds are those of docs/operations.md with room for a machine that does other things as well: `cargo xtask bench
 //! failover` measures.
 
-use std::{fs, time::Duration};
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, ensure};
 use lb::control::view::{VipState, VipsView};
 use lb_tests::harness::{
     Host, Lb, Stop, eventually,
+    raw::RawSocket,
     topology::{vip4, vip6},
     wait::let_pass,
 };
@@ -128,9 +132,18 @@ fn a_machine_that_stood_still_owns_nothing_and_says_nothing_of_the_kind() -> Res
     let_pass(Duration::from_secs(2));
     let transitions = |lb: &Lb<'_>| Ok::<_, anyhow::Error>(lb.vips()?.groups[0].transitions);
     let before = transitions(&pair.second)?;
+    let ears = net.client().run(|| RawSocket::open("eth0", Duration::from_millis(5)))?;
     pair.first.signal(Signal::SIGCONT)?;
     pair.wait_for(VipState::Backup, VipState::Active)?;
-    let_pass(Duration::from_secs(1));
+    let own: Vec<u8> =
+        net.balancer.mac("eth0")?.split(':').map(|byte| u8::from_str_radix(byte, 16)).collect::<Result<_, _>>()?;
+    let (start, mut buffer) = (Instant::now(), [0; 2048]);
+    while start.elapsed() < Duration::from_secs(1) {
+        if let Some(frame) = ears.receive(&mut buffer)? {
+            let announces = frame.len() >= 42 && frame[12..14] == [8, 6] && frame[28..32] == [10, 1, 1, 1];
+            ensure!(!announces || frame[22..28] != own[..], "it announces what another machine has");
+        }
+    }
     let (gap, _) = pair.probe.gap_since(mark);
     ensure!(gap < Duration::from_millis(250), "{gap:?} without an answer");
     ensure!(transitions(&pair.second)? == before, "the second machine owned it all the time");

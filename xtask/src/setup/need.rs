@@ -99,7 +99,8 @@ pub(super) const TEST: [Need; 29] = [
 ];
 
 /// For `verify`.
-pub(super) const VERIFY: [Need; 2] = [
+pub(super) const VERIFY: [Need; 3] = [
+    program("strip", "binutils", "takes debugging information out of the program that loads them"),
     program("qemu-system-x86_64", "qemu-system-x86", "boots another kernel"),
     program("dpkg-deb", "dpkg", "unpacks that kernel"),
 ];
