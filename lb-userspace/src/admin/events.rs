@@ -51,7 +51,7 @@ pub(super) fn rows() -> Vec<Route> {
             .answers::<Events>(),
         Route::get("/api/v1/events/stream", Viewer, "Events from now on, as server-sent events", stream)
             .queries::<Filter>()
-            .as_media("text/event-stream")
+            .with_media("text/event-stream")
             .within(None),
         Route::get("/api/v1/alerts", Viewer, "Who is told of events, and what became of it", alerts)
             .answers::<Vec<AlertView>>(),

@@ -23,11 +23,11 @@ pub(super) fn rows() -> Vec<Route> {
     vec![
         Route::get("/api/v1/openapi.json", Needs::Nothing, "This document", openapi),
         Route::get("/docs", Needs::Nothing, "This document, to be read", || page(PAGE, "text/html; charset=utf-8"))
-            .as_media("text/html"),
+            .with_media("text/html"),
         Route::get("/docs/docs.js", Needs::Nothing, "Of the page", || page(SCRIPT, "text/javascript; charset=utf-8"))
-            .as_media("text/javascript"),
+            .with_media("text/javascript"),
         Route::get("/docs/docs.css", Needs::Nothing, "Of the page", || page(STYLE, "text/css; charset=utf-8"))
-            .as_media("text/css"),
+            .with_media("text/css"),
         Route::get("/healthz", Needs::Nothing, "Whether the admin API answers", || async { Json(Empty {}) })
             .answers::<Empty>(),
     ]

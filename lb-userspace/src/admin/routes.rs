@@ -108,7 +108,7 @@ fn look() -> Vec<Route> {
         Route::get("/api/v1/history", Viewer, "The main counters over time", history)
             .queries::<Question>()
             .answers::<HistoryView>(),
-        Route::get("/metrics", Viewer, "Metrics for Prometheus", prometheus).as_media("text/plain"),
+        Route::get("/metrics", Viewer, "Metrics for Prometheus", prometheus).with_media("text/plain"),
     ]
 }
 

@@ -161,7 +161,7 @@ impl Route {
     }
 
     /// Its answer is of this media type.
-    pub(super) fn as_media(mut self, media: &'static str) -> Self {
+    pub(super) fn with_media(mut self, media: &'static str) -> Self {
         self.media = media;
         self
     }

@@ -271,7 +271,7 @@ mod tests {
             virtual_server: "x".repeat(200),
             ..match &all()[5] {
                 Shared::Client(client) => client.clone(),
-                other => panic!("{other:?}"),
+                other @ (Shared::Connection(_) | Shared::Ended(_)) => panic!("{other:?}"),
             }
         };
         let mut bytes = Vec::new();

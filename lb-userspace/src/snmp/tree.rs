@@ -30,7 +30,7 @@ pub(super) fn root() -> Oid {
 }
 
 pub(super) fn system(tree: &mut Tree, status: &Status, up: Duration) {
-    let hundredths = u32::try_from(up.as_millis() / 10 & u128::from(u32::MAX)).unwrap_or(u32::MAX);
+    let hundredths = u32::try_from((up.as_millis() / 10) & u128::from(u32::MAX)).unwrap_or(u32::MAX);
     let values = [
         text(&status.version),
         Value::Ticks(hundredths),

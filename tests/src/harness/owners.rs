@@ -18,12 +18,15 @@ use super::{host::Host, wait::let_pass};
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(2);
 
+/// When which number of owners was seen first.
+type Changes = Arc<Mutex<Vec<(Instant, usize)>>>;
+
 /// Looks until it is dropped.
 #[derive(Debug)]
 pub struct Owners {
     stop: Arc<AtomicBool>,
     /// By machine: how many of the addresses it has, from when on.
-    changes: Vec<Arc<Mutex<Vec<(Instant, usize)>>>>,
+    changes: Vec<Changes>,
     threads: Vec<JoinHandle<()>>,
     count: usize,
 }
@@ -48,7 +51,7 @@ impl Owners {
         let stop: Arc<AtomicBool> = Arc::default();
         let (mut changes, mut threads) = (Vec::new(), Vec::new());
         for host in hosts {
-            let noted: Arc<Mutex<Vec<(Instant, usize)>>> = Arc::default();
+            let noted: Changes = Arc::default();
             let (stopped, notes, wanted) = (Arc::clone(&stop), Arc::clone(&noted), addresses.to_vec());
             threads.push(host.spawn(move || look(&stopped, &notes, &wanted))?);
             changes.push(noted);

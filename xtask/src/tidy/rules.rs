@@ -7,13 +7,15 @@ const MAX_LINES: usize = 500;
 /// The one place where tests may sleep: everything else waits on conditions through it.
 const SLEEPER: &str = "tests/src/harness/wait.rs";
 /// Where `unsafe` may be: what talks to the kernel in ways that the type system does not know.
-const UNSAFE: [&str; 9] = [
+const UNSAFE: [&str; 11] = [
     "lb-common/src/maps.rs",                      // `aya::Pod` for the map types
     "lb-ebpf/",                                   // packet and map pointers
     "lb-userspace/src/daemon/handover.rs",        // descriptors that an execve leaves
     "lb-userspace/src/dataplane",                 // mmap of maps, bpf(2)
+    "lb-userspace/src/failover/bgp/socket.rs",    // TCP_MD5SIG, TTL security
     "lb-userspace/src/failover/host.rs",          // real-time priority
     "lb-userspace/src/failover/packet_socket.rs", // raw socket
+    "lb-userspace/src/failover/share/link.rs",    // priority of a thread
     "lb-userspace/src/proxy/channel.rs",          // descriptors that come over a socket
     "lb-userspace/src/proxy/process/tryout.rs",   // tries what a worker is refused
     "tests/",                                     // bpf(2), namespaces

@@ -40,7 +40,7 @@ impl Access {
         let role = lock(&self.accounts).user(&opened.user).ok().filter(|user| !user.disabled).map(|user| user.role);
         let Some(role) = role else { return Ok(Caller::nobody(address)) };
         let is_safe = method == Method::GET || method == Method::HEAD;
-        if !is_safe && !(is_own_origin(headers) && has_csrf(headers, &opened.csrf)) {
+        if !(is_safe || is_own_origin(headers) && has_csrf(headers, &opened.csrf)) {
             return Err(Refusal::forged());
         }
         let (idle_left_s, left_s) = (opened.idle_left.as_secs(), opened.left.as_secs());

@@ -34,9 +34,10 @@ pub(super) fn json(value: &mut Value) {
     match value {
         Value::Object(fields) => {
             for (key, value) in fields {
-                match value {
-                    Value::String(_) | Value::Number(_) if is_secret(key) => *value = REDACTED.into(),
-                    other => json(other),
+                if is_secret(key) && (value.is_string() || value.is_number()) {
+                    *value = REDACTED.into();
+                } else {
+                    json(value);
                 }
             }
         }

@@ -3,6 +3,8 @@
 //! Runs as one task on the failover thread's own runtime, beside the task that keeps addresses up. What an [`Output`] asks
 //! for is done in its order; nothing in here decides anything.
 
+mod guarding;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
@@ -10,7 +12,7 @@ use std::{
     path::PathBuf,
     process::Child,
     sync::Arc,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
 use socket2::{Domain, Protocol, Socket, Type};
@@ -27,7 +29,7 @@ use crate::failover::{
     election::{Alarm, MachineId},
     everywhere::{self, Everywhere},
     gate::{Gate, Gatekeeper, Terms},
-    guard::{self, Charge, Lease},
+    guard::Lease,
     heartbeat::MAX_BYTES,
     routers::{self, Router, Routers},
     vips::Surroundings,
@@ -42,9 +44,6 @@ pub const INCIDENTS: usize = 256;
 
 /// Class selector 6 (RFC 4594 §3.1): switches drop heartbeats last.
 const NETWORK_CONTROL: u32 = 0xc0;
-
-/// Between two tries to start a guard.
-const GUARD_AGAIN: Duration = Duration::from_secs(1);
 
 /// Send errors in a row after which this machine counts as faulty: it cannot tell others that it owns.
 const MAX_SEND_ERRORS: u32 = 3;
@@ -312,41 +311,6 @@ impl Task {
         self.command(Command::Fault { watcher: "carrier", why }).await;
     }
 
-    async fn deposed(&mut self, ended: io::Result<BTreeSet<String>>) {
-        match ended {
-            Ok(groups) => {
-                tracing::warn!(?groups, "this machine stood still, and its guard gave VIP groups away");
-                for group in &groups {
-                    let resigned = self.routers.move_away(group, Instant::now()).unwrap_or_default();
-                    self.carry_out_routers(resigned).await;
-                }
-                self.command(Command::Deposed(groups)).await;
-            }
-            Err(error) => {
-                tracing::error!(%error, "the guard is gone: another one is started");
-                self.lease = None;
-            }
-        }
-    }
-
-    /// Starts another guard when this one is gone: addresses would outlive lbd.
-    fn mind_guard(&mut self) {
-        let now = Instant::now();
-        let Some(guards) = self.guards.as_mut().filter(|_| self.lease.is_none() && now >= self.guard_at) else {
-            return;
-        };
-        self.guard_at = now + GUARD_AGAIN;
-        guards.retain_mut(|guard| matches!(guard.try_wait(), Ok(None)));
-        let started = guard::start().and_then(|started| {
-            guards.push(started.process);
-            Lease::keep(started.socket, self.terms.subscribe(), self.progress.subscribe())
-        });
-        match started {
-            Ok(lease) => self.lease = Some(lease),
-            Err(error) => tracing::error!(%error, "no guard could be started; it is tried again"),
-        }
-    }
-
     async fn reconfigure(&mut self, machine: Machine, paths: Paths) {
         self.peers = paths.peers;
         let here = |socket: &UdpSocket| socket.local_addr().ok();
@@ -363,34 +327,6 @@ impl Task {
         self.terms.send_replace(terms(&machine, self.on_time));
         let output = self.cluster.reconfigure(machine, Instant::now(), wall_ms());
         self.carry_out(output).await;
-    }
-
-    /// Lets the guard and the data path know which groups another machine can take.
-    fn charge(&mut self) {
-        let now = Instant::now();
-        let of_cluster = self.cluster.replaceable(now);
-        let of_routers = self.routers.replaceable();
-        let mut groups: BTreeSet<String> = of_cluster.union(&of_routers).cloned().collect();
-        let mut vips = self.addresses.of_groups(groups.iter());
-        if let Some(gatekeeper) = &mut self.gatekeeper
-            && self.ready
-        {
-            gatekeeper.cover(vips.iter().map(|vip| vip.address).collect());
-        }
-        let (everywhere, everywhere_vips) = self.everywhere.guarded();
-        groups.extend(everywhere);
-        vips.extend(everywhere_vips);
-        let Some(lease) = &mut self.lease else { return };
-        let (cluster, sockets, peers) = (&self.cluster, &self.sockets, &self.peers);
-        let routers = &mut self.routers;
-        lease.give(groups, vips, || Charge {
-            last_words: cluster.last_words(&of_cluster, now, wall_ms()),
-            advertisements: routers.last_words(&of_routers),
-            state_dir: self.state_dir.clone(),
-            listen: sockets.iter().filter_map(|socket| socket.local_addr().ok()).collect(),
-            peers: peers.clone(),
-            ..Charge::default()
-        });
     }
 
     async fn obey(&mut self, order: Order) {

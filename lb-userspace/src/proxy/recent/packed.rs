@@ -104,7 +104,7 @@ impl Packed {
     }
 
     fn put(&mut self, at: usize, text: &str) {
-        self.text.extend_from_slice(text[..text.floor_char_boundary(MAX_TEXT)].as_bytes());
+        self.text.extend_from_slice(&text.as_bytes()[..text.floor_char_boundary(MAX_TEXT)]);
         // No more than TEXTS * MAX_TEXT.
         self.ends[at] = self.text.len() as u16;
     }

@@ -259,9 +259,9 @@ impl<'n> Machines<'n> {
         match self.maker {
             Maker::LbVrrp => text.push_str("router = { protocol = \"vrrp\", id = 42, interval = \"100ms\" }\n"),
             Maker::LbCarp => {
-                let _ = write!(
+                let _ = writeln!(
                     text,
-                    "router = {{ protocol = \"carp\", id = 42, passphrase_file = \"{}\" }}\n",
+                    "router = {{ protocol = \"carp\", id = 42, passphrase_file = \"{}\" }}",
                     file("carp.key")
                 );
             }
