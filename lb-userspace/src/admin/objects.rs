@@ -59,6 +59,7 @@ const SECTIONS: &[&str] = &[
     "/api/v1/config/daemon",
     "/api/v1/config/dataplane",
     "/api/v1/config/api",
+    "/api/v1/config/bgp",
     "/api/v1/config/cluster",
     "/api/v1/config/proxy",
     "/api/v1/config/snmp",
