@@ -170,7 +170,7 @@ pub(crate) fn children(lb: &Lb<'_>) -> Result<Vec<Pid>> {
 fn a_machine_that_stands_still_with_its_guard_is_silent_for_what_another_one_has() -> Result<()> {
     let net = network("failover-frozen")?;
     let pair = Pair::start(&net, NO_FAILBACK)?;
-    let leased = || Ok::<_, anyhow::Error>(pair.first.ctl(&["map", "dump", "LEASED"])?);
+    let leased = || pair.first.ctl(&["map", "dump", "LEASED"]);
     ensure!(leased()?.contains("10.1.1.1"), "the VIP has a lease: {}", leased()?);
     ensure!(pair.first.vips()?.groups[0].replaceable == Some(true), "and the view says so");
     let frozen = || -> Result<Vec<Pid>> {
