@@ -249,5 +249,6 @@ macro_rules! mute {
         }
     )*};
 }
+pub(super) use mute;
 
 mute!(NewUser, UserPatch, Login, PasswordChange, Setup, MadeToken);

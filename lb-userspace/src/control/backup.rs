@@ -52,15 +52,4 @@ pub struct Restored {
     pub problems: Vec<String>,
 }
 
-/// Types with secrets say nothing but their name.
-macro_rules! mute {
-    ($($name:ident),*) => {$(
-        impl std::fmt::Debug for $name {
-            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str(concat!(stringify!($name), " { .. }"))
-            }
-        }
-    )*};
-}
-
-mute!(BackupRequest, RestoreRequest);
+super::access::mute!(BackupRequest, RestoreRequest);

@@ -17,17 +17,21 @@ use std::{
 
 use flate2::{Compression, write::GzEncoder};
 
-use super::{client::Client, failure::Failure, output::Output};
+use super::{
+    client::{Answer, Client},
+    failure::Failure,
+    output::Output,
+};
+use crate::control::api::Empty;
 
 /// What is asked of lbd.
-const ANSWERS: [&str; 13] = [
+const ANSWERS: [&str; 12] = [
     "status",
     "virtual_servers",
     "pools",
     "nodes",
     "vips",
     "certificates",
-    "doctor",
     "maps",
     "stats",
     "events",
@@ -103,18 +107,23 @@ impl<W: Write> Bundle<W> {
 
     fn answers(&mut self, client: &Client) {
         for path in ANSWERS {
-            let name = format!("lbd/{}.json", path.split('?').next().unwrap_or(path));
-            match client.get::<serde_json::Value>(path) {
-                Ok(mut answer) => {
-                    redact::json(&mut answer.value);
-                    self.add(&name, format!("{:#}\n", answer.value).as_bytes());
-                }
-                Err(error) => self.miss(&name, &error),
-            }
+            self.answer(path.split('?').next().unwrap_or(path), client.get(path));
         }
+        self.answer("doctor", client.post("doctor", &Empty {}));
         match client.text("/metrics") {
             Ok(text) => self.add("lbd/metrics.txt", text.as_bytes()),
             Err(error) => self.miss("lbd/metrics.txt", &error),
+        }
+    }
+
+    fn answer(&mut self, what: &str, answer: Result<Answer<serde_json::Value>, Failure>) {
+        let name = format!("lbd/{what}.json");
+        match answer {
+            Ok(mut answer) => {
+                redact::json(&mut answer.value);
+                self.add(&name, format!("{:#}\n", answer.value).as_bytes());
+            }
+            Err(error) => self.miss(&name, &error),
         }
     }
 

@@ -1,3 +1,5 @@
+//! Two configurations, and what their difference touches.
+
 use super::*;
 
 const BEFORE: &str = r#"version = 1

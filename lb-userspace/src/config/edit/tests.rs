@@ -1,3 +1,5 @@
+//! Edits of a document: what they set, and that comments and order stay.
+
 use std::collections::BTreeMap;
 
 use serde_json::json;

@@ -1,3 +1,5 @@
+//! `lbctl top` drawn on terminals of many sizes.
+
 use ratatui::{Terminal, backend::TestBackend};
 
 use super::{draw, model::*, sample::Sample};

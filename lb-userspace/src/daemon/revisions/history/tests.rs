@@ -1,3 +1,5 @@
+//! Revisions on disk: kept, pruned, and found damaged.
+
 use super::*;
 use crate::control::revision::Source;
 

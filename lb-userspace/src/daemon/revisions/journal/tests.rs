@@ -1,3 +1,5 @@
+//! A change that was cut short: completed or dropped at the next start.
+
 use super::*;
 use crate::control::revision::Source;
 
