@@ -32,11 +32,11 @@ pub struct Member {
     pub weight: u32,
 }
 
-/// Fills `ring` (any prime length) by Maglev's permutation walk. In each round a member takes `weight` slots per
+/// Fills `ring` (any prime length of at most 32 bits) by Maglev's permutation walk. In each round a member takes `weight` slots per
 /// `max(weight)` rounds, so that shares follow weights. The result depends on identities, weights and seed alone, not on
 /// the order of `members`, as long as it is the same set; callers sort by identity. Without a weighted member all is 0.
 ///
-/// `next` and `credit` are scratch space, at least as long as `members`.
+/// `next` (each member's skip and next place) and `credit` are scratch space, at least as long as `members`.
 pub fn fill(ring: &mut [u16], members: &[Member], seed: u64, next: &mut [u64], credit: &mut [u64]) {
     ring.fill(0);
     let slots = ring.len() as u64;
@@ -44,8 +44,9 @@ pub fn fill(ring: &mut [u16], members: &[Member], seed: u64, next: &mut [u64], c
     if heaviest == 0 || slots == 0 {
         return;
     }
-    for (place, member) in next.iter_mut().zip(members) {
-        *place = permutation(member.identity, seed, slots).0;
+    for (walk, member) in next.iter_mut().zip(members) {
+        let (offset, skip) = permutation(member.identity, seed, slots);
+        *walk = skip << 32 | offset;
     }
     credit.fill(0);
     let mut taken = 0;
@@ -56,11 +57,14 @@ pub fn fill(ring: &mut [u16], members: &[Member], seed: u64, next: &mut [u64], c
                 continue;
             }
             credit[i] -= u64::from(heaviest);
-            let skip = permutation(member.identity, seed, slots).1;
-            while ring[next[i] as usize] != 0 {
-                next[i] = (next[i] + skip) % slots;
+            let (skip, mut place) = (next[i] >> 32, next[i] & 0xffff_ffff);
+            while ring[place as usize] != 0 {
+                // Both are below `slots`: once round at most.
+                place += skip;
+                place -= if place >= slots { slots } else { 0 };
             }
-            ring[next[i] as usize] = member.slot;
+            next[i] = skip << 32 | place;
+            ring[place as usize] = member.slot;
             taken += 1;
             if taken == slots {
                 return;

@@ -2,7 +2,7 @@
 //! `lb-ebpf/src/maps.rs`; what each is for and who writes it is said there.
 
 /// Raised by every change of a map's type, key, value or meaning. Maps pinned by another version are not adopted.
-pub const LAYOUT_VERSION: u32 = 6;
+pub const LAYOUT_VERSION: u32 = 7;
 
 /// Identifies our `META` map: "lbmeta01".
 pub const META_MAGIC: u64 = u64::from_le_bytes(*b"lbmeta01");
@@ -25,8 +25,8 @@ pub struct Meta {
     pub fragment_mask: u32,
     /// Secret of the flow tables' hash.
     pub table_keys: [u32; 10],
-    /// Zero.
-    pub padding: u32,
+    /// Elements of `RINGS`.
+    pub ring_elements: u32,
 }
 const _: () = assert!(core::mem::size_of::<Meta>() == 72);
 

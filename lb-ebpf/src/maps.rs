@@ -24,8 +24,6 @@ use lb_common::{
 };
 
 const MMAPABLE: u32 = BPF_F_MMAPABLE;
-/// Rings: room for 510 Maglev rings: 255, and as many that replace them in one change.
-const RING_ELEMENTS: u32 = 1 << 20;
 
 /// Tracked connections. Written by XDP (insert, state, age) and the daemon (removal of the dead). Shared by all CPUs.
 /// Without room a DSR connection goes on by the ring, a NAT connection is refused. The one eviction is of DSR connections that
@@ -121,7 +119,7 @@ pub static NODE_NAMES: Array<NodeNames> = Array::with_max_entries(MAX_NODES, 0);
 /// Maglev rings, sequences and member lists, as regions of elements that `VIRTUAL_SERVERS` names. Written by the daemon
 /// alone, before they are named. Element 0 is unused.
 #[map]
-pub static RINGS: Array<RingChunk> = Array::with_max_entries(RING_ELEMENTS, 0);
+pub static RINGS: Array<RingChunk> = Array::with_max_entries(1, MMAPABLE);
 
 /// Two Bloom filters of addresses (`vip::filter`). Written by the daemon alone.
 #[map]

@@ -34,7 +34,7 @@ mod warnings;
 mod words;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::{Path, PathBuf},
     time::Duration,
@@ -138,6 +138,8 @@ pub struct Dataplane {
     pub max_flows: u32,
     /// Room for half-open connections.
     pub max_half_open: u32,
+    /// Room for rings; `None`: for those that the configuration needs.
+    pub max_rings: Option<u32>,
     /// Seed of the Maglev ring and its hash: [`ring_seed`] of the configured text.
     pub ring_seed: u64,
     /// First and last source port of source NAT.
@@ -232,6 +234,16 @@ pub struct Node {
 }
 
 impl Config {
+    /// Rings that the L4 virtual servers need: one for each of their VIPs' address families.
+    #[must_use]
+    pub fn rings(&self) -> u32 {
+        let families = |server: &VirtualServer| {
+            let groups = server.vips.iter().filter_map(|name| self.vips.get(name));
+            groups.flat_map(|group| &group.addresses).map(IpAddr::is_ipv4).collect::<BTreeSet<bool>>().len() as u32
+        };
+        self.virtual_servers.values().map(families).sum()
+    }
+
     /// Reads and checks a configuration file and the files `conf.d/*.toml` beside it, in the order of their names.
     ///
     /// # Errors

@@ -30,7 +30,7 @@ use crate::{
     dataplane::{
         collect::{Collected, Collector},
         inspect::{Context, Inspector},
-        load::TableSizes,
+        load::{DEFAULT_MAX_RINGS, TableSizes},
         owner::{Dataplane, DataplaneError, Options},
         task,
     },
@@ -327,8 +327,10 @@ async fn enact_first(data_plane: &task::Handle, adopted: bool, plan: &Arc<Plan>)
 }
 
 fn options(config: &Config) -> Options {
-    let config::Dataplane { pin_dir, max_flows, max_half_open, .. } = &config.dataplane;
-    Options { pin_dir: pin_dir.clone(), sizes: TableSizes { max_flows: *max_flows, max_half_open: *max_half_open } }
+    let config::Dataplane { pin_dir, max_flows, max_half_open, max_rings, .. } = &config.dataplane;
+    let max_rings = max_rings.unwrap_or_else(|| config.rings().max(DEFAULT_MAX_RINGS));
+    let sizes = TableSizes { max_flows: *max_flows, max_half_open: *max_half_open, max_rings };
+    Options { pin_dir: pin_dir.clone(), sizes }
 }
 
 fn system(doing: &'static str) -> impl Fn(io::Error) -> StartError {

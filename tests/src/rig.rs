@@ -341,7 +341,7 @@ fn load(sizes: Sizes) -> Result<Ebpf> {
     ] {
         loader.map_max_entries(name, buckets);
     }
-    // A million elements in the product; here a few rings.
+    // A few rings.
     loader.map_max_entries("RINGS", write::RING_ELEMENTS);
     let masks = [sizes.flows - 1, sizes.pending - 1, sizes.affinity - 1, sizes.fragments - 1];
     let names = [global::FLOW_MASK, global::PENDING_MASK, global::AFFINITY_MASK, global::FRAGMENT_MASK];

@@ -1,7 +1,13 @@
 //! The data plane's reading half on real maps: the collector, and every question that the admin API asks. In a network
 //! namespace of its own, without interfaces: nothing is sent. Flow records are written as the XDP programs write them.
 
-use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    net::IpAddr,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use lb::{
     control::{
@@ -9,6 +15,7 @@ use lb::{
         query::{ConnectionFilter, DataPath, QueryError},
     },
     dataplane::{
+        apply::Applied,
         clock::now,
         collect::{
             Collected, Collector,
@@ -18,6 +25,7 @@ use lb::{
         load::TableSizes,
         maps::{Maps, NAMES},
         owner::{Dataplane, Options},
+        rings::GRACE,
         task,
     },
 };
@@ -38,14 +46,33 @@ struct Balancer {
 
 impl Balancer {
     fn start(name: &str) -> Self {
+        Self::start_with(name, 2, plan())
+    }
+
+    fn start_with(name: &str, max_rings: u32, plan: Plan) -> Self {
         // This thread alone: sockets opened from here on see an empty network.
         unshare(CloneFlags::CLONE_NEWNET).expect("root");
         let pin_dir = PathBuf::from(format!("/sys/fs/bpf/lb-test-{name}-{}", std::process::id()));
-        let sizes = TableSizes { max_flows: 1024, max_half_open: 256 };
+        let sizes = TableSizes { max_flows: 1024, max_half_open: 256, max_rings };
         let options = Options { pin_dir, sizes };
-        let (dataplane, _) = Dataplane::start(&options, &Arc::new(plan())).expect("the data path starts");
+        let (dataplane, _) = Dataplane::start(&options, &Arc::new(plan)).expect("the data path starts");
         let context = Context::new(&dataplane, Collected::default());
         Self { dataplane: Some(dataplane), context, options }
+    }
+
+    /// The plan that follows; what it did, and how long it took.
+    fn apply(&mut self, plan: Plan) -> (Applied, Duration) {
+        let start = Instant::now();
+        let applied = self.dataplane.as_mut().expect("running").apply(&Arc::new(plan)).expect("applied");
+        (applied, start.elapsed())
+    }
+
+    /// Nodes in a virtual server's ring, and how many of its slots have none.
+    fn ring_of(&self, server: &str) -> (Vec<String>, u32) {
+        let shares = Inspector::new(self.context.clone()).ring(server).expect("a ring");
+        let slots: u32 = shares.iter().map(|share| share.slots).sum();
+        let filled = shares.into_iter().filter(|share| share.slots > 0);
+        (filled.map(|share| share.node).collect(), lb_common::maglev::RING_SLOTS - slots)
     }
 
     fn maps(&self) -> &Maps {
@@ -121,6 +148,24 @@ fn plan() -> Plan {
         nodes: vec![node("n1", "10.0.0.1:8080", 1), node("n2", "10.0.0.2:8080", 3)],
     };
     Plan { virtual_servers: [("web".to_owned(), server)].into(), ..Plan::default() }
+}
+
+/// `servers` virtual servers of an address each and `nodes` nodes each.
+fn many(servers: u32, nodes: u32) -> Plan {
+    let web = plan().virtual_servers.remove("web").expect("it is there");
+    let address = |net: u32, host: u32| IpAddr::from((net << 24 | host).to_be_bytes());
+    let server = |i: u32| {
+        let node = |n: u32| Node {
+            name: format!("n{n}"),
+            address: (address(10, i << 8 | n), 80).into(),
+            weight: 1,
+            ..web.nodes[0].clone()
+        };
+        let (addresses, ports) = (vec![address(100, i + 1)], vec![(80, 80)]);
+        let server = VirtualServer { addresses, ports, nodes: (1..=nodes).map(node).collect(), ..web.clone() };
+        (format!("s{i}"), server)
+    };
+    Plan { virtual_servers: (0..servers).map(server).collect(), ..Plan::default() }
 }
 
 /// The answering half of a connection at `connection`.
@@ -309,4 +354,49 @@ fn every_map_can_be_dumped() {
     let rings = inspector.dump_map("rings", 5).expect("any case");
     assert_eq!((rings.rows.len(), rings.more), (5, u64::from(lb_common::maglev::RING_CHUNKS) - 5));
     assert!(matches!(inspector.dump_map("FLOW", 5), Err(QueryError::NotFound(text)) if text.contains("FLOWS")));
+}
+
+#[test]
+fn a_thousand_virtual_servers_have_rings_and_one_nodes_change_builds_one() {
+    let mut plan = many(1000, 10);
+    let begun = Instant::now();
+    let mut lb = Balancer::start_with("thousand", 1000, plan.clone());
+    println!("1,000 virtual servers of 10 nodes: {:?}", begun.elapsed());
+    let all: Vec<String> = (1..=10).map(|n| format!("n{n}")).collect();
+    for server in ["s0", "s500", "s999"] {
+        let (mut nodes, empty) = lb.ring_of(server);
+        nodes.sort_by_key(|name| name[1..].parse::<u32>().ok());
+        assert_eq!((nodes, empty), (all.clone(), 0), "{server}");
+    }
+    plan.virtual_servers.get_mut("s500").expect("it is there").nodes[3].admission = Admission::Tracked;
+    let (applied, took) = lb.apply(plan.clone());
+    println!("one node's change: {took:?}");
+    assert_eq!((applied.rings_built, applied.records_written, applied.slots_taken), (1, 1, 0));
+    assert!(!lb.ring_of("s500").0.contains(&"n4".to_owned()));
+    let (applied, _) = lb.apply(plan);
+    assert_eq!((applied.rings_built, applied.records_written), (0, 0));
+}
+
+#[test]
+fn rings_that_have_no_room_beside_the_old_ones_are_replaced_in_turns() {
+    // Room for six.
+    let mut plan = many(4, 2);
+    let mut lb = Balancer::start_with("turns", 3, plan.clone());
+    for server in plan.virtual_servers.values_mut() {
+        server.nodes[0].admission = Admission::Tracked;
+    }
+    let (applied, took) = lb.apply(plan.clone());
+    assert_eq!((applied.rings_built, applied.records_written), (4, 4));
+    assert!(
+        took >= GRACE,
+        "the last ones take the place of the first ones, which packets may still have read: {took:?}"
+    );
+    for server in ["s0", "s1", "s2", "s3"] {
+        assert_eq!(lb.ring_of(server), (vec!["n2".to_owned()], 0), "{server}");
+    }
+    let one_more = many(5, 2);
+    let refused =
+        lb.dataplane.as_mut().expect("running").apply(&Arc::new(one_more)).expect_err("no room for one at a time");
+    assert!(refused.to_string().contains("max_rings"), "{refused}");
+    assert_eq!(lb.ring_of("s3"), (vec!["n2".to_owned()], 0), "as it was");
 }

@@ -78,6 +78,7 @@ fn dataplane(raw: &document::Dataplane) -> Dataplane {
         bpffs,
         max_flows: raw.max_flows.value,
         max_half_open: raw.max_half_open.value,
+        max_rings: raw.max_rings.as_ref().map(|rings| rings.value),
         ring_seed: ring_seed(&raw.ring_seed.value),
         source_ports: (first, last),
         flood_limit: raw.flood_limit.value,

@@ -148,6 +148,12 @@ pub(super) struct Dataplane {
     /// They never displace tracked ones. Takes effect when the maps are created.
     #[schemars(range(min = 1024, max = 16_777_216))]
     pub(super) max_half_open: At<u32>,
+    /// Room for rings: each L4 virtual server has one for each of its address families. 257 KiB each, half of it for the ring
+    /// that replaces it. By default 254, or as many as the configuration needs when the maps are created, if that is more.
+    /// Up to twice as many fit, but then take turns to be replaced, a second each. Takes effect when the maps are created.
+    #[schemars(range(min = 1, max = 8190))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) max_rings: Option<At<u32>>,
     /// Text that seeds the Maglev ring. Balancers that serve the same VIPs need the same one, to choose the same nodes
     /// without talking to each other. Choose a secret one, so that nobody outside can aim at a node.
     pub(super) ring_seed: At<String>,
@@ -303,6 +309,7 @@ impl Default for Dataplane {
             pin_dir: None,
             max_flows: At::default_of(1_048_576),
             max_half_open: At::default_of(65_536),
+            max_rings: None,
             ring_seed: At::default_of(DEFAULT_RING_SEED.to_owned()),
             source_ports: At::default_of(PortRange(1024, 32_767)),
             flood_limit: At::default_of(20_000),

@@ -169,6 +169,31 @@ fn what_is_said_is_understood() {
 }
 
 #[test]
+fn each_family_of_a_virtual_server_needs_a_ring() {
+    assert_eq!((parse(BASE).rings(), parse(BASE).dataplane.max_rings), (3, None));
+    let both = r#"version = 1
+[dataplane]
+max_rings = 1000
+[interface.eth0]
+[vip.web]
+addresses = ["192.0.2.10", "192.0.2.11", "2001:db8::10"]
+[virtual_server.web]
+vips = ["web"]
+protocol = "tcp"
+ports = 80
+pool = "web"
+[pool.web]
+forwarding = "nat"
+[pool.web.node.four]
+address = "10.0.0.1"
+[pool.web.node.six]
+address = "2001:db8::2"
+"#;
+    let config = parse(both);
+    assert_eq!((config.rings(), config.dataplane.max_rings), (2, Some(1000)));
+}
+
+#[test]
 fn timeouts_reach_the_states_they_are_for() {
     let names = [
         ("syn_sent", State::SynSent),

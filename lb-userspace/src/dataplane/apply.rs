@@ -1,7 +1,7 @@
 //! Writing a plan into the maps as a difference to what stands there. [`Tables`] is the one writer; it knows what the maps
 //! hold, because it read them when they were adopted and wrote everything since.
 //!
-//! Order: nodes and names, then rings and records into free places, then filter bits, then keys are switched to the new
+//! Order: nodes and names, then filter bits, then rings and records into free places, then keys are switched to the new
 //! records, then what no key leads to any more is given back. No packet sees a half-written virtual server.
 
 use std::{
@@ -38,7 +38,7 @@ pub enum ApplyError {
     Services(#[from] ServicesError),
     /// No room for the rings.
     #[error(
-        "the rings of {virtual_servers} virtual servers (IPv4 and IPv6 counted apart) need {needed} elements, {capacity} exist"
+        "the rings of {virtual_servers} virtual servers (IPv4 and IPv6 counted apart) need {needed} elements, {capacity} exist: set [dataplane] max_rings and make the data path anew (on_stop = \"withdraw\", then restart lbd)"
     )]
     Rings {
         /// Virtual servers, by family.
@@ -206,13 +206,10 @@ impl Tables {
             slots_released: assignment.released.len(),
             ..Applied::default()
         };
-        let leftover = self.records.write(&mut self.writer, plan, &self.ids, &nodes, &mut applied)?;
-        let keys = services::keys(plan, &self.records.index())?;
         let filter = self.wanted_filter(plan, &nodes);
         self.write_filter(self.filter.union(&filter))?;
-        self.switch_keys(keys)?;
+        self.write_servers(plan, &nodes, &mut applied)?;
         self.write_filter(filter)?;
-        self.records.give_back(leftover);
         self.clear_slots(&assignment.released)?;
         for id in old_ids {
             self.timeouts.remove(&id);
@@ -220,6 +217,29 @@ impl Tables {
             names.set(u32::from(id), Name::default(), 0).map_err(failed("VIRTUAL_SERVER_NAMES"))?;
         }
         Ok((applied, nodes))
+    }
+
+    /// Rings, records, and the keys that lead to them: at once, or in turns when there is no room for all rings beside those
+    /// that they replace.
+    fn write_servers(&mut self, plan: &Plan, nodes: &[PlannedNode], applied: &mut Applied) -> Result<(), ApplyError> {
+        loop {
+            let written = self.records.write(&mut self.writer, plan, &self.ids, nodes, applied)?;
+            let index = self.records.index();
+            let keys = if written.is_whole {
+                services::keys(plan, &index)?
+            } else {
+                let mut keys = services::keys(&services::recorded(plan, &index), &index)?;
+                // No address is given to the host's stack while its virtual servers wait.
+                keys.vips.extend(&self.keys.vips);
+                keys
+            };
+            self.switch_keys(keys)?;
+            self.records.give_back(written.leftover);
+            if written.is_whole {
+                return Ok(());
+            }
+            self.records.wait_for_room()?;
+        }
     }
 
     /// Every node of the plan with its slot, in the plan's order.

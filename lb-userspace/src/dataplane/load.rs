@@ -10,7 +10,8 @@ use aya::{
 };
 use lb_common::{
     flow::{HashKeys, WAYS, mix64},
-    maps::{LAYOUT_VERSION, META_MAGIC, Meta, global},
+    maglev::RING_CHUNKS,
+    maps::{LAYOUT_VERSION, MAX_VIRTUAL_SERVERS, META_MAGIC, Meta, global},
 };
 
 use super::{clock, maps::NAMES};
@@ -83,13 +84,15 @@ pub enum LoadError {
     Load(#[source] Box<EbpfError>),
 }
 
-/// Sizes of the flow tables that the configuration asks for.
+/// Sizes of the tables that the configuration asks for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TableSizes {
     /// Connections that must fit into `FLOWS`; it gets twice as many places.
     pub max_flows: u32,
     /// The same for `PENDING`.
     pub max_half_open: u32,
+    /// Rings that must fit into `RINGS`, and be replaced all at once.
+    pub max_rings: u32,
 }
 
 /// Persistence entries and fragment owners that fit: fixed, as they cost little and evict the oldest.
@@ -107,7 +110,7 @@ pub fn new_meta(sizes: TableSizes, keys: HashKeys) -> Meta {
         affinity_mask: mask(AFFINITY_ENTRIES),
         fragment_mask: mask(FRAGMENT_ENTRIES),
         table_keys: keys.0,
-        padding: 0,
+        ring_elements: ring_elements(sizes.max_rings),
     }
 }
 
@@ -116,6 +119,17 @@ pub fn new_meta(sizes: TableSizes, keys: HashKeys) -> Meta {
 fn mask(records: u32) -> u32 {
     let buckets = (u64::from(records) * 2).div_ceil(WAYS as u64).next_power_of_two();
     buckets.clamp(2, 1 << 28) as u32 - 1
+}
+
+/// Rings that there is room for by default.
+pub const DEFAULT_MAX_RINGS: u32 = 254;
+
+/// Elements that a ring, its sequence and its list of members are taken for: a sequence of 256 is among them.
+const RING_ROOM: u32 = RING_CHUNKS + 8;
+
+/// Elements of `RINGS` with room for `rings`, twice: what replaces them is written before they are given back.
+fn ring_elements(rings: u32) -> u32 {
+    1 + 2 * RING_ROOM * rings.clamp(1, 2 * MAX_VIRTUAL_SERVERS)
 }
 
 /// A random secret for the flow tables' hash.
@@ -151,13 +165,13 @@ pub struct Shape {
     pub flags: u32,
 }
 
-/// The maps that the object declares, with the flow tables sized as `meta` says.
+/// The maps that the object declares, sized as `meta` says.
 ///
 /// # Errors
 /// `Object` when one that the daemon counts on is missing.
 pub fn declared(meta: &Meta) -> Result<BTreeMap<&'static str, Shape>, LoadError> {
     let object = aya_obj::Object::parse(OBJECT).map_err(|error| LoadError::Object(error.to_string()))?;
-    let sized = flow_tables(meta);
+    let sized = sized(meta);
     NAMES
         .into_iter()
         .map(|name| {
@@ -175,7 +189,7 @@ pub fn declared(meta: &Meta) -> Result<BTreeMap<&'static str, Shape>, LoadError>
         .collect()
 }
 
-fn flow_tables(meta: &Meta) -> [(&'static str, u32); 6] {
+fn sized(meta: &Meta) -> [(&'static str, u32); 7] {
     [
         ("FLOWS", meta.flow_mask + 1),
         ("DIGESTS", meta.flow_mask + 1),
@@ -183,6 +197,7 @@ fn flow_tables(meta: &Meta) -> [(&'static str, u32); 6] {
         ("PROOFS", meta.pending_mask + 1),
         ("AFFINITY", meta.affinity_mask + 1),
         ("FRAGMENTS", meta.fragment_mask + 1),
+        ("RINGS", meta.ring_elements),
     ]
 }
 
@@ -229,7 +244,7 @@ pub fn load(maps: &Path, meta: &Meta, purpose: Purpose) -> Result<Program, LoadE
     for name in NAMES {
         loader.map_pin_path(name, maps.join(name));
     }
-    for (name, entries) in flow_tables(meta) {
+    for (name, entries) in sized(meta) {
         loader.map_max_entries(name, entries);
     }
     let globals: [(&str, &u32); 7] = [
@@ -321,6 +336,14 @@ mod tests {
         assert_eq!(mask(1_000_000), (1 << 19) - 1);
         assert_eq!(mask(0), 1);
         assert_eq!(mask(u32::MAX), (1 << 28) - 1);
+    }
+
+    #[test]
+    fn rings_have_room_twice() {
+        assert!(ring_elements(DEFAULT_MAX_RINGS) <= 1 << 20, "64 MiB by default");
+        assert!(ring_elements(1) > 2 * RING_CHUNKS);
+        assert!(ring_elements(1000) > 2 * 1000 * RING_CHUNKS);
+        assert_eq!(ring_elements(u32::MAX), ring_elements(8192));
     }
 
     #[test]

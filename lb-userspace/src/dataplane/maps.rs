@@ -123,7 +123,7 @@ pub struct Maps {
     /// New-connection windows, by id of the virtual server.
     pub flood: PerCpuArray<MapData, FloodWindow>,
     /// Rings, sequences and member lists.
-    pub rings: Array<MapData, RingChunk>,
+    pub rings: Table<RingChunk>,
     /// The address filter.
     pub filter: Array<MapData, u64>,
     /// VLAN bitmaps: interface slot × 64 + word.
@@ -171,7 +171,7 @@ impl Maps {
             timeouts: typed(directory, "TIMEOUTS")?,
             cursors: typed(directory, "CURSORS")?,
             flood: typed(directory, "FLOOD")?,
-            rings: typed(directory, "RINGS")?,
+            rings: table(directory, "RINGS", size_of::<RingChunk>())?,
             filter: typed(directory, "FILTER")?,
             vlans: typed(directory, "VLANS")?,
             reasons: typed(directory, "REASONS")?,
@@ -216,8 +216,8 @@ impl fmt::Debug for Maps {
     }
 }
 
-/// The maps that the owner of the data plane writes by system calls. (`NODES` and `NODE_LOADS` are written through
-/// [`Maps`].)
+/// The maps that the owner of the data plane writes by system calls. (`NODES`, `NODE_LOADS` and `RINGS` are written
+/// through [`Maps`].)
 pub(super) struct Writer {
     pub(super) node_stats: PerCpuArray<MapData, NodeStats>,
     pub(super) node_names: Array<MapData, NodeNames>,
@@ -229,7 +229,6 @@ pub(super) struct Writer {
     pub(super) timeouts: Array<MapData, Timeouts>,
     pub(super) cursors: Array<MapData, Cursor>,
     pub(super) flood: PerCpuArray<MapData, FloodWindow>,
-    pub(super) rings: Array<MapData, RingChunk>,
     pub(super) filter: Array<MapData, u64>,
     pub(super) vlans: Array<MapData, u64>,
     pub(super) reasons: PerCpuArray<MapData, Counter>,
@@ -251,7 +250,6 @@ impl Writer {
             timeouts: typed(directory, "TIMEOUTS")?,
             cursors: typed(directory, "CURSORS")?,
             flood: typed(directory, "FLOOD")?,
-            rings: typed(directory, "RINGS")?,
             filter: typed(directory, "FILTER")?,
             vlans: typed(directory, "VLANS")?,
             reasons: typed(directory, "REASONS")?,

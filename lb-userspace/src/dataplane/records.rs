@@ -44,6 +44,15 @@ impl Leftover {
     }
 }
 
+/// What [`Records::write`] did.
+#[derive(Debug)]
+pub(super) struct Written {
+    /// What is to be given back.
+    pub(super) leftover: Leftover,
+    /// Whether that was all. Otherwise virtual servers wait for room, as they were before, and the call is to be repeated.
+    pub(super) is_whole: bool,
+}
+
 /// All records and rings.
 #[derive(Debug)]
 pub(super) struct Records {
@@ -90,7 +99,7 @@ impl Records {
         }
     }
 
-    /// Whether the rings of a plan fit, with room for the largest to be replaced.
+    /// Whether the rings of a plan fit, with room for one of them to be replaced at a time.
     pub(super) fn check(&self, plan: &Plan) -> Result<(), ApplyError> {
         let chunks = |(name, family): RecordKey| {
             let server = plan.virtual_servers.get(&name)?;
@@ -98,8 +107,9 @@ impl Records {
             Some(services::ring_spec(server, &slots, family).map_or(0, |spec| u64::from(spec.layout().chunks)))
         };
         let all: Vec<u64> = services::record_keys(plan).filter_map(chunks).collect();
-        // Twice: one change, as of a node that all of them share, may replace every ring before the first is given back.
-        let needed = 2 * all.iter().sum::<u64>();
+        // The regions' lengths differ: what lies between them may be too short for the next.
+        let largest = all.iter().max().copied().unwrap_or(0);
+        let needed = all.iter().sum::<u64>() + 2 * largest;
         let capacity = self.regions.capacity();
         if all.len() + 1 >= self.indexes.capacity() as usize {
             return Err(SlotsError::VirtualServers { wanted: all.len() }.into());
@@ -110,8 +120,8 @@ impl Records {
         Ok(())
     }
 
-    /// Writes every record and ring of a plan that changed. `nodes`: of all virtual servers, in the plan's order. The old
-    /// places stay as they are until they are given back.
+    /// Writes every record and ring of a plan that changed, as far as there is room beside those that they replace. `nodes`:
+    /// of all virtual servers, in the plan's order. The old places stay as they are until they are given back.
     pub(super) fn write(
         &mut self,
         writer: &mut Writer,
@@ -119,7 +129,8 @@ impl Records {
         ids: &Ids,
         nodes: &[PlannedNode],
         applied: &mut Applied,
-    ) -> Result<Leftover, ApplyError> {
+    ) -> Result<Written, ApplyError> {
+        let mut is_whole = true;
         let mut leftover = std::mem::take(&mut self.orphans);
         let mut rest = nodes;
         for (name, server) in &plan.virtual_servers {
@@ -129,8 +140,16 @@ impl Records {
             for family in services::families(server) {
                 let key = (name.clone(), family);
                 let spec = services::ring_spec(server, &slots, family);
-                let ring = spec.as_ref().map(|spec| self.ring(writer, &key, spec, applied)).transpose()?;
-                let region = spec.as_ref().map(RingSpec::layout).and_then(|layout| Some((ring?, layout)));
+                let region = match &spec {
+                    None => None,
+                    Some(spec) => {
+                        let Some(start) = self.ring(&key, spec, applied) else {
+                            is_whole = false;
+                            continue;
+                        };
+                        Some((start, spec.layout()))
+                    }
+                };
                 let record = services::record(server, ids.id(name).unwrap_or(0), region);
                 self.record(writer, key, record, spec, &mut leftover, applied)?;
             }
@@ -143,37 +162,40 @@ impl Records {
             }
             keep
         });
-        Ok(leftover)
+        Ok(Written { leftover, is_whole })
     }
 
-    /// Where the ring of a virtual server is, written if it is not there yet.
-    fn ring(
-        &mut self,
-        writer: &mut Writer,
-        key: &RecordKey,
-        spec: &RingSpec,
-        applied: &mut Applied,
-    ) -> Result<u32, ApplyError> {
-        if let Some(start) = self.kept_ring(key, spec)? {
-            return Ok(start);
+    /// Where the ring of a virtual server is, written if it is not there yet; `None`: there is no room for it now.
+    fn ring(&mut self, key: &RecordKey, spec: &RingSpec, applied: &mut Applied) -> Option<u32> {
+        if let Some(start) = self.kept_ring(key, spec) {
+            return Some(start);
         }
+        self.regions.reclaim(Instant::now());
+        let start = self.regions.take(spec.layout().chunks)?;
         applied.rings_built += 1;
-        let contents = spec.contents();
-        let needed = contents.len() as u32;
-        let start = take_or_wait(&mut self.regions, needed).ok_or(ApplyError::Rings {
+        for (index, chunk) in (start..).zip(&spec.contents()) {
+            self.maps.rings.write(index, chunk);
+        }
+        Some(start)
+    }
+
+    /// Waits until the first region of those that were given back is free.
+    ///
+    /// # Errors
+    /// `Rings` when none was.
+    pub(super) fn wait_for_room(&mut self) -> Result<(), ApplyError> {
+        let wait = self.regions.next_free(Instant::now()).ok_or(ApplyError::Rings {
             virtual_servers: self.current.len(),
-            needed: u64::from(needed),
+            needed: u64::from(self.regions.capacity()) + 1,
             capacity: self.regions.capacity(),
         })?;
-        for (index, chunk) in (start..).zip(&contents) {
-            writer.rings.set(index, chunk, 0).map_err(failed("RINGS"))?;
-        }
-        Ok(start)
+        std::thread::sleep(wait);
+        Ok(())
     }
 
     /// The place that already holds what `spec` asks for.
-    fn kept_ring(&self, key: &RecordKey, spec: &RingSpec) -> Result<Option<u32>, ApplyError> {
-        let Some(current) = self.current.get(key).filter(|current| current.record.ring != 0) else { return Ok(None) };
+    fn kept_ring(&self, key: &RecordKey, spec: &RingSpec) -> Option<u32> {
+        let current = self.current.get(key).filter(|current| current.record.ring != 0)?;
         let record = &current.record;
         let same = match &current.spec {
             Some(before) => before == spec,
@@ -182,19 +204,14 @@ impl Records {
                 let layout = spec.layout();
                 record.sequence_len == layout.sequence_len
                     && record.members_len == layout.members_len
-                    && self.holds(record.ring, spec)?
+                    && self.holds(record.ring, spec)
             }
         };
-        Ok(same.then_some(record.ring))
+        same.then_some(record.ring)
     }
 
-    fn holds(&self, start: u32, spec: &RingSpec) -> Result<bool, ApplyError> {
-        for (index, chunk) in (start..).zip(spec.contents()) {
-            if self.maps.rings.get(&index, 0).map_err(failed("RINGS"))? != chunk {
-                return Ok(false);
-            }
-        }
-        Ok(true)
+    fn holds(&self, start: u32, spec: &RingSpec) -> bool {
+        (start..).zip(spec.contents()).all(|(index, chunk)| self.maps.rings.read(index) == chunk)
     }
 
     fn record(

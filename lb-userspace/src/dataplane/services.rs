@@ -89,6 +89,15 @@ pub fn record_keys(plan: &Plan) -> impl Iterator<Item = RecordKey> + '_ {
     servers.flat_map(|(name, server)| families(server).map(|family| (name.clone(), family)))
 }
 
+/// The part of a plan whose records are there.
+#[must_use]
+pub fn recorded(plan: &Plan, index: &BTreeMap<RecordKey, u32>) -> Plan {
+    let mut part = plan.clone();
+    part.virtual_servers
+        .retain(|name, server| families(server).all(|family| index.contains_key(&(name.clone(), family))));
+    part
+}
+
 /// The keys that a plan needs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Keys {

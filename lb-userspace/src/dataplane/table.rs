@@ -16,6 +16,7 @@ use std::{
 use lb_common::{
     digest::Digest,
     flow::{Control, FlowRecord},
+    maglev::RingChunk,
     node::{Node, NodeLoad},
     proof::Proof,
 };
@@ -42,6 +43,8 @@ unsafe impl Words for Proof {}
 unsafe impl Words for Node {}
 // SAFETY: repr(C, align(8)), four u64.
 unsafe impl Words for NodeLoad {}
+// SAFETY: repr(C, align(64)), 64 bytes, integers only (asserted in lb-common).
+unsafe impl Words for RingChunk {}
 // SAFETY: a word.
 unsafe impl Words for u64 {}
 

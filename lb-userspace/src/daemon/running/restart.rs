@@ -20,6 +20,7 @@ pub(super) fn needed(first: &Config, now: &Config) -> Vec<String> {
         ("proxy.user", first.proxy.user != now.proxy.user, started),
         ("dataplane.max_flows", first.dataplane.max_flows != now.dataplane.max_flows, made),
         ("dataplane.max_half_open", first.dataplane.max_half_open != now.dataplane.max_half_open, made),
+        ("dataplane.max_rings", first.dataplane.max_rings != now.dataplane.max_rings, made),
     ];
     let changed = rows.into_iter().filter(|(_, changed, _)| *changed);
     changed.map(|(name, _, when)| format!("{name} was changed: it {when}")).collect()

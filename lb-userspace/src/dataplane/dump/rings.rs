@@ -57,7 +57,7 @@ fn part_elements(
     start: u32,
     slots: u32,
 ) -> Result<(), QueryError> {
-    let chunks = slots.div_ceil(CHUNK_SLOTS as u32);
+    let chunks = slots.div_ceil(CHUNK_SLOTS as u32).min(source.maps.rings.len().saturating_sub(start));
     for chunk in 0..chunks {
         if rows.is_full() {
             rows.skip(u64::from(chunks - chunk));
@@ -65,7 +65,7 @@ fn part_elements(
         }
         let element = start + chunk;
         let first = chunk * CHUNK_SLOTS as u32;
-        let contents = source.maps.rings.get(&element, 0).map_err(unreadable("RINGS"))?;
+        let contents = source.maps.rings.read(element);
         rows.push(|| {
             let count = (slots - first).min(CHUNK_SLOTS as u32) as usize;
             let numbers: Vec<String> = contents.0[..count].iter().map(u16::to_string).collect();
@@ -117,8 +117,8 @@ fn record(maps: &Maps, server: &VirtualServer, family: Family) -> Result<Option<
 fn count(maps: &Maps, start: u32) -> Result<BTreeMap<u16, u32>, QueryError> {
     let mut counts = BTreeMap::new();
     let mut left = RING_SLOTS as usize;
-    for element in start..start + RING_CHUNKS {
-        let chunk = maps.rings.get(&element, 0).map_err(unreadable("RINGS"))?;
+    for element in start..(start + RING_CHUNKS).min(maps.rings.len()) {
+        let chunk = maps.rings.read(element);
         for slot in chunk.0.iter().take(left) {
             *counts.entry(*slot).or_default() += 1;
         }

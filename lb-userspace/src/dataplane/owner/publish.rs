@@ -2,6 +2,8 @@
 
 use std::{collections::HashMap, sync::Arc};
 
+use lb_common::{flow::HashKeys, maps::Meta};
+
 use super::Dataplane;
 use crate::{
     control::plan::Admission,
@@ -50,11 +52,13 @@ impl Dataplane {
 
     fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
-        let asked = load::new_meta(self.options.sizes, lb_common::flow::HashKeys(self.meta.table_keys));
+        let asked = load::new_meta(self.options.sizes, HashKeys(self.meta.table_keys));
+        // More room for rings than is asked for hurts nobody.
+        let asked = Meta { ring_elements: asked.ring_elements.max(self.meta.ring_elements), ..asked };
         if asked != self.meta {
             warnings.push(format!(
-                "the flow tables in use have other sizes than the configuration asks for (max_flows, max_half_open): they \
-                 are kept so that no connection is lost; to change them, stop forwarding: stop lbd, rm -r {}, start it",
+                "the tables in use have other sizes than the configuration asks for (max_flows, max_half_open, max_rings): \
+                 they are kept so that no connection is lost; to change them, stop forwarding: stop lbd, rm -r {}, start it",
                 self.pins.path().display()
             ));
         }

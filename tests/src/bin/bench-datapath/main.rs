@@ -23,8 +23,8 @@ use subject::{IFINDEX, Subject};
 
 /// Flows opened at a time while a table is filled: what fits into `PENDING` between its two packets.
 const CHUNK: u64 = 16_384;
-const LARGE: TableSizes = TableSizes { max_flows: 1 << 21, max_half_open: 1 << 16 };
-const HOT: TableSizes = TableSizes { max_flows: 1 << 10, max_half_open: 1 << 6 };
+const LARGE: TableSizes = TableSizes { max_flows: 1 << 21, max_half_open: 1 << 16, max_rings: 2 };
+const HOT: TableSizes = TableSizes { max_flows: 1 << 10, max_half_open: 1 << 6, max_rings: 2 };
 
 struct Options {
     json: bool,
@@ -173,7 +173,11 @@ fn sizes(case: &Case) -> TableSizes {
         return HOT;
     }
     let flows = (case.flows as u32).max(1 << 16);
-    TableSizes { max_flows: if case.name.starts_with("nat") { flows * 2 } else { flows }, max_half_open: 1 << 16 }
+    TableSizes {
+        max_flows: if case.name.starts_with("nat") { flows * 2 } else { flows },
+        max_half_open: 1 << 16,
+        max_rings: 2,
+    }
 }
 
 /// Times all rows, repetition by repetition; one number of flows after the other, each row on tables of its own.

@@ -121,7 +121,7 @@ impl Subject {
         for (i, chunk) in slots.chunks(CHUNK_SLOTS).enumerate() {
             let mut element = RingChunk::default();
             element.0[..chunk.len()].copy_from_slice(chunk);
-            self.maps.rings.set(ring + i as u32, element, 0)?;
+            self.maps.rings.write(ring + i as u32, &element);
         }
         let record = VirtualServer {
             id,
