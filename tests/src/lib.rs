@@ -2,6 +2,7 @@
 //!
 //! [`harness`] builds networks out of namespaces and runs the real `lbd`, real servers and clients in them.
 
+pub mod golden;
 pub mod harness;
 pub mod model;
 pub mod packet;

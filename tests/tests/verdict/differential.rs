@@ -182,9 +182,7 @@ impl Run {
 
     /// Node and source port of the half-open connection that a packet made, if it did.
     fn noted(&self, frame: &[u8]) -> Option<(u16, u16)> {
-        let tuple = parse(frame, |_| true).ok()?.tuple;
-        let record = self.rig.half_open(&key_of(&tuple))?;
-        Some((record.node, u16::from_be(record.nat_port)))
+        noted(&self.rig, frame)
     }
 
     fn fail(&self, frame: &[u8], what: &str) -> ! {
@@ -200,7 +198,7 @@ impl Run {
 
     /// A packet with right checksums is sent with right checksums, recomputed in full.
     fn right_stays_right(&self, frame: &[u8], out: &[u8]) {
-        if let (Some(true), Some(false)) = (is_right(frame), is_right(out)) {
+        if !right_stays_right(frame, out) {
             self.fail(frame, &format!("its checksum came out wrong\nfound    {}", hex(out)));
         }
     }
@@ -311,6 +309,18 @@ impl Run {
             self.fail(frame, &format!("tables differ: expected {missing:x?}, found {extra:x?}"));
         }
     }
+}
+
+/// Node and source port of the half-open connection that a packet made, if it did.
+pub(crate) fn noted(rig: &Rig, frame: &[u8]) -> Option<(u16, u16)> {
+    let tuple = parse(frame, |_| true).ok()?.tuple;
+    let record = rig.half_open(&key_of(&tuple))?;
+    Some((record.node, u16::from_be(record.nat_port)))
+}
+
+/// Whether a packet with right checksums came out with right checksums, recomputed in full.
+pub(crate) fn right_stays_right(frame: &[u8], out: &[u8]) -> bool {
+    is_right(frame) != Some(true) || is_right(out) != Some(false)
 }
 
 fn key_of(tuple: &Tuple) -> lb_common::flow::FlowKey {

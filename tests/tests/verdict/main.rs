@@ -5,6 +5,7 @@ mod basic;
 mod differential;
 mod flows;
 mod fragments;
+mod golden;
 mod icmp;
 mod lease;
 mod malformed;

@@ -1,5 +1,6 @@
 //! What `verify-guest` prints: for each program `verify: program NAME INSTRUCTIONS` (as the kernel counts the instructions
-//! its verifier walked, `bpf_prog_info.verified_insns`), at the end `verify: N verdicts ok`. It exits with 0 then.
+//! its verifier walked, `bpf_prog_info.verified_insns`), how many golden packets there are by forwarding mode and family
+//! (`verify: N golden packets: …`), at the end `verify: N verdicts ok`. It exits with 0 then.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -11,6 +12,7 @@ pub(super) struct Report {
     /// Instructions that the verifier walked, by program.
     pub(super) programs: BTreeMap<String, u32>,
     verdicts: u32,
+    golden: String,
 }
 
 impl Report {
@@ -27,6 +29,7 @@ impl Report {
                 [count, "verdicts", "ok"] => {
                     report.verdicts = count.parse().with_context(|| format!("no count of verdicts: {line}"))?;
                 }
+                [_, "golden", "packets:", ..] => line.clone_into(&mut report.golden),
                 _ => bail!("not understood: verify: {line}"),
             }
         }
@@ -40,6 +43,9 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} verdicts ok", self.verdicts)?;
+        if !self.golden.is_empty() {
+            write!(f, " ({})", self.golden.trim_end_matches(';'))?;
+        }
         self.programs.iter().try_for_each(|(name, count)| write!(f, ", {name} {count} instructions verified"))
     }
 }
@@ -50,9 +56,12 @@ mod tests {
 
     #[test]
     fn a_console_is_read() {
-        let text = "[    1.2] boot\r\nverify: program lb_ingress 41234\r\nverify: 12 verdicts ok\r\nguest: exit 0\r\n";
+        let text = "[    1.2] boot\r\nverify: program lb_ingress 41234\r\nverify: 12 golden packets: dsr A 12;\r\nverify: 12 verdicts ok\r\nguest: exit 0\r\n";
         let report = Report::parse(text).expect("it is complete");
-        assert_eq!(report.to_string(), "12 verdicts ok, lb_ingress 41234 instructions verified");
+        assert_eq!(
+            report.to_string(),
+            "12 verdicts ok (12 golden packets: dsr A 12), lb_ingress 41234 instructions verified"
+        );
     }
 
     #[test]
