@@ -1,4 +1,5 @@
-//! `cargo xtask ci`: what must hold of every commit: formatting, lints, tidy, tests.
+//! `cargo xtask ci`: what must hold of every commit: formatting, lints, tidy, tests; and of its dependencies, where cargo-deny
+//! is installed (`cargo install cargo-deny --locked`).
 
 use anyhow::Result;
 
@@ -7,9 +8,19 @@ use crate::{run, setup, test, tidy};
 pub(crate) fn run() -> Result<()> {
     run::run(run::cargo().args(["fmt", "--all", "--check"]))?;
     tidy::run()?;
+    dependencies()?;
     setup::for_build()?;
     lint()?;
     test::run(&[])
+}
+
+/// Licences, sources and bans of `deny.toml`. Not the advisories: their database is on the network, which a build may lack.
+fn dependencies() -> Result<()> {
+    if run::cargo().args(["deny", "--version"]).output().is_ok_and(|output| output.status.success()) {
+        return run::run(run::cargo().args(["deny", "--locked", "check", "bans", "licenses", "sources"]));
+    }
+    println!("ci: cargo-deny is not installed: dependencies are not checked against deny.toml");
+    Ok(())
 }
 
 fn lint() -> Result<()> {
