@@ -6,7 +6,7 @@
 //! Static VIPs: `vips` (what is to be done) and `announce` (the packets) are pure; `addresses`, `packet_socket`, `record` and
 //! `engine` are the shells around them. Groups that move between machines: `election`, `heartbeat` and `cluster` among our
 //! own, `vrrp`, `carp`, `advertiser` and `routers` with others, `everywhere` where all machines have them, all pure; `bgp`, `host`, `wire`,
-//! `cluster::thread`, `guard` and `gate` are the shells.
+//! `cluster::thread`, `guard` and `gate` are the shells; `told` is what the rest of lbd sees of it.
 
 pub mod advertiser;
 pub mod announce;
@@ -21,6 +21,7 @@ pub mod heartbeat;
 pub mod host;
 pub mod routers;
 pub mod share;
+pub mod told;
 pub mod vips;
 pub mod vrrp;
 

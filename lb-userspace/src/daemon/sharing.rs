@@ -21,7 +21,10 @@ use crate::{
         inspect::Context,
         share::{Arrivals, Fate, Interfaces, Owned, Survey},
     },
-    failover::share::{self, Settings, Sink, Source},
+    failover::{
+        share::{self, Settings, Sink, Source},
+        told::Told,
+    },
 };
 
 /// Places of a flow table that are looked at before others get their turn: well below a millisecond.
@@ -53,10 +56,10 @@ pub(super) fn start(config: &Config, vips: &Vips, context: &Context) -> Option<S
     };
     let (interfaces, watched) = watch::channel(of(config));
     let fates = Arc::new(Fates::default());
-    let source = || -> Box<dyn Source> { Box::new(Told { survey: Survey::new(context), owned: owned.clone() }) };
+    let source = || -> Box<dyn Source> { Box::new(Telling { survey: Survey::new(context), owned: owned.clone() }) };
     let started = Arrivals::new(context).map_err(io::Error::other).and_then(|arrivals| {
-        let taken = Taken { arrivals, owned: owned.clone(), interfaces: watched, fates: Arc::clone(&fates) };
-        share::start(settings, source, Box::new(taken))
+        let taking = Taking { arrivals, owned: owned.clone(), interfaces: watched, fates: Arc::clone(&fates) };
+        share::start(settings, source, Box::new(taking))
     });
     match started {
         Ok(link) => Some(Sharing { link, interfaces, fates }),
@@ -98,18 +101,18 @@ fn of(config: &Config) -> Interfaces {
     config.vips.values().flat_map(|group| group.interfaces.clone()).collect()
 }
 
-struct Told {
+struct Telling {
     survey: Survey,
-    owned: watch::Receiver<Owned>,
+    owned: Told<Owned>,
 }
 
-impl Source for Told {
+impl Source for Telling {
     fn restart(&mut self) {
         self.survey.restart();
     }
 
     fn advance(&mut self, out: &mut Vec<Shared>) -> bool {
-        self.survey.advance(STEP_PLACES, &self.owned.borrow(), out)
+        self.survey.advance(STEP_PLACES, &self.owned.now(), out)
     }
 
     fn told(&self) -> usize {
@@ -117,16 +120,16 @@ impl Source for Told {
     }
 }
 
-struct Taken {
+struct Taking {
     arrivals: Arrivals,
-    owned: watch::Receiver<Owned>,
+    owned: Told<Owned>,
     interfaces: watch::Receiver<Interfaces>,
     fates: Arc<Fates>,
 }
 
-impl Sink for Taken {
+impl Sink for Taking {
     fn take(&mut self, shared: &Shared) {
-        let fate = self.arrivals.take(shared, &self.owned.borrow(), &self.interfaces.borrow());
+        let fate = self.arrivals.take(shared, &self.owned.now(), &self.interfaces.borrow());
         self.fates[fate as usize].fetch_add(1, Ordering::Relaxed);
     }
 }

@@ -35,6 +35,7 @@ use crate::{
         heartbeat::{Boot, Key},
         host::{Host, Unmoved},
         routers::{self, Router, Speaks},
+        told::Told,
         vrrp::{Checksum, Version},
     },
     health::{Outside, Programs},
@@ -263,7 +264,7 @@ impl Vips {
     }
 
     /// The cluster, and the addresses of the groups that this machine owns in it.
-    pub(super) fn owned(&self) -> Option<(Cluster, watch::Receiver<BTreeSet<IpAddr>>)> {
+    pub(super) fn owned(&self) -> Option<(Cluster, Told<BTreeSet<IpAddr>>)> {
         match self {
             Self::Alone(..) => None,
             Self::Together(together) => Some((together.cluster.borrow().0.clone(), together.host.owned())),

@@ -24,6 +24,7 @@ use super::{
     gate::Gate,
     guard::{Lease, Started},
     routers::{Router, Routers},
+    told::{self, Teller, Told},
     wire::Wire,
 };
 
@@ -37,8 +38,8 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct Host {
     orders: mpsc::UnboundedSender<Order>,
-    status: watch::Receiver<Status>,
-    owned: watch::Receiver<BTreeSet<IpAddr>>,
+    status: Told<Status>,
+    owned: Told<BTreeSet<IpAddr>>,
     watched: watch::Sender<claims::Watched>,
     /// Ends with this.
     _claims: Claims,
@@ -63,7 +64,7 @@ impl Host {
         let (orders, ordered) = mpsc::unbounded_channel();
         let (incidents, incident) = mpsc::channel(cluster::INCIDENTS);
         let (started, start) = blocking::channel();
-        let (owns, owned) = watch::channel(BTreeSet::new());
+        let (owns, owned) = told::channel(BTreeSet::new());
         let state_dir = state_dir.to_owned();
         let run = move || {
             let on_time = raise_priority();
@@ -151,12 +152,12 @@ impl Host {
     /// How things stand.
     #[must_use]
     pub fn status(&self) -> Status {
-        self.status.borrow().clone()
+        Status::clone(&self.status.now())
     }
 
-    /// The addresses of the groups that this machine owns, as they change.
+    /// The addresses of the groups that this machine owns.
     #[must_use]
-    pub fn owned(&self) -> watch::Receiver<BTreeSet<IpAddr>> {
+    pub fn owned(&self) -> Told<BTreeSet<IpAddr>> {
         self.owned.clone()
     }
 
@@ -254,10 +255,10 @@ fn task(
     machine: Machine,
     paths: &Paths,
     orders: mpsc::UnboundedReceiver<Order>,
-    (incidents, owns): (mpsc::Sender<Incident>, watch::Sender<BTreeSet<IpAddr>>),
+    (incidents, owns): (mpsc::Sender<Incident>, Teller<BTreeSet<IpAddr>>),
     guard: Option<Started>,
     on_time: bool,
-) -> Result<(Task, watch::Receiver<Status>), Error> {
+) -> Result<(Task, Told<Status>), Error> {
     let sockets = cluster::open(paths).map_err(|source| Error::Heartbeats { listen: paths.listen.clone(), source })?;
     let vips = StaticVips::spawn(state_dir)?;
     let now = Instant::now();
@@ -274,7 +275,7 @@ fn task(
     let resumes = machine.resumes.clone();
     let routers = Routers::new(machine.boot.0, resumes.clone());
     let cluster = Cluster::new(machine, now);
-    let (status, watched) = watch::channel(cluster.status(now));
+    let (status, watched) = told::channel(cluster.status(now));
     // What is owned on is not taken down meanwhile.
     let addresses = Addresses::of(resumes);
     let peers = paths.peers.clone();

@@ -32,6 +32,7 @@ use crate::failover::{
     guard::Lease,
     heartbeat::MAX_BYTES,
     routers::{self, Router, Routers},
+    told::Teller,
     vips::Surroundings,
     wire::Wire,
 };
@@ -88,9 +89,9 @@ pub(in crate::failover) struct Task {
     pub(in crate::failover) peers: Vec<SocketAddr>,
     pub(in crate::failover) vips: StaticVips,
     pub(in crate::failover) orders: mpsc::UnboundedReceiver<Order>,
-    pub(in crate::failover) status: watch::Sender<Status>,
+    pub(in crate::failover) status: Teller<Status>,
     /// The addresses of owned groups, for those who tell others of their connections.
-    pub(in crate::failover) owns: watch::Sender<BTreeSet<IpAddr>>,
+    pub(in crate::failover) owns: Teller<BTreeSet<IpAddr>>,
     pub(in crate::failover) incidents: mpsc::Sender<Incident>,
     pub(in crate::failover) addresses: Addresses,
     pub(in crate::failover) send_errors: u32,
@@ -197,14 +198,10 @@ impl Task {
         status.groups.extend(self.everywhere.status(now));
         status.neighbors = self.speakers.status();
         status.wire = self.routers.counters();
-        self.status.send_replace(status);
+        self.status.tell(status);
         let owned: BTreeSet<IpAddr> =
             self.addresses.of_groups(self.addresses.owned.iter()).into_iter().map(|vip| vip.address).collect();
-        self.owns.send_if_modified(|before| {
-            let changed = *before != owned;
-            *before = owned;
-            changed
-        });
+        self.owns.tell(owned);
     }
 
     /// Announces and withdraws the groups that every machine has.
