@@ -113,21 +113,56 @@ pub struct StaticVips {
     withdraw: mpsc::Sender<oneshot::Sender<Result<(), Error>>>,
     problems: watch::Receiver<Vec<String>>,
     surroundings: watch::Receiver<vips::Surroundings>,
-    engine: AbortHandle,
+    /// The task on the runtime of who started it; `None`: it has a thread of its own, and ends with the senders here.
+    engine: Option<AbortHandle>,
 }
 
 impl StaticVips {
     /// Starts on the current tokio runtime. Does nothing until the first [`StaticVips::set`]: it then also takes down what an
     /// earlier lbd raised (`raised.json` in `state_dir` says what) and the configuration no longer has.
     pub fn spawn(state_dir: &Path) -> Result<Self, Error> {
+        let (mut vips, parts) = Self::prepare();
+        vips.engine = Some(tokio::spawn(parts.start(state_dir)?).abort_handle());
+        Ok(vips)
+    }
+
+    /// As [`StaticVips::spawn`], on a thread of its own. The kernel makes whoever asks for addresses wait while anybody on the machine
+    /// changes interfaces (its RTNL lock): seconds for some drivers and for many containers, in which heartbeats must go on.
+    fn spawn_thread(state_dir: &Path) -> Result<Self, Error> {
+        let (vips, parts) = Self::prepare();
+        let (started, start) = std::sync::mpsc::channel();
+        let state_dir = state_dir.to_owned();
+        let run = move || {
+            host::raise_priority();
+            let runtime = match host::runtime() {
+                Ok(runtime) => runtime,
+                Err(error) => return drop(started.send(Err(error))),
+            };
+            runtime.block_on(async {
+                match parts.start(&state_dir) {
+                    Ok(engine) => {
+                        // Who starts us waits for this.
+                        let _ = started.send(Ok(()));
+                        engine.await;
+                    }
+                    Err(error) => drop(started.send(Err(error))),
+                }
+            });
+        };
+        // It ends with the senders, and is not waited for: it may wait for the kernel.
+        std::thread::Builder::new().name("addresses".to_owned()).spawn(run).map_err(Error::Thread)?;
+        start.recv().map_err(|_| Error::Thread(io::Error::other("it ended at once")))??;
+        Ok(vips)
+    }
+
+    fn prepare() -> (Self, Parts) {
         let (wanted, changed) = watch::channel(None);
         let (withdraw, withdrawn) = mpsc::channel(1);
         let (orders, ordered) = mpsc::unbounded_channel();
         let (problem, problems) = watch::channel(Vec::new());
         let (around, surroundings) = watch::channel(vips::Surroundings::default());
-        let engine = engine::Engine::new(state_dir, problem, around)?;
-        let engine = tokio::spawn(engine.run(changed, ordered, withdrawn)).abort_handle();
-        Ok(Self { wanted, orders, withdraw, problems, surroundings, engine })
+        let vips = Self { wanted, orders, withdraw, problems, surroundings, engine: None };
+        (vips, Parts { changed, ordered, withdrawn, problem, around })
     }
 
     /// Replaces the VIPs. Those that stay are not touched.
@@ -176,7 +211,26 @@ impl StaticVips {
 
 impl Drop for StaticVips {
     fn drop(&mut self) {
-        self.engine.abort();
+        if let Some(engine) = &self.engine {
+            engine.abort();
+        }
+    }
+}
+
+/// The task's ends of the channels of a [`StaticVips`].
+struct Parts {
+    changed: watch::Receiver<Option<BTreeSet<RaisedVip>>>,
+    ordered: mpsc::UnboundedReceiver<engine::Order>,
+    withdrawn: mpsc::Receiver<engine::Done>,
+    problem: watch::Sender<Vec<String>>,
+    around: watch::Sender<vips::Surroundings>,
+}
+
+impl Parts {
+    /// The task, to be run on the current runtime.
+    fn start(self, state_dir: &Path) -> Result<impl Future<Output = ()> + Send + 'static, Error> {
+        let engine = engine::Engine::new(state_dir, self.problem, self.around)?;
+        Ok(engine.run(self.changed, self.ordered, self.withdrawn))
     }
 }
 

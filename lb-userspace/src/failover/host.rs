@@ -260,7 +260,7 @@ fn task(
     on_time: bool,
 ) -> Result<(Task, Told<Status>), Error> {
     let sockets = cluster::open(paths).map_err(|source| Error::Heartbeats { listen: paths.listen.clone(), source })?;
-    let vips = StaticVips::spawn(state_dir)?;
+    let vips = StaticVips::spawn_thread(state_dir)?;
     let now = Instant::now();
     let (terms, current) = watch::channel(cluster::terms(&machine, on_time));
     let (progress, progressed) = watch::channel(now);
@@ -311,7 +311,7 @@ fn task(
     Ok((task, watched))
 }
 
-fn runtime() -> Result<tokio::runtime::Runtime, Error> {
+pub(super) fn runtime() -> Result<tokio::runtime::Runtime, Error> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Thread)
 }
 
