@@ -42,7 +42,7 @@ use crate::{
         supervisor::{Listening, Supervisor},
     },
     snmp,
-    telemetry::LogFormat,
+    telemetry::{self, LogFormat},
 };
 
 mod bgp;
@@ -205,6 +205,7 @@ async fn serve(
     let runner = programs(state.config(), handover.as_ref()).map_err(system("keep the runner of programs"))?;
     // Before the first thread is started: capabilities belong to threads.
     privileges::reduce()?;
+    telemetry::detach().map_err(system("start the thread that writes the log"))?;
     let settings = worker::settings(state.config(), log_format);
     let (tell, news) = mpsc::channel(NEWS);
     let proxy = Supervisor::start(spawner, settings, listeners, tell).map_err(system("supervise the worker"))?;

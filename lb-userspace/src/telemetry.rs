@@ -1,5 +1,7 @@
 //! Logging: `tracing` events to standard error, as text or JSON, filtered by `LB_LOG`. Called once by `bin/lbd.rs`;
-//! nothing else sets a subscriber.
+//! nothing else sets a subscriber. `sink` is where the lines go.
+
+mod sink;
 
 use std::{
     env,
@@ -8,6 +10,8 @@ use std::{
 
 use clap::ValueEnum;
 use tracing_subscriber::{EnvFilter, filter::ParseError};
+
+pub use self::sink::{detach, flush, lost};
 
 /// Environment variable with the filter: `debug`, `info,lb::health=trace`.
 pub const FILTER_VARIABLE: &str = "LB_LOG";
@@ -48,7 +52,7 @@ pub enum TelemetryError {
 pub fn start(format: LogFormat) -> Result<(), TelemetryError> {
     let text = env::var(FILTER_VARIABLE).unwrap_or_else(|_| DEFAULT_FILTER.to_owned());
     let filter = EnvFilter::try_new(&text).map_err(|source| TelemetryError::Filter { text, source })?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| sink::Sink);
     let no_colour = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     // A second start (two daemons in one test process) keeps the first subscriber.
     let _ = match format {

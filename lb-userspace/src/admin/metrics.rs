@@ -12,13 +12,16 @@ use std::{
 use lb_common::reason::{Action, Reason};
 
 use super::{Access, Backend};
-use crate::control::{
-    event::Name,
-    query::QueryError,
-    view::{
-        AlertView, Health, InterfaceView, NeighborState, NodeView, PoolView, SharingMachine, SharingView, Status,
-        TableUse, VipState, VipsView, VirtualServerView,
+use crate::{
+    control::{
+        event::Name,
+        query::QueryError,
+        view::{
+            AlertView, Health, InterfaceView, NeighborState, NodeView, PoolView, SharingMachine, SharingView, Status,
+            TableUse, VipState, VipsView, VirtualServerView,
+        },
     },
+    telemetry,
 };
 
 /// Media type of the format.
@@ -103,6 +106,8 @@ fn daemon(page: &mut Page, status: &Status) {
     page.sample("lb_build_info", &[("version", &status.version)], 1);
     page.family("lb_uptime_seconds", "gauge", "Seconds since lbd started.");
     page.sample("lb_uptime_seconds", &[], status.uptime_s);
+    page.family("lb_log_lost_lines_total", "counter", "Lines of lbd's log that were lost: nobody read them in time.");
+    page.sample("lb_log_lost_lines_total", &[], telemetry::lost());
     page.family("lb_config_revision", "gauge", "Revision of the configuration in force; 0: it could not be recorded.");
     page.sample("lb_config_revision", &[], status.config_revision.unwrap_or(0));
     page.family("lb_config_accepted_total", "counter", "Configurations accepted since lbd started.");

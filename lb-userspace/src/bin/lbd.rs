@@ -129,7 +129,9 @@ fn main() -> ExitCode {
     {
         tracing::warn!(%error, "nobody goes back to the program before should this one hang at its start");
     }
-    match daemon::run(&arguments.config, arguments.log_format, &mut handover) {
+    let ran = daemon::run(&arguments.config, arguments.log_format, &mut handover);
+    telemetry::flush();
+    match ran {
         Ok(code) => code,
         Err(error) => {
             if let Some(handover) = handover.filter(Handover::has_way_back) {
@@ -152,7 +154,9 @@ fn worker(log_format: LogFormat) -> ExitCode {
         tell(&format!("lbd worker: {error}"));
         return ExitCode::from(2);
     }
-    outcome(&process::run())
+    let ran = process::run();
+    telemetry::flush();
+    outcome(&ran)
 }
 
 fn rehearse(config: &Path) -> ExitCode {

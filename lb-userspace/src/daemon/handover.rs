@@ -30,7 +30,10 @@ use nix::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::proxy::supervisor::{Estate, Listening, Place};
+use crate::{
+    proxy::supervisor::{Estate, Listening, Place},
+    telemetry,
+};
 
 /// The argument that tells a new program where the handover is.
 pub const ARGUMENT: &str = "--handover";
@@ -149,6 +152,7 @@ impl Handover {
             Ok(written) => {
                 let mut command = Command::new(path);
                 command.arg0("lbd").args(&self.arguments).arg(ARGUMENT).arg(written.as_raw_fd().to_string());
+                telemetry::flush();
                 command.exec()
             }
             Err(error) => error,

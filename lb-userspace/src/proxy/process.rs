@@ -33,6 +33,7 @@ use super::{
     message::{Answer, FromWorker, Question, ThreadBeat, ToWorker},
     worker::{Engine, Handle, Listen},
 };
+use crate::telemetry;
 
 /// How often the worker says that it lives.
 pub const HEARTBEAT: Duration = Duration::from_millis(250);
@@ -79,6 +80,7 @@ pub fn run() -> Result<(), WorkerError> {
     let Some((ToWorker::Start { threads }, _)) = channel.receive()? else { return Err(WorkerError::NoStart) };
 
     confine::before_threads()?;
+    telemetry::detach()?;
     let engine = Engine::start(Arc::default(), Vec::new(), threads)?;
     let (inputs, received) = mpsc::channel();
     let wants = inputs.clone();

@@ -56,6 +56,8 @@ pub struct Lb<'n> {
     quiet: bool,
     /// A program of its own, in its directory.
     own_program: Option<PathBuf>,
+    /// Where its log goes instead of a file.
+    log_into: Option<File>,
 }
 
 impl<'n> Lb<'n> {
@@ -95,7 +97,17 @@ impl<'n> Lb<'n> {
         }
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
         let pins = PathBuf::from(format!("/sys/fs/bpf/{}{number}", namespace::prefix(&net.name)));
-        let lb = Self { host, dir, pins, child: None, notify: None, said: Vec::new(), quiet: false, own_program: None };
+        let lb = Self {
+            host,
+            dir,
+            pins,
+            child: None,
+            notify: None,
+            said: Vec::new(),
+            quiet: false,
+            own_program: None,
+            log_into: None,
+        };
         lb.write_config(config)?;
         Ok(lb)
     }
@@ -108,6 +120,13 @@ impl<'n> Lb<'n> {
         self.own_program = Some(self.dir.path().join("lbd"));
         self.install()?;
         Ok(self)
+    }
+
+    /// Has it log to somewhere else than a file of the harness, which then cannot show it.
+    #[must_use]
+    pub fn with_log(mut self, log: File) -> Self {
+        self.log_into = Some(log);
+        self
     }
 
     /// Puts lbd in the place of its own program, as a package manager does: the one that runs stays as it is.
@@ -269,7 +288,10 @@ impl<'n> Lb<'n> {
     }
 
     fn command(&self) -> Result<Command> {
-        let log = File::options().create(true).append(true).open(self.dir.path().join("lbd.log"))?;
+        let log = match &self.log_into {
+            Some(file) => file.try_clone()?,
+            None => File::options().create(true).append(true).open(self.dir.path().join("lbd.log"))?,
+        };
         let program = self.own_program.clone().map_or_else(|| binary("lbd"), Ok)?;
         let mut command = Command::new(program);
         command.arg("--config").arg(self.config_file()).env_remove("LB_CONFIG").env_remove("LB_SOCKET");

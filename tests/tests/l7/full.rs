@@ -1,15 +1,20 @@
-//! When descriptors run out (THREATS X19): nothing is accepted for a while, everything else goes on.
+//! When descriptors run out (THREATS X19), nothing is accepted for a while and everything else goes on; when nobody reads the log
+//! (X28), everything does.
 
 use std::{
-    fs,
-    io::{Read, Write},
+    fs::{self, File},
+    io::{self, Read, Write},
     net::TcpStream,
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::fs::OpenOptionsExt,
+    },
     time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
 use lb::control::view::Health;
-use lb_tests::harness::{Lb, Net, Nginx, Topology, eventually, http, wait::let_pass};
+use lb_tests::harness::{Lb, Net, Nginx, Stop, Topology, eventually, http, wait::let_pass};
 
 use super::{PATIENCE, SOON, config, serves, web, worker};
 
@@ -107,5 +112,38 @@ fn more_clients_than_descriptors_wait_and_those_inside_are_served() -> Result<()
     ensure!(freed < Duration::from_secs(1), "after {freed:?}");
     ensure!(lb.log().contains("cannot accept connections"), "{}", lb.log());
     ensure!(worker(&lb)? == pid, "the worker was replaced");
+    Ok(())
+}
+
+#[test]
+fn a_log_that_nobody_reads_holds_nobody_up() -> Result<()> {
+    let net = Topology::new("log-full").nodes(1).build()?;
+    let mut nginx = Nginx::start(&net.nodes[0], &[80])?;
+    let (unread, log) = io::pipe()?;
+    let mut lb = Lb::prepare(&net, &watched(&net, ""))?.with_log(File::from(OwnedFd::from(log.try_clone()?)));
+    lb.launch()?;
+    serves(&net)?;
+    fill(&log)?;
+    for _ in 0..3 {
+        lbd_goes_on(&net, &lb, &mut nginx)?;
+        serves(&net)?;
+    }
+    // The last words are waited for, for half a second.
+    drop((log, unread));
+    lb.stop(Stop::Graceful)
+}
+
+/// Writes into a pipe what goes in.
+fn fill(pipe: &io::PipeWriter) -> Result<()> {
+    // An open file of its own: lbd's must not become one that never waits.
+    let path = format!("/proc/self/fd/{}", pipe.as_raw_fd());
+    let mut pipe = File::options().write(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    let full = loop {
+        match pipe.write(&[b'.'; 512]) {
+            Ok(_) => {}
+            Err(error) => break error,
+        }
+    };
+    ensure!(full.kind() == io::ErrorKind::WouldBlock, "{full}");
     Ok(())
 }
