@@ -217,6 +217,17 @@ impl Network {
         self.routes = routes;
     }
 
+    /// Takes over the route to a destination; `None`: there is none. Says whether it is another than before.
+    pub fn set_route(&mut self, destination: IpAddr, route: Option<Route>) -> bool {
+        let before = self.routes.insert(destination, route);
+        before.as_ref() != self.routes.get(&destination)
+    }
+
+    /// Forgets the routes to all other destinations.
+    pub fn keep_routes(&mut self, destinations: &BTreeSet<IpAddr>) {
+        self.routes.retain(|destination, _| destinations.contains(destination));
+    }
+
     /// Whether a route was looked up for this destination.
     #[must_use]
     pub fn knows_route(&self, destination: IpAddr) -> bool {

@@ -125,7 +125,7 @@ mod tests {
         let link =
             Link { ifindex: 3, name: "eth0".into(), mac: Some(HOP.source_mac), mtu: 1500, up: true, ..Link::default() };
         network.set_links(vec![link]);
-        network.set_routes([(node.address, Some(Route { ifindex: 3, ..Route::default() }))].into());
+        network.set_route(node.address, Some(Route { ifindex: 3, ..Route::default() }));
         let (address, reachability) = (node.address, Reachability::Confirmed);
         network.set_neighbours(vec![Neighbour { ifindex: 3, address, mac: Some(HOP.mac), reachability }]);
         assert_eq!(next_hop(&network, &slot(), &node), Err(Unresolved::NoSource));

@@ -5,10 +5,10 @@ mod hops;
 mod interfaces;
 mod publish;
 mod rehearse;
+mod routes;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
-    net::IpAddr,
+    collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
@@ -18,7 +18,7 @@ use aya::programs::{ProgramInfo, Xdp};
 use lb_common::maps::Meta;
 
 use super::{
-    apply::{Applied, ApplyError, PlannedNode, Source, Tables},
+    apply::{Applied, ApplyError, PlannedNode, Tables},
     attach::{AttachError, Interfaces, build_mark, pin_program},
     lease::Lease,
     load::{self, LoadError, Program, Purpose, TableSizes},
@@ -32,6 +32,7 @@ use crate::control::plan::Plan;
 pub use hops::mac;
 use hops::{Losses, refresh};
 use interfaces::interface_slots;
+use routes::Survey;
 
 /// How often next hops that do not answer are asked for again.
 const PROBE_SILENT: Duration = Duration::from_secs(1);
@@ -39,8 +40,6 @@ const PROBE_SILENT: Duration = Duration::from_secs(1);
 const PROBE_PAUSE: Duration = Duration::from_millis(100);
 /// How often the kernel is asked to confirm the next hops that it believes to know.
 const PROBE_ALL: Duration = Duration::from_secs(5);
-/// Routes are looked up again at most this often, however fast they change.
-const ROUTES_PAUSE: Duration = Duration::from_millis(200);
 
 /// Why the data plane cannot be had, or cannot do what a plan says.
 #[derive(Debug, thiserror::Error)]
@@ -100,8 +99,7 @@ pub struct Dataplane {
     names: SharedNames,
     options: Options,
     adopted: bool,
-    routes_changed: bool,
-    routes_at: Option<Instant>,
+    survey: Survey,
     silent_at: Option<Instant>,
     all_at: Option<Instant>,
 }
@@ -145,8 +143,7 @@ impl Dataplane {
             names: SharedNames::default(),
             options: options.clone(),
             adopted,
-            routes_changed: false,
-            routes_at: None,
+            survey: Survey::default(),
             silent_at: None,
             all_at: None,
         })
@@ -260,25 +257,6 @@ impl Dataplane {
         }
     }
 
-    /// Reads interfaces, neighbours and the routes to the nodes of `plan`.
-    fn read_network(&mut self, plan: &Plan) -> Result<(), DataplaneError> {
-        self.network.set_links(self.netlink.links()?);
-        self.network.set_neighbours(self.netlink.neighbours()?);
-        let nodes = plan.virtual_servers.values().flat_map(|server| server.nodes.iter().map(|node| node.address.ip()));
-        self.read_routes(nodes.collect())
-    }
-
-    fn read_routes(&mut self, nodes: BTreeSet<IpAddr>) -> Result<(), DataplaneError> {
-        let mut routes = HashMap::new();
-        for node in nodes {
-            routes.insert(node, self.netlink.route(node)?);
-        }
-        self.network.set_routes(routes);
-        self.routes_changed = false;
-        self.routes_at = Some(Instant::now());
-        Ok(())
-    }
-
     /// Takes over what the kernel told. Acts at once on a changed MAC address, and on interfaces that come and go.
     ///
     /// # Errors
@@ -289,12 +267,11 @@ impl Dataplane {
         let mut named = false;
         for event in events {
             if *event == Event::Overrun {
-                self.network.set_links(self.netlink.links()?);
-                self.network.set_neighbours(self.netlink.neighbours()?);
+                self.read_surroundings()?;
             }
             changed |= self.network.apply(event);
             links |= matches!(event, Event::Link(_) | Event::LinkGone(_) | Event::Overrun);
-            self.routes_changed |= links || matches!(event, Event::Routes);
+            self.survey.stale |= links || matches!(event, Event::Routes);
             if let Event::LinkGone(ifindex) = event {
                 self.devices.remove(ifindex);
                 named |= self.interfaces.on_gone(*ifindex);
@@ -334,7 +311,8 @@ impl Dataplane {
     /// # Errors
     /// When the kernel cannot be asked.
     pub fn tick(&mut self, now: Instant) -> Result<(), DataplaneError> {
-        if self.look_up_routes(now)? && self.refresh_nodes() {
+        let changed = self.look_up_routes(now)? || self.recheck_routes()?;
+        if changed && self.refresh_nodes() {
             self.publish();
         }
         let due = |at: Option<Instant>, every| at.is_none_or(|at| now.saturating_duration_since(at) >= every);
@@ -344,29 +322,6 @@ impl Dataplane {
             self.probe(now, false);
         }
         Ok(())
-    }
-
-    /// Looks routes up again if they may have changed and were not looked up a moment ago.
-    fn look_up_routes(&mut self, now: Instant) -> Result<bool, DataplaneError> {
-        let rested = self.routes_at.is_none_or(|at| now.saturating_duration_since(at) >= ROUTES_PAUSE);
-        if !self.routes_changed || !rested {
-            return Ok(false);
-        }
-        self.read_routes(self.nodes.iter().map(|node| node.address).collect())?;
-        if self.has_new_sources() {
-            let plan = Arc::clone(&self.plan);
-            self.apply(&plan)?;
-        }
-        Ok(true)
-    }
-
-    /// Whether a route now says another source address for source NAT than a slot has.
-    fn has_new_sources(&self) -> bool {
-        self.nodes.iter().filter(|node| node.source == Source::Route).any(|node| {
-            let has = self.tables.slots().slot(node.slot).and_then(|slot| slot.source);
-            let says = self.network.source(node.address);
-            says.is_some() && says != has
-        })
     }
 
     fn probe(&mut self, now: Instant, all: bool) {

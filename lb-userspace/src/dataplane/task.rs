@@ -80,6 +80,9 @@ impl Handle {
 
 async fn run(mut dataplane: Dataplane, mut orders: mpsc::Receiver<Command>) {
     let mut watcher = Watcher::open().inspect_err(|error| tracing::error!(%error, "no news of next hops")).ok();
+    if let Err(error) = dataplane.listen(watcher.is_some()) {
+        tracing::error!(%error, "the network is not known as it is; it is asked again");
+    }
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -102,7 +105,7 @@ async fn run(mut dataplane: Dataplane, mut orders: mpsc::Receiver<Command>) {
                 Ok(events) => dataplane.on_network(&events),
                 Err(error) => {
                     watcher = None;
-                    Err(error.into())
+                    dataplane.listen(false).and(Err(error.into()))
                 }
             },
             _ = tick.tick() => dataplane.tick(Instant::now()),
