@@ -194,7 +194,7 @@ async fn serve(
         // This event is never refused.
         let _ = state.apply(Event::ConfigRefused(errors.to_string()));
     }
-    let (teller, for_alerts) = Teller::new();
+    let (teller, for_alerts, journal) = Teller::open(&state.config().daemon.state_dir);
     let resumes = handover.as_ref().map(|handover| handover.vips.iter().cloned().collect()).unwrap_or_default();
     let mut vips = Vips::start(state.config(), resumes, teller.clone())?;
     let data_plane = Dataplane::open(&options(state.config()))?;
@@ -206,6 +206,7 @@ async fn serve(
     // Before the first thread is started: capabilities belong to threads.
     privileges::reduce()?;
     telemetry::detach().map_err(system("start the thread that writes the log"))?;
+    journal.start().map_err(system("start the thread of events"))?;
     let settings = worker::settings(state.config(), log_format);
     let (tell, news) = mpsc::channel(NEWS);
     let proxy = Supervisor::start(spawner, settings, listeners, tell).map_err(system("supervise the worker"))?;
@@ -279,12 +280,14 @@ async fn serve(
     };
     let parts =
         Parts { config_path, subsystems, adopted, overrides, down, names, secret, seat, reloads, teller, drains };
+    let last_words = parts.teller.clone();
     let mut running = Running::new(state, plan, parts);
     running.begin().await;
     running.announce();
     let signal = running.run(Inputs { requests, reports: reported, answers, news }, &mut signals).await;
     let code = running.drain(signal, api, &mut signals).await;
     histories.save();
+    last_words.flush();
     // Its last handle is gone: it ends as soon as it has finished what it does.
     if data_plane_thread.join().is_err() {
         tracing::error!("the data plane's thread ended by a panic");

@@ -209,7 +209,7 @@ fn plain(text: &str) -> String {
 /// An event as it is kept and shown.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Entry {
-    /// Counts from 1 at the start of lbd.
+    /// Counts from 1, and goes on over a restart.
     pub number: u64,
     /// When: milliseconds since 1970.
     pub at_ms: u64,

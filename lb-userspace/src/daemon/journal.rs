@@ -1,9 +1,12 @@
 //! The journal of events as lbd keeps it: whoever learns of something tells it here; readers of the admin API and the alerts
 //! get it from here. Never waits for anybody.
 
+mod kept;
+
 use std::{
     collections::BTreeMap,
     future::Future,
+    path::Path,
     pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -14,6 +17,7 @@ use std::{
 
 use tokio::sync::{mpsc, watch};
 
+use self::kept::{Kept, Writer};
 use crate::control::{
     event::{
         Entry, Events, Fact, Filter, Name, Severity,
@@ -37,19 +41,38 @@ struct Shared {
     alerts: mpsc::Sender<Arc<Entry>>,
     /// Those that the alerts did not get because they are behind.
     lost: AtomicU64,
+    /// Where they survive a restart.
+    kept: Option<Kept>,
 }
 
 impl Teller {
-    /// An empty journal, and what the alerts read.
+    /// An empty journal that nothing survives, and what the alerts read.
+    #[cfg(test)]
     pub(super) fn new() -> (Self, mpsc::Receiver<Arc<Entry>>) {
+        Self::going_on(Vec::new(), None)
+    }
+
+    /// The journal of the lbd before, what the alerts read of what happens from now on, and what writes it: to be started
+    /// once threads may be.
+    pub(super) fn open(state_dir: &Path) -> (Self, mpsc::Receiver<Arc<Entry>>, Writer) {
+        let (kept, before, writer) = Kept::open(state_dir);
+        let (teller, for_alerts) = Self::going_on(before, Some(kept));
+        (teller, for_alerts, writer)
+    }
+
+    fn going_on(before: Vec<Entry>, kept: Option<Kept>) -> (Self, mpsc::Receiver<Arc<Entry>>) {
         let (alerts, for_alerts) = mpsc::channel(FOR_ALERTS);
-        let shared = Shared {
-            journal: Mutex::new(Journal::new(KEPT)),
-            newest: watch::channel(0).0,
-            alerts,
-            lost: AtomicU64::new(0),
-        };
+        let journal = Journal::going_on(KEPT, before);
+        let newest = watch::channel(journal.newest()).0;
+        let shared = Shared { journal: Mutex::new(journal), newest, alerts, lost: AtomicU64::new(0), kept };
         (Self(Arc::new(shared)), for_alerts)
+    }
+
+    /// Waits until what was told would survive an end, but not long.
+    pub(super) fn flush(&self) {
+        if let Some(kept) = &self.0.kept {
+            kept.flush();
+        }
     }
 
     /// Keeps what happened now, writes it to the log, and wakes who waits for it.
@@ -63,6 +86,9 @@ impl Teller {
         }
         // Another thread may have told of a later one already.
         self.0.newest.send_modify(|newest| *newest = entry.number.max(*newest));
+        if let Some(kept) = &self.0.kept {
+            kept.add(&entry);
+        }
         // Without alerts nobody reads.
         if let Err(mpsc::error::TrySendError::Full(_)) = self.0.alerts.try_send(entry) {
             self.0.lost.fetch_add(1, Ordering::Relaxed);
@@ -127,6 +153,22 @@ mod tests {
         let events = teller.events(&Filter { after: Some(1), ..Filter::default() });
         assert_eq!((events.newest, events.events[0].object.as_str()), (2, "web/n2"));
         assert!(events.events[0].at_ms > 1_700_000_000_000, "milliseconds");
+    }
+
+    #[test]
+    fn numbers_go_on_after_a_restart_and_alerts_are_not_told_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let (teller, _alerts, writer) = Teller::open(dir.path());
+        writer.start().unwrap();
+        teller.tell(fact("web/n1"));
+        teller.tell(fact("web/n2"));
+        teller.flush();
+        let (teller, mut alerts, _) = Teller::open(dir.path());
+        assert!(alerts.try_recv().is_err() && teller.counts().is_empty());
+        teller.tell(fact("web/n3"));
+        let events = teller.events(&Filter::default());
+        let seen: Vec<_> = events.events.iter().map(|entry| (entry.number, entry.object.as_str())).collect();
+        assert_eq!(seen, [(1, "web/n1"), (2, "web/n2"), (3, "web/n3")]);
     }
 
     #[test]

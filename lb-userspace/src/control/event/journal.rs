@@ -26,12 +26,20 @@ impl Journal {
         Self { kept: VecDeque::new(), room, newest: 0, counts: BTreeMap::new() }
     }
 
+    /// One that goes on after these, the oldest first. They are not counted: counts begin with lbd.
+    #[must_use]
+    pub fn going_on(room: usize, before: Vec<Entry>) -> Self {
+        let newest = before.last().map_or(0, |entry| entry.number);
+        let kept = before.into_iter().map(Arc::new).collect();
+        Self { kept, newest, ..Self::new(room) }
+    }
+
     /// Adds what happened now, in milliseconds since 1970.
     pub fn add(&mut self, Fact { name, object, text }: Fact, at_ms: u64) -> Arc<Entry> {
         self.newest += 1;
         *self.counts.entry(name).or_default() += 1;
         let entry = Arc::new(Entry { number: self.newest, at_ms, name, severity: name.severity(), object, text });
-        if self.kept.len() == self.room {
+        while self.kept.len() >= self.room {
             self.kept.pop_front();
         }
         self.kept.push_back(Arc::clone(&entry));

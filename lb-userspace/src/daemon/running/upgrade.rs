@@ -150,6 +150,7 @@ impl<S: Subsystems> Running<S> {
             let _ = asker.send(Ok(()));
         }
         sleep(FAREWELL).await;
+        self.parts.teller.flush();
         tracing::info!(program = %handover.installed.display(), "lbd is replaced by the installed program");
         notify::reloading();
         if let Err(error) = signals::hold() {
