@@ -23,6 +23,7 @@ mod remote;
 mod stats;
 mod support;
 mod top;
+mod upgrade;
 mod users;
 mod views;
 

@@ -10,6 +10,7 @@ mod map;
 mod requests;
 mod stats;
 mod top;
+mod upgrade;
 mod vip;
 
 use std::{ffi::OsString, path::PathBuf};
@@ -27,6 +28,7 @@ pub use self::{
     requests::{RequestArguments, UrlArguments},
     stats::Stats,
     top::Top,
+    upgrade::Upgrade,
     vip::Vip,
 };
 use crate::control::plan::{Forwarding, Protocol};
@@ -233,8 +235,10 @@ pub enum Command {
         number: Option<u64>,
     },
     /// Replace lbd by the program that is installed now; connections go on, and so does lbd when that one would not start
-    #[command(before_help = "Examples:\n  install -m 0755 lbd /usr/local/sbin/lbd && lbctl upgrade\n")]
-    Upgrade,
+    #[command(
+        before_help = "Examples:\n  apt install ./lb_2.0.0_amd64.deb   (does it by itself)\n  lbctl upgrade --rollback\n"
+    )]
+    Upgrade(Upgrade),
     /// Write an archive for whoever helps you: state, configuration and system, without secrets; works without lbd, too
     #[command(before_help = "Examples:\n  lbctl support-bundle\n  lbctl support-bundle /tmp/for-support.tar.gz\n")]
     SupportBundle {

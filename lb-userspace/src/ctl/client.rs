@@ -70,6 +70,11 @@ impl Client {
         Ok(Self { place, runtime })
     }
 
+    /// Whether lbd is on this machine.
+    pub(super) fn is_local(&self) -> bool {
+        matches!(self.place, Place::Socket(_))
+    }
+
     pub(super) fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<Answer<T>, Failure> {
         self.request(Method::DELETE, path, None::<&()>)
     }

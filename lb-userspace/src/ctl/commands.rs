@@ -1,10 +1,5 @@
 //! Commands that ask lbd: each a request, how its answer reads, and what to do next.
 
-use std::{
-    thread,
-    time::{Duration, Instant},
-};
-
 use super::{
     alerts,
     args::{self, Command, Conn, Map, Named, Node, Pool, Vip},
@@ -14,7 +9,7 @@ use super::{
     failure::Failure,
     flow,
     output::Output,
-    stats, support, top, users, views,
+    stats, support, top, upgrade, users, views,
 };
 use crate::control::{
     api::{Empty, Maintenance, Move, NodePatch},
@@ -25,12 +20,6 @@ use crate::control::{
         VirtualServerView,
     },
 };
-
-/// How long the new program may take to answer.
-const UPGRADE: Duration = Duration::from_secs(30);
-
-/// Between two questions whether it does.
-const PAUSE: Duration = Duration::from_millis(100);
 
 /// The name under which `map dump` shows a ring: not a map of its own.
 const MAGLEV: &str = "maglev";
@@ -103,7 +92,7 @@ pub(super) fn execute(client: &Client, output: &Output, command: Command) -> Res
         Command::Confirm => config::confirm(client, output),
         Command::Rollback(arguments) => config::rollback(client, output, arguments),
         Command::Export { number } => config::export(client, output, number),
-        Command::Upgrade => upgrade(client, output),
+        Command::Upgrade(how) => upgrade::run(client, output, &how),
         Command::SupportBundle { file, config } => support::run(client, &config, file, output),
         Command::Cert(_)
         | Command::Import { .. }
@@ -111,37 +100,6 @@ pub(super) fn execute(client: &Client, output: &Output, command: Command) -> Res
         | Command::Completions { .. }
         | Command::Man { .. } => {
             unreachable!("commands without a daemon are carried out before")
-        }
-    }
-}
-
-/// Asks for it, then waits until the new program answers, or the one before again.
-fn upgrade(client: &Client, output: &Output) -> Result<(), Failure> {
-    let before = client.get::<Status>("status")?.value;
-    match client.post::<Empty>("upgrade", &Empty {}) {
-        // It may have been replaced before its answer was out.
-        Ok(_) | Err(Failure::BadAnswer { .. }) => {}
-        Err(error) => return Err(error),
-    }
-    let until = Instant::now() + UPGRADE;
-    loop {
-        thread::sleep(PAUSE);
-        match client.get::<Status>("status") {
-            Ok(now) if now.value.upgrades > before.upgrades => {
-                if output.is_json() {
-                    return output.answer(&now, views::status);
-                }
-                let (old, new, pid) = (&before.version, &now.value.version, now.value.pid);
-                output.note(&format!("lbd {new} has taken the place of {old}, process {pid}"));
-                return Ok(());
-            }
-            Ok(now) if now.value.upgrade_error.is_some() => {
-                return Err(Failure::NotUpgraded(now.value.upgrade_error.unwrap_or_default()));
-            }
-            // Between the two programs connections wait, or break.
-            Ok(_) | Err(_) if Instant::now() < until => {}
-            Ok(_) => return Err(Failure::NotUpgraded("lbd is still the program before; see its log".to_owned())),
-            Err(error) => return Err(error),
         }
     }
 }

@@ -50,7 +50,7 @@ pub(super) fn execute(command: &Command, output: &Output) -> Option<Result<(), F
         | Command::User(_)
         | Command::Token(_)
         | Command::Audit(_)
-        | Command::Upgrade
+        | Command::Upgrade(_)
         | Command::SupportBundle { .. } => None,
     }
 }

@@ -54,6 +54,8 @@ pub struct Lb<'n> {
     /// What it told the service manager until it was ready.
     said: Vec<String>,
     quiet: bool,
+    /// What it logs, in the words of `LB_LOG`.
+    log_filter: String,
     /// A program of its own, in its directory.
     own_program: Option<PathBuf>,
     /// Where its log goes instead of a file.
@@ -105,6 +107,7 @@ impl<'n> Lb<'n> {
             notify: None,
             said: Vec::new(),
             quiet: false,
+            log_filter: std::env::var("LB_LOG").unwrap_or_else(|_| "info".into()),
             own_program: None,
             log_into: None,
         };
@@ -142,8 +145,16 @@ impl<'n> Lb<'n> {
     /// # Errors
     /// As [`Self::install`].
     pub fn install_script(&self, text: &str) -> Result<()> {
+        self.install_bytes(format!("#!/bin/sh\n{text}\n").as_bytes())
+    }
+
+    /// The same with a program of these bytes.
+    ///
+    /// # Errors
+    /// As [`Self::install`].
+    pub fn install_bytes(&self, program: &[u8]) -> Result<()> {
         self.install_by(|new| {
-            fs::write(new, format!("#!/bin/sh\n{text}\n"))?;
+            fs::write(new, program)?;
             Ok(fs::set_permissions(new, fs::Permissions::from_mode(0o755))?)
         })
     }
@@ -183,6 +194,13 @@ impl<'n> Lb<'n> {
     #[must_use]
     pub fn quiet(mut self) -> Self {
         self.quiet = true;
+        self
+    }
+
+    /// Logs this, in the words of `LB_LOG`.
+    #[must_use]
+    pub fn logging(mut self, filter: &str) -> Self {
+        filter.clone_into(&mut self.log_filter);
         self
     }
 
@@ -295,7 +313,7 @@ impl<'n> Lb<'n> {
         let program = self.own_program.clone().map_or_else(|| binary("lbd"), Ok)?;
         let mut command = Command::new(program);
         command.arg("--config").arg(self.config_file()).env_remove("LB_CONFIG").env_remove("LB_SOCKET");
-        command.env("LB_LOG", std::env::var("LB_LOG").unwrap_or_else(|_| "info".into())).env("NO_COLOR", "1");
+        command.env("LB_LOG", &self.log_filter).env("NO_COLOR", "1");
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         Ok(command)
     }

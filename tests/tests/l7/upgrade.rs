@@ -101,6 +101,45 @@ fn a_program_that_hangs_at_its_start_gives_way_to_the_one_before() -> Result<()>
 }
 
 #[test]
+fn a_rollback_installs_the_program_of_before_unless_lbd_refuses_it() -> Result<()> {
+    let net = Topology::new("l7back").nodes(1).build()?;
+    let _nginx = net.nodes.iter().map(|node| Nginx::start(node, &[80])).collect::<Result<Vec<_>>>()?;
+    let mut lb = Lb::prepare(&net, &config(&net, ""))?.with_own_program()?;
+    lb.launch()?;
+    serves(&net)?;
+    let load = Requests::start(net.client(), web(), 2, 0, PATIENCE)?;
+    let (program, previous) = (lb.directory().join("lbd"), lb.directory().join("previous"));
+    let arguments = ["--program".to_owned(), program.display().to_string(), "--previous".to_owned()];
+    let upgrade = |more: &[&str]| {
+        let mut command = lb.lbctl_command(&["upgrade"])?;
+        anyhow::Ok(command.args(&arguments).arg(&previous).args(more).output()?)
+    };
+    let nothing = upgrade(&["--rollback"])?;
+    ensure!(nothing.status.code() == Some(1), "nothing is kept yet: {nothing:?}");
+
+    // What follows the program in its file is nothing to the kernel.
+    let old = fs::read(&program)?;
+    let new = [&old[..], b"newer"].concat();
+    lb.install_bytes(&new)?;
+    ensure!(upgrade(&[])?.status.success() && fs::read(previous.join("lbd"))? == old, "the program of before is kept");
+    let back = upgrade(&["--rollback"])?;
+    ensure!(back.status.success(), "{back:?}\n{}", lb.log());
+    let files = || anyhow::Ok((fs::read(&program)?, fs::read(previous.join("lbd"))?));
+    ensure!(files()? == (old.clone(), new.clone()) && lb.status()?.upgrades == 2);
+    ensure!(fs::read(format!("/proc/{}/exe", lb.pid()?))? == old, "it runs");
+
+    // Not written over: a worker may still run it.
+    fs::remove_file(previous.join("lbd"))?;
+    fs::write(previous.join("lbd"), "#!/bin/sh\nexit 1\n")?;
+    ensure!(upgrade(&["--rollback"])?.status.code() == Some(5));
+    ensure!(files()? == (old, b"#!/bin/sh\nexit 1\n".to_vec()), "nothing has changed");
+    load.wait_for_more(50, SOON)?;
+    let tally = load.stop()?;
+    ensure!(tally.failures.is_empty(), "{tally:?}");
+    Ok(())
+}
+
+#[test]
 fn a_program_that_cannot_take_over_changes_nothing() -> Result<()> {
     let net = Topology::new("l7noup").nodes(1).build()?;
     let _nginx = net.nodes.iter().map(|node| Nginx::start(node, &[80])).collect::<Result<Vec<_>>>()?;

@@ -63,6 +63,7 @@ impl Walk<'_> {
         self.serve().context("serve")?;
         self.under_load("systemctl reload lbd", || self.machine.run("systemctl reload lbd").map(drop))?;
         self.under_load("upgrade of the package", || self.upgrade(next))?;
+        self.under_load("lbctl upgrade --rollback", || self.roll_back())?;
         self.l4_alone("systemctl restart lbd", || self.machine.run("systemctl restart lbd").map(drop))?;
         self.l4_alone("lbd killed, started again by systemd", || self.crash())?;
         self.remove().context("remove")?;
@@ -156,6 +157,17 @@ impl Walk<'_> {
         Ok(())
     }
 
+    /// To the programs before the package's upgrade, and back to the new ones.
+    fn roll_back(&self) -> Result<()> {
+        let sums = || self.machine.run("sha256sum /usr/sbin/lbd /usr/bin/lbctl");
+        let kept = self.machine.run("cd /usr/lib/lb/previous && sha256sum lbd lbctl")?;
+        self.machine.run("lbctl upgrade --rollback")?;
+        let installed = sums()?;
+        let digests = |text: &str| text.lines().map(|line| line.chars().take(64).collect()).collect::<Vec<String>>();
+        ensure!(digests(&installed) == digests(&kept), "{installed} is not {kept}");
+        self.machine.run("lbctl upgrade --rollback").map(drop)
+    }
+
     fn crash(&self) -> Result<()> {
         let before = self.pid()?;
         self.machine.run(&format!("kill -9 {before}"))?;
@@ -187,7 +199,9 @@ impl Walk<'_> {
         say("purge", "nothing is left");
         self.machine.run("rm -rf /etc/lb/tls")?; // the administrator's own
         self.machine.run("apt-get purge -y -q lb")?;
-        for folder in ["/etc/lb", "/var/lib/lb", "/var/log/lb", "/run/lb", "/sys/fs/bpf/lb", "/usr/share/lb"] {
+        for folder in
+            ["/etc/lb", "/var/lib/lb", "/var/log/lb", "/run/lb", "/sys/fs/bpf/lb", "/usr/share/lb", "/usr/lib/lb"]
+        {
             self.machine.run(&format!("test ! -e {folder}")).with_context(|| format!("{folder} was left"))?;
         }
         Ok(())
