@@ -25,6 +25,7 @@ mod body;
 mod config;
 mod events;
 mod https;
+mod live;
 mod lockout;
 mod metrics;
 mod objects;

@@ -10,6 +10,7 @@ pub mod plan;
 pub mod probe;
 pub mod proxy;
 pub mod query;
+pub mod redact;
 pub mod revision;
 pub mod shared;
 pub mod state;

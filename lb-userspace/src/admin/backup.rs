@@ -135,6 +135,8 @@ fn bring_back(backend: &Backend, caller: &Caller, request: &RestoreRequest) -> R
         }
         return Ok(restored);
     }
+    // Whatever would refuse the users refuses all, before anything is changed.
+    users.map_or(Ok(()), |users| backend.access.may_import(caller, users))?;
     files::write(&plan.wanted).map_err(QueryError::Failed)?;
     let applied =
         backend.configuration.apply(proposal(false), &caller.name).inspect_err(|_| files::undo(&plan.wanted))?;

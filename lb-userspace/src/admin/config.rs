@@ -24,8 +24,10 @@ use super::{
 use crate::control::{
     access::Role::{Admin, Operator, Viewer},
     query::QueryError,
+    redact,
     revision::{
-        Applied, Compared, Content, Difference, Edit, How, Proposal, RevisionDocument, RevisionsView, Side, Whole,
+        Applied, Compared, Content, Difference, Edit, How, Proposal, RevisionDocument, RevisionsView, Side, Texts,
+        Whole,
     },
 };
 
@@ -71,8 +73,8 @@ pub(super) fn rows() -> Vec<Route> {
     ]
 }
 
-async fn config(State(backend): State<Backend>) -> Result<Response, Refusal> {
-    let document = blocking(move || backend.configuration.revision(None)).await??;
+async fn config(State(backend): State<Backend>, Extension(caller): Extension<Caller>) -> Result<Response, Refusal> {
+    let document = blocking(move || for_eyes(&caller, backend.configuration.revision(None)?)).await??;
     let number = document.revision.as_ref().map(|revision| revision.number);
     Ok(tagged(number, &document))
 }
@@ -110,10 +112,35 @@ async fn rollback(
     propose(backend, (caller, note), &headers, Content::Revision(number), how).await
 }
 
-async fn diff(State(backend): State<Backend>, Params(compared): Params<Compared>) -> Answer<Difference> {
+/// The text without its secrets and comments, where they are not for the caller.
+fn for_eyes(caller: &Caller, mut document: RevisionDocument) -> Result<RevisionDocument, QueryError> {
+    if !caller.sees_secrets() {
+        let Texts { main, fragments } = &mut document.texts;
+        for text in std::iter::once(main).chain(fragments.values_mut()) {
+            let unreadable =
+                |error| QueryError::Failed(format!("the text cannot be shown without its secrets: {error}"));
+            *text = redact::toml(text).map_err(unreadable)?;
+        }
+    }
+    Ok(document)
+}
+
+/// The parts, for all; their text only for those who may see secrets.
+async fn diff(
+    State(backend): State<Backend>,
+    Extension(caller): Extension<Caller>,
+    Params(compared): Params<Compared>,
+) -> Answer<Difference> {
     let from = compared.from.map_or(Side::InForce, Side::Revision);
     let to = compared.to.map_or(Side::Files, Side::Revision);
-    ask(move || backend.configuration.difference(from, to)).await
+    ask(move || {
+        let mut difference = backend.configuration.difference(from, to)?;
+        if !caller.sees_secrets() {
+            difference.text.clear();
+        }
+        Ok(difference)
+    })
+    .await
 }
 
 async fn confirm(State(backend): State<Backend>, Extension(caller): Extension<Caller>) -> Answer<RevisionsView> {
@@ -128,8 +155,12 @@ async fn revisions(State(backend): State<Backend>) -> Answer<RevisionsView> {
     ask(move || backend.configuration.revisions()).await
 }
 
-async fn revision(State(backend): State<Backend>, Path(number): Path<u64>) -> Answer<RevisionDocument> {
-    ask(move || backend.configuration.revision(Some(number))).await
+async fn revision(
+    State(backend): State<Backend>,
+    Extension(caller): Extension<Caller>,
+    Path(number): Path<u64>,
+) -> Answer<RevisionDocument> {
+    ask(move || for_eyes(&caller, backend.configuration.revision(Some(number))?)).await
 }
 
 /// Takes a change into force.

@@ -3,7 +3,7 @@
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
-    Json,
+    Extension, Json,
     extract::{Path, State},
     http::HeaderMap,
     response::sse::{Event, KeepAlive, Sse},
@@ -15,7 +15,8 @@ use tokio::{
 };
 
 use super::{
-    Backend,
+    Access, Backend,
+    access::Caller,
     body::Params,
     problem::Refusal,
     routes::{Answer, ask},
@@ -32,6 +33,9 @@ use crate::control::{
 /// The longest that a list waits: less than the time that a request has.
 const LONGEST_WAIT: Duration = Duration::from_secs(15);
 
+/// How often it is looked whether who listens to a stream still may.
+const LOOKED_AT: Duration = Duration::from_secs(2);
+
 /// Streams at a time: each holds a connection.
 const MOST_STREAMS: usize = 32;
 
@@ -44,7 +48,7 @@ const LAST_EVENT_ID: &str = "last-event-id";
 /// The rows of the table of routes.
 pub(super) fn rows() -> Vec<Route> {
     let places = Places::default();
-    let stream = move |state, params, headers| stream(places.clone(), state, params, headers);
+    let stream = move |state, caller, params, headers| stream(places.clone(), state, caller, params, headers);
     vec![
         Route::get("/api/v1/events", Viewer, "Events, the oldest first; may wait for the next one", list)
             .queries::<Filter>()
@@ -72,10 +76,11 @@ async fn list(State(backend): State<Backend>, Params(filter): Params<Filter>) ->
     Ok(Json(events))
 }
 
-/// Those from now on, or after `after` or `Last-Event-ID`.
+/// Those from now on, or after `after` or `Last-Event-ID`. It ends when its session or token does.
 async fn stream(
     places: Places,
     State(backend): State<Backend>,
+    Extension(caller): Extension<Caller>,
     Params(mut filter): Params<Filter>,
     headers: HeaderMap,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Refusal> {
@@ -87,9 +92,10 @@ async fn stream(
     // A number of an lbd before this one.
     filter.after = Some(said.or(filter.after).unwrap_or(newest)).filter(|after| *after <= newest).or(Some(0));
     filter.limit = None;
-    let first = Follow { events, filter, ready: Vec::new().into_iter(), _place: place };
+    let (access, ready) = (backend.access, Vec::new().into_iter());
+    let first = Follow { events, filter, ready, access, caller, _place: place };
     let stream = stream::unfold(first, |mut follow| async move {
-        let entry = follow.next().await;
+        let entry = follow.next().await?;
         Some((Ok(sent(&entry)), follow))
     });
     Ok(Sse::new(stream).keep_alive(KeepAlive::default()))
@@ -118,17 +124,25 @@ struct Follow {
     events: Arc<dyn EventPath>,
     filter: Filter,
     ready: std::vec::IntoIter<Entry>,
+    access: Arc<Access>,
+    caller: Caller,
     _place: OwnedSemaphorePermit,
 }
 
 impl Follow {
-    async fn next(&mut self) -> Entry {
+    /// `None`: the caller may not listen any more.
+    async fn next(&mut self) -> Option<Entry> {
         loop {
+            if !self.access.still_admits(&self.caller) {
+                return None;
+            }
             if let Some(entry) = self.ready.next() {
-                return entry;
+                return Some(entry);
             }
             let after = self.filter.after.unwrap_or(0);
-            self.events.newer(after).await;
+            if timeout(LOOKED_AT, self.events.newer(after)).await.is_err() {
+                continue;
+            }
             let Events { events, newest } = self.events.events(&self.filter);
             self.filter.after = Some(newest);
             self.ready = events.into_iter();

@@ -22,6 +22,7 @@ use super::{
 use crate::control::{
     access::Role::{Admin, Operator},
     query::QueryError,
+    redact,
     revision::{Action, Applied, Content, Edit, How, Texts},
 };
 
@@ -65,6 +66,12 @@ const SECTIONS: &[&str] = &[
     "/api/v1/config/snmp",
     "/api/v1/config/tls",
 ];
+
+/// Of each section of the configuration: the path of the collection, if it is one, and of an object.
+pub(super) fn sections() -> impl Iterator<Item = (Option<&'static str>, &'static str, &'static str)> {
+    let named = COLLECTIONS.iter().map(|(many, one, section)| (Some(*many), *one, *section));
+    named.chain(SECTIONS.iter().map(|path| (None, *path, path.rsplit('/').next().unwrap_or_default())))
+}
 
 /// A page of a collection.
 #[derive(Debug, Serialize, schemars::JsonSchema)]
@@ -174,6 +181,7 @@ async fn current(backend: &Backend, place: &[String]) -> Result<(Option<Value>, 
 
 async fn list(
     State(backend): State<Backend>,
+    Extension(caller): Extension<Caller>,
     place: Place,
     Params(paging): Params<Paging>,
 ) -> Result<Response, Refusal> {
@@ -189,15 +197,19 @@ async fn list(
     let limit = paging.limit.unwrap_or(PAGE).clamp(1, MAX_PAGE);
     let after = paging.after.unwrap_or_default();
     let mut rest = objects.into_iter().filter(|(name, _)| *name > after);
-    let items: Vec<Named> =
-        rest.by_ref().take(limit).map(|(name, value)| Named { name, value: object(value) }).collect();
+    let named = |(name, value)| Named { name, value: object(for_eyes(&caller, value)) };
+    let items: Vec<Named> = rest.by_ref().take(limit).map(named).collect();
     let next_after = rest.next().and(items.last().map(|last| last.name.clone()));
     Ok(tagged(number, &Page { items, next_after }))
 }
 
-async fn read(State(backend): State<Backend>, place: Place) -> Result<Response, Refusal> {
+async fn read(
+    State(backend): State<Backend>,
+    Extension(caller): Extension<Caller>,
+    place: Place,
+) -> Result<Response, Refusal> {
     match current(&backend, &place.0).await? {
-        (Some(value), number) => Ok(tagged(number, &Object(object(value)))),
+        (Some(value), number) => Ok(tagged(number, &Object(object(for_eyes(&caller, value))))),
         // A section that is not written has its defaults.
         (None, number) if place.0.len() == 1 => Ok(tagged(number, &Object(Map::new()))),
         (None, _) => Err(missing(&place.0)),
@@ -268,6 +280,14 @@ async fn remove(
 
 fn missing(place: &[String]) -> Refusal {
     Refusal::not_found(format!("there is no {} in the configuration", place.join(".")))
+}
+
+/// Without secrets, where they are not for the caller.
+fn for_eyes(caller: &Caller, mut value: Value) -> Value {
+    if !caller.sees_secrets() {
+        redact::json(&mut value);
+    }
+    value
 }
 
 fn object(value: Value) -> Map<String, Value> {

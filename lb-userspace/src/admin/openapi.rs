@@ -1,8 +1,11 @@
 //! The OpenAPI 3.1 document, made from the table of routes and the types that handlers take and answer, and a page that
 //! shows it: plain files in the program, nothing from elsewhere.
 
+mod objects;
+
 use axum::{
     Json,
+    extract::State,
     http::{HeaderValue, header},
     response::{IntoResponse, Response},
 };
@@ -10,7 +13,9 @@ use schemars::{SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 
 use super::{
-    routes,
+    Backend,
+    problem::Refusal,
+    routes::{self, Answer, blocking},
     table::{Needs, Route},
 };
 use crate::control::api::{Empty, PREFIX, Problem};
@@ -30,7 +35,17 @@ pub(super) fn rows() -> Vec<Route> {
             .with_media("text/css"),
         Route::get("/healthz", Needs::Nothing, "Whether the admin API answers", || async { Json(Empty {}) })
             .answers::<Empty>(),
+        Route::get("/readyz", Needs::Nothing, "Whether packets are forwarded and the L7 proxy serves; else 503", ready)
+            .answers::<Empty>(),
     ]
+}
+
+/// Why not is for those who may read the status.
+async fn ready(State(backend): State<Backend>) -> Answer<Empty> {
+    match blocking(move || backend.control.ready()).await? {
+        Ok(true) => Ok(Json(Empty {})),
+        Ok(false) | Err(_) => Err(Refusal::unready()),
+    }
 }
 
 async fn openapi() -> Json<Value> {
@@ -58,7 +73,7 @@ pub(super) fn document(rows: &[Route]) -> Value {
         let path = paths.entry(row.terms.path).or_insert_with(|| json!({}));
         path[row.terms.method.to_lowercase()] = operation;
     }
-    json!({
+    let mut document = json!({
         "openapi": "3.1.0",
         "info": {
             "title": "lb admin API",
@@ -76,7 +91,9 @@ pub(super) fn document(rows: &[Route]) -> Value {
                 "session": { "type": "apiKey", "in": "cookie", "name": "__Host-lb" },
             },
         },
-    })
+    });
+    objects::describe(&mut document);
+    document
 }
 
 fn operation(row: &Route, problem: &Value, generator: &mut SchemaGenerator) -> Value {

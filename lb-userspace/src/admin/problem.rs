@@ -75,6 +75,11 @@ impl Refusal {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, problem_type::FAILED, "Failed", detail)
     }
 
+    pub(super) fn unready() -> Self {
+        let detail = "not everything that the configuration says is in force; lbctl status says why";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, problem_type::UNREADY, "Not ready", detail)
+    }
+
     pub(super) fn timeout(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::GATEWAY_TIMEOUT, problem_type::TIMEOUT, "No answer in time", detail)
     }

@@ -18,7 +18,7 @@ use super::{
     access::{Caller, Note},
     backup,
     body::{Body, Params},
-    config, events, metrics, objects, openapi,
+    config, events, live, metrics, objects, openapi,
     problem::{self, Refusal},
     table::{self, Route},
     users,
@@ -70,6 +70,7 @@ pub(super) fn rows() -> Vec<Route> {
         diagnose(),
         config::rows(),
         events::rows(),
+        live::rows(),
         users::rows(),
         objects::rows(),
         backup::rows(),
@@ -173,7 +174,11 @@ async fn virtual_servers(State(backend): State<Backend>) -> Answer<Vec<VirtualSe
 }
 
 async fn virtual_server(State(backend): State<Backend>, Path(name): Path<String>) -> Answer<VirtualServerView> {
-    ask(move || named("virtual server", &name, backend.control.virtual_servers()?, |vs| &vs.name)).await
+    ask(move || match backend.control.virtual_server(&name)? {
+        Some(server) => Ok(server),
+        None => named("virtual server", &name, backend.control.virtual_servers()?, |vs| &vs.name),
+    })
+    .await
 }
 
 async fn pools(State(backend): State<Backend>) -> Answer<Vec<PoolView>> {
@@ -427,7 +432,10 @@ fn order(backend: &Backend, caller: &Caller, order: Order) -> Result<(), QueryEr
 }
 
 fn find_pool(backend: &Backend, name: &str) -> Result<PoolView, QueryError> {
-    named("pool", name, backend.control.pools()?, |pool| &pool.name)
+    match backend.control.pool(name)? {
+        Some(pool) => Ok(pool),
+        None => named("pool", name, backend.control.pools()?, |pool| &pool.name),
+    }
 }
 
 fn find_node(backend: &Backend, pool: Option<&str>, node: &str) -> Result<NodeView, QueryError> {
@@ -455,7 +463,7 @@ fn named<T>(kind: &str, name: &str, things: Vec<T>, name_of: impl Fn(&T) -> &Str
     })
 }
 
-fn read_stats(backend: &Backend) -> Result<Stats, QueryError> {
+pub(super) fn read_stats(backend: &Backend) -> Result<Stats, QueryError> {
     let counters = backend.data_path.counters()?;
     let nodes = counters.nodes.into_iter().map(|((virtual_server, pool, node), c)| NodeStats {
         virtual_server,

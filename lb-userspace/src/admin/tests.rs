@@ -19,8 +19,8 @@ use crate::control::{
     },
     query::{ConnectionFilter, Connections, Control, Counters, DataPath, NodeCounters, Order, ProxyPath, QueryError},
     revision::{
-        Action, Applied, Author, Configuration, Content, Difference, Edit, How, Proposal, Revision, RevisionDocument,
-        RevisionsView, Side, Source, Texts, Whole,
+        Applied, Author, Configuration, Difference, Proposal, Revision, RevisionDocument, RevisionsView, Side, Source,
+        Texts,
     },
     view::{
         CertificateView, Finding, Health, MapDump, MapView, NodeState, NodeView, PoolView, RingShare, Severity, Status,
@@ -29,8 +29,13 @@ use crate::control::{
 };
 
 mod events;
+mod proposals;
 
 use self::events::{FakeAlerts, FakeEvents, FakeHistories};
+
+/// A configuration with secrets.
+const TEXT: &str = "version = 1\n# CANARY\n[dataplane]\nring_seed = \"CANARY\"\n[alert.nms]\ntype = \"snmp\"\n\
+                    community = \"CANARY\"\n";
 
 /// Control that remembers its orders and refuses what the test tells it to.
 #[derive(Debug, Default)]
@@ -55,10 +60,7 @@ impl Configuration for FakeControl {
         self.refusal()?;
         let (number, author, lbd) = (number.unwrap_or(12), "ada".to_owned(), "1".to_owned());
         let revision = Revision { number, time: 0, author, source: Source::Apply, comment: None, of: None, lbd };
-        Ok(RevisionDocument {
-            revision: Some(revision),
-            texts: Texts { main: "version = 1".into(), ..Texts::default() },
-        })
+        Ok(RevisionDocument { revision: Some(revision), texts: Texts { main: TEXT.into(), ..Texts::default() } })
     }
 
     fn difference(&self, from: Side, to: Side) -> Result<Difference, QueryError> {
@@ -81,6 +83,10 @@ impl Configuration for FakeControl {
 }
 
 impl Control for FakeControl {
+    fn ready(&self) -> Result<bool, QueryError> {
+        Ok(self.refuse.lock().unwrap().is_none())
+    }
+
     fn status(&self) -> Result<Status, QueryError> {
         Ok(Status { version: "1.2.3".into(), ..Status::default() })
     }
@@ -317,6 +323,16 @@ fn questions_are_answered() {
 }
 
 #[test]
+fn who_looks_after_machines_learns_whether_it_serves() {
+    let api = Api::start();
+    assert_eq!((api.get("/healthz"), api.get("/readyz")), (json!({}), json!({})));
+    *api.control.refuse.lock().unwrap() = Some(QueryError::Failed("a secret reason".into()));
+    let (status, detail) = api.refused("GET", "/readyz", "");
+    assert!(status == 503 && !detail.contains("secret"), "{detail}");
+    assert_eq!(api.get("/healthz"), json!({}), "lbd itself answers");
+}
+
+#[test]
 fn lists_are_limited() {
     let api = Api::start();
     assert_eq!(api.get("/api/v1/connections")["total"], 1000);
@@ -404,47 +420,6 @@ fn controls_refusals_keep_their_kind() {
             assert_eq!(api.refused(method, path, body), (status, error.to_string()), "{method} {path}");
         }
     }
-}
-
-#[test]
-fn changes_of_the_configuration_become_proposals() {
-    let api = Api::start();
-    assert_eq!(api.get("/api/v1/config")["main"], "version = 1");
-    assert_eq!(api.get("/api/v1/revisions/3")["revision"]["number"], 3);
-    assert_eq!(api.get("/api/v1/config/diff")["text"], "InForce Files");
-    assert_eq!(api.get("/api/v1/config/diff?from=3&to=4")["text"], "Revision(3) Revision(4)");
-    let big = "#".repeat(1 << 20);
-    let edit = r#"[{"path":["pool","web"],"action":{"merge":{"queue":5}}},{"path":["vip","a"],"action":"remove"}]"#;
-    for (method, path, body) in [
-        ("PUT", "/api/v1/config?comment=why%20not&confirm_s=60&dry_run=true", r##"{"main":"# new"}"##.to_owned()),
-        ("PUT", "/api/v1/config?force=true", format!(r#"{{"main":"{big}","fragments":{{"a.toml":"b"}}}}"#)),
-        ("PATCH", "/api/v1/config", edit.to_owned()),
-        ("POST", "/api/v1/revisions/3/rollback", String::new()),
-    ] {
-        let (status, _, body) = api.request(method, path, &body);
-        assert_eq!((status, body.contains("\"revision\":13")), (200, true), "{method} {path}: {body}");
-    }
-    let whole = |main: &str, fragments| Content::Whole(Whole { main: main.into(), fragments });
-    let edits = vec![
-        Edit { path: vec!["pool".into(), "web".into()], action: Action::Merge(json!({"queue": 5})) },
-        Edit { path: vec!["vip".into(), "a".into()], action: Action::Remove },
-    ];
-    let how = How { comment: Some("why not".into()), confirm_s: Some(60), force: false, dry_run: true };
-    let expected = [
-        Proposal::new(whole("# new", None), None, how),
-        Proposal::new(
-            whole(&big, Some([("a.toml".into(), "b".into())].into())),
-            None,
-            How { force: true, ..How::default() },
-        ),
-        Proposal::new(Content::Edits(edits), None, How::default()),
-        Proposal::new(Content::Revision(3), None, How::default()),
-    ];
-    let given = api.control.proposals.lock().unwrap();
-    assert_eq!(given.iter().map(|(proposal, _)| proposal.clone()).collect::<Vec<_>>(), expected);
-    assert!(given.iter().all(|(_, author)| !author.is_empty()), "who asks is known by the socket");
-    assert_eq!(api.refused("PATCH", "/api/v1/config", r#"[{"path":["a"],"action":{"burn":1}}]"#).0, 422);
-    assert_eq!(api.refused("PUT", "/api/v1/config?confirm=5", r#"{"main":""}"#).0, 400);
 }
 
 #[test]

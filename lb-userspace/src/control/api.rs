@@ -60,6 +60,8 @@ pub mod problem_type {
     pub const FORBIDDEN: &str = "urn:lb:problem:forbidden";
     /// Asked too often.
     pub const TOO_MANY: &str = "urn:lb:problem:too_many";
+    /// lbd answers, but does not do all that it should.
+    pub const UNREADY: &str = "urn:lb:problem:unready";
     /// No answer in time.
     pub const TIMEOUT: &str = "urn:lb:problem:timeout";
 }

@@ -111,6 +111,19 @@ pub struct Counters {
     pub proxy: Arc<Snapshot>,
 }
 
+/// Whose counters are wanted: a site may have ten thousand nodes, and a question be about one of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part<'a> {
+    /// Everything.
+    All,
+    /// Interfaces and tables, which every answer has.
+    Machine,
+    /// Nodes of a pool, too.
+    Pool(&'a str),
+    /// Nodes of a virtual server, too.
+    VirtualServer(&'a str),
+}
+
 /// What the data plane answers. Implemented by `dataplane`; may block for milliseconds.
 pub trait DataPath: Send + Sync + std::fmt::Debug {
     /// Counters now.
@@ -118,6 +131,13 @@ pub trait DataPath: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// `Failed` when a map cannot be read.
     fn counters(&self) -> Result<Counters, QueryError>;
+    /// Counters now, of a part at least.
+    ///
+    /// # Errors
+    /// As [`DataPath::counters`].
+    fn counters_of(&self, _part: Part<'_>) -> Result<Counters, QueryError> {
+        self.counters()
+    }
     /// Connections that match.
     ///
     /// # Errors
@@ -247,6 +267,11 @@ pub enum Order {
 
 /// What the control task answers.
 pub trait Control: Send + Sync + std::fmt::Debug {
+    /// Whether everything that the configuration says is in force: packets are forwarded, and the L7 proxy serves.
+    ///
+    /// # Errors
+    /// When lbd is stopping.
+    fn ready(&self) -> Result<bool, QueryError>;
     /// The daemon.
     ///
     /// # Errors
@@ -257,11 +282,25 @@ pub trait Control: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// As the data path's.
     fn virtual_servers(&self) -> Result<Vec<VirtualServerView>, QueryError>;
+    /// The one of a name, if there is one.
+    ///
+    /// # Errors
+    /// As the data path's.
+    fn virtual_server(&self, name: &str) -> Result<Option<VirtualServerView>, QueryError> {
+        Ok(self.virtual_servers()?.into_iter().find(|server| server.name == name))
+    }
     /// All pools, by name.
     ///
     /// # Errors
     /// As the data path's.
     fn pools(&self) -> Result<Vec<PoolView>, QueryError>;
+    /// The one of a name, if there is one.
+    ///
+    /// # Errors
+    /// As the data path's.
+    fn pool(&self, name: &str) -> Result<Option<PoolView>, QueryError> {
+        Ok(self.pools()?.into_iter().find(|pool| pool.name == name))
+    }
     /// The certificates of the configuration, by name.
     ///
     /// # Errors

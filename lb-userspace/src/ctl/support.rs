@@ -4,8 +4,6 @@
 //! What is not there, or does not answer, is named in `missing.txt`. Requests and their headers are left out altogether;
 //! of configuration and answers, values are replaced whose keys say that they are secret ([`redact`]).
 
-mod redact;
-
 use std::{
     fs::{self, OpenOptions},
     io::Write,
@@ -22,7 +20,7 @@ use super::{
     failure::Failure,
     output::Output,
 };
-use crate::control::api::Empty;
+use crate::control::{api::Empty, redact};
 
 /// What is asked of lbd.
 const ANSWERS: [&str; 12] = [

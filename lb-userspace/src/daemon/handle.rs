@@ -9,7 +9,7 @@ use super::revisions::Revisions;
 use crate::{
     config::Config,
     control::{
-        query::{Control, Counters, DataPath, Order, ProxyPath, QueryError},
+        query::{Control, Counters, DataPath, Order, Part, ProxyPath, QueryError},
         revision::{
             Applied, Author, Configuration, Content, Difference, Proposal, RevisionDocument, RevisionsView, Side,
             Source,
@@ -24,10 +24,16 @@ const QUEUE: usize = 64;
 /// What the control task is asked.
 #[derive(Debug)]
 pub(super) enum Request {
+    /// Whether everything serves.
+    Ready(oneshot::Sender<bool>),
     /// The daemon.
     Status(Counters, oneshot::Sender<Status>),
     /// All virtual servers.
     VirtualServers(Counters, oneshot::Sender<Vec<VirtualServerView>>),
+    /// A virtual server.
+    VirtualServer(String, Counters, oneshot::Sender<Option<VirtualServerView>>),
+    /// A pool.
+    Pool(String, Counters, oneshot::Sender<Option<PoolView>>),
     /// All pools.
     Pools(Counters, oneshot::Sender<Vec<PoolView>>),
     /// The certificates of the configuration.
@@ -57,7 +63,11 @@ pub(super) fn requests() -> (mpsc::Sender<Request>, mpsc::Receiver<Request>) {
 impl Handle {
     /// Counters of both halves.
     fn counters(&self) -> Result<Counters, QueryError> {
-        Ok(Counters { proxy: self.proxy.counted(), ..self.data_path.counters()? })
+        self.counters_of(Part::All)
+    }
+
+    fn counters_of(&self, part: Part<'_>) -> Result<Counters, QueryError> {
+        Ok(Counters { proxy: self.proxy.counted(), ..self.data_path.counters_of(part)? })
     }
 
     /// Says how many connections go through what changes.
@@ -99,8 +109,12 @@ impl Handle {
 }
 
 impl Control for Handle {
+    fn ready(&self) -> Result<bool, QueryError> {
+        self.ask(Request::Ready)
+    }
+
     fn status(&self) -> Result<Status, QueryError> {
-        let counters = self.data_path.counters()?;
+        let counters = self.data_path.counters_of(Part::Machine)?;
         let mut status = self.ask(|answer| Request::Status(counters, answer))?;
         self.revisions.annotate(&mut status);
         Ok(status)
@@ -109,6 +123,16 @@ impl Control for Handle {
     fn virtual_servers(&self) -> Result<Vec<VirtualServerView>, QueryError> {
         let counters = self.counters()?;
         self.ask(|answer| Request::VirtualServers(counters, answer))
+    }
+
+    fn virtual_server(&self, name: &str) -> Result<Option<VirtualServerView>, QueryError> {
+        let counters = self.counters_of(Part::VirtualServer(name))?;
+        self.ask(|answer| Request::VirtualServer(name.to_owned(), counters, answer))
+    }
+
+    fn pool(&self, name: &str) -> Result<Option<PoolView>, QueryError> {
+        let counters = self.counters_of(Part::Pool(name))?;
+        self.ask(|answer| Request::Pool(name.to_owned(), counters, answer))
     }
 
     fn pools(&self) -> Result<Vec<PoolView>, QueryError> {

@@ -266,8 +266,11 @@ impl<S: Subsystems> Running<S> {
     async fn answer(&mut self, request: Request) {
         // An asker that went away wants no answer.
         match request {
+            Request::Ready(answer) => drop(answer.send(self.is_ready())),
             Request::Status(counters, answer) => drop(answer.send(self.status(&counters))),
             Request::VirtualServers(counters, answer) => drop(answer.send(self.state.virtual_servers(&counters))),
+            Request::VirtualServer(name, known, answer) => drop(answer.send(self.state.virtual_server(&name, &known))),
+            Request::Pool(name, counters, answer) => drop(answer.send(self.state.pool(&name, &counters))),
             Request::Pools(counters, answer) => drop(answer.send(self.state.pools(&counters))),
             Request::Certificates(answer) => drop(answer.send(self.certificates.views())),
             Request::Order(Order::Upgrade, answer) => {
@@ -278,6 +281,12 @@ impl<S: Subsystems> Running<S> {
             Request::Configure(read, answer) => drop(answer.send(self.configure(read).await)),
             Request::Order(order, answer) => drop(answer.send(self.change(Event::Order(order)).await)),
         }
+    }
+
+    /// Whether data path and L7 proxy do what the configuration says.
+    fn is_ready(&self) -> bool {
+        let proxies = !self.state.config().proxy.virtual_servers.is_empty();
+        self.behind.is_none() && (!proxies || self.parts.subsystems.worker().is_some_and(|worker| worker.ready))
     }
 
     async fn tick(&mut self) {

@@ -17,22 +17,29 @@ use super::{
     owner::mac,
 };
 use crate::control::{
-    query::{Counters, NodeCounters, NodeId, QueryError},
+    query::{Counters, NodeCounters, NodeId, Part, QueryError},
     view::{InterfaceView, Traffic},
 };
 
-/// All of them, now.
+/// Those of a part, now.
 ///
 /// # Errors
 /// `Failed` when a map cannot be read.
-pub fn counters(context: &Context) -> Result<Counters, QueryError> {
+pub fn counters(context: &Context, part: Part<'_>) -> Result<Counters, QueryError> {
     let names = context.names.snapshot();
     let maps = &context.maps;
+    let is_wanted = |info: &SlotInfo| match part {
+        Part::All => true,
+        Part::Machine => false,
+        Part::Pool(name) => info.pool == name,
+        Part::VirtualServer(name) => info.virtual_server == name,
+    };
+    let limited = |name: &str| part == Part::All || part == Part::VirtualServer(name);
     Ok(Counters {
         interfaces: names.interfaces.iter().map(|info| interface(maps, info)).collect::<Result<_, _>>()?,
         tables: context.collected.tables(),
-        nodes: nodes(maps, &names)?,
-        flood_limited: flood_limited(maps, &names)?,
+        nodes: nodes(maps, &names, is_wanted)?,
+        flood_limited: flood_limited(maps, &names, limited)?,
         proxy: Arc::default(),
     })
 }
@@ -63,9 +70,13 @@ pub(super) fn traffic(cpus: &[Counter]) -> Traffic {
     })
 }
 
-fn nodes(maps: &Maps, names: &Names) -> Result<BTreeMap<NodeId, NodeCounters>, QueryError> {
+fn nodes(
+    maps: &Maps,
+    names: &Names,
+    is_wanted: impl Fn(&SlotInfo) -> bool,
+) -> Result<BTreeMap<NodeId, NodeCounters>, QueryError> {
     let mut nodes: BTreeMap<NodeId, NodeCounters> = BTreeMap::new();
-    for (slot, info) in &names.slots {
+    for (slot, info) in names.slots.iter().filter(|(_, info)| is_wanted(info)) {
         let of_slot = node(maps, names, *slot)?;
         let SlotInfo { virtual_server, pool, node, .. } = info;
         add(nodes.entry((virtual_server.clone(), pool.clone(), node.clone())).or_default(), of_slot);
@@ -124,9 +135,13 @@ fn plus(one: Traffic, other: Traffic) -> Traffic {
     Traffic { packets: one.packets.saturating_add(other.packets), bytes: one.bytes.saturating_add(other.bytes) }
 }
 
-fn flood_limited(maps: &Maps, names: &Names) -> Result<BTreeMap<String, u64>, QueryError> {
+fn flood_limited(
+    maps: &Maps,
+    names: &Names,
+    is_wanted: impl Fn(&str) -> bool,
+) -> Result<BTreeMap<String, u64>, QueryError> {
     let mut limited = BTreeMap::new();
-    for (id, name) in &names.virtual_servers {
+    for (id, name) in names.virtual_servers.iter().filter(|(_, name)| is_wanted(name)) {
         let windows = maps.flood.get(&u32::from(*id), 0).map_err(unreadable("FLOOD"))?;
         limited.insert(name.clone(), total_limited(&windows));
     }

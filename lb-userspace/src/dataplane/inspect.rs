@@ -11,7 +11,7 @@ use super::{
     names::SharedNames, owner::Dataplane, trace::trace,
 };
 use crate::control::{
-    query::{ConnectionFilter, Connections, Counters, DataPath, QueryError},
+    query::{ConnectionFilter, Connections, Counters, DataPath, Part, QueryError},
     view::{Finding, MapDump, MapView, RingShare, TraceRequest, TraceView},
 };
 
@@ -52,7 +52,11 @@ impl Inspector {
 
 impl DataPath for Inspector {
     fn counters(&self) -> Result<Counters, QueryError> {
-        counters(&self.context)
+        counters(&self.context, Part::All)
+    }
+
+    fn counters_of(&self, part: Part<'_>) -> Result<Counters, QueryError> {
+        counters(&self.context, part)
     }
 
     fn connections(&self, filter: &ConnectionFilter) -> Result<Connections, QueryError> {

@@ -242,12 +242,24 @@ impl Accounts {
         let token = self.tokens.get(id);
         let wanted = token.map_or("", |token| token.digest.as_str());
         let same = verify_slices_are_equal(given.as_bytes(), wanted.as_bytes()).is_ok();
-        let token = token.filter(|token| same && token.expires_s > now_s)?;
-        let role = match &token.owner {
-            None => token.role,
-            Some(owner) => token.role.min(self.users.get(owner).filter(|user| !user.disabled)?.role),
-        };
+        let token = token.filter(|_| same)?;
+        let role = self.worth(token, now_s)?;
         Some(Granted { id: id.to_owned(), name: token.name.clone(), role, paths: token.paths.clone() })
+    }
+
+    /// The role that a token of this id gives now.
+    pub(super) fn role_of_token(&self, id: &str, now_s: i64) -> Option<Role> {
+        self.worth(self.tokens.get(id)?, now_s)
+    }
+
+    fn worth(&self, token: &Token, now_s: i64) -> Option<Role> {
+        if token.expires_s <= now_s {
+            return None;
+        }
+        match &token.owner {
+            None => Some(token.role),
+            Some(owner) => Some(token.role.min(self.users.get(owner).filter(|user| !user.disabled)?.role)),
+        }
     }
 
     /// Makes a token worthless.
@@ -363,6 +375,7 @@ mod tests {
         let mut accounts = accounts();
         let (id, secret) = token(&mut accounts, Role::Operator, None, 7);
         let granted = accounts.bearer(&secret, 1099).unwrap();
+        assert_eq!([1099, 1100].map(|now_s| accounts.role_of_token(&id, now_s)), [Some(Role::Operator), None]);
         assert_eq!((granted.id.as_str(), granted.role), (id.as_str(), Role::Operator));
         assert!(accounts.bearer(&secret, 1100).is_none(), "expired");
         let other = format!("{}0", &secret[..secret.len() - 1]);

@@ -48,6 +48,16 @@ impl Access {
         Ok(Caller { name: opened.user, role: Some(role), via })
     }
 
+    /// Whether who was let in a while ago would still be: for answers that have no end.
+    pub(in crate::admin) fn still_admits(&self, caller: &Caller) -> bool {
+        match &caller.via {
+            Via::Socket { .. } => true,
+            Via::Session { id, .. } => lock(&self.sessions).lives(id, self.now(), self.lifetimes()),
+            Via::Token { id, .. } => lock(&self.accounts).role_of_token(id, unix_s()) >= caller.role,
+            Via::Nobody { .. } => false,
+        }
+    }
+
     fn bearer(&self, address: IpAddr, secret: &str) -> Result<Caller, Refusal> {
         // Tokens cannot be guessed: waiting is for whoever tries nevertheless.
         let now = self.now();

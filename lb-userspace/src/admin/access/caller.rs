@@ -49,6 +49,11 @@ impl Caller {
         Self { name: "nobody".to_owned(), role: None, via: Via::Nobody { address } }
     }
 
+    /// Whether secrets of the configuration are for it.
+    pub(in crate::admin) fn sees_secrets(&self) -> bool {
+        self.role == Some(Role::Admin)
+    }
+
     /// Where it came from; `None`: the unix socket.
     pub(in crate::admin) fn address(&self) -> Option<IpAddr> {
         match &self.via {

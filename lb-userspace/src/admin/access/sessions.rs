@@ -91,6 +91,11 @@ impl Sessions {
         Some(Opened { id, user, csrf, idle_left: lifetimes.idle.min(left), left })
     }
 
+    /// Whether one lives; that does not use it.
+    pub(super) fn lives(&self, id: &SessionId, now: Duration, lifetimes: Lifetimes) -> bool {
+        self.open.get(id).is_some_and(|session| session.is_alive(now, lifetimes))
+    }
+
     /// Ends one.
     pub(super) fn close(&mut self, id: &SessionId) {
         self.open.remove(id);

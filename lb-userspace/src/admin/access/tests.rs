@@ -4,6 +4,9 @@ mod client;
 mod limits;
 mod matrix;
 
+use std::{io::Read, net::TcpStream};
+
+use rustls::{ClientConnection, StreamOwned};
 use serde_json::{Value, json};
 
 use self::client::{Https, PASSWORD, Session};
@@ -90,6 +93,46 @@ fn a_session_dies_at_logout_with_its_password_and_with_its_role() {
     let fourth = log_in("another good password");
     assert_eq!(api.local.request("PATCH", "/api/v1/users/ann", r#"{"disabled":true}"#).0, 200);
     assert!(!is_alive(&fourth) && api.log_in("ann", "another good password").is_none());
+}
+
+#[test]
+fn a_stream_ends_with_what_opened_it() {
+    let api = Https::start("");
+    api.add("ann", "viewer");
+    // The last chunk, after whatever was told.
+    let ends = |mut stream: StreamOwned<ClientConnection, TcpStream>| {
+        let (mut answer, mut buffer) = (Vec::new(), [0; 4096]);
+        while !answer.ends_with(b"0\r\n\r\n") {
+            let count = stream.read(&mut buffer).expect("it ends, before nothing is heard for long");
+            answer.extend_from_slice(&buffer[..count]);
+            if count == 0 {
+                break;
+            }
+        }
+    };
+    let session = api.log_in("ann", PASSWORD).unwrap();
+    let stream = api.listen(("cookie", &session.cookie));
+    assert_eq!(session.send("DELETE", "/api/v1/session", None).status, 200);
+    ends(stream);
+
+    let token = api.token("viewer", json!([]));
+    let stream = api.listen(("authorization", &format!("Bearer {}", token.secret)));
+    let revoked = api.local.request("DELETE", &format!("/api/v1/tokens/{}", token.id()), "");
+    assert_eq!(revoked.0, 200, "{revoked:?}");
+    ends(stream);
+}
+
+#[test]
+fn secrets_of_the_configuration_are_for_admins() {
+    let api = Https::start("");
+    let text = |role: &str, path: &str| api.token(role, json!([])).get(path).body;
+    for path in ["/api/v1/config", "/api/v1/revisions/1", "/api/v1/config/dataplane", "/api/v1/config/alerts"] {
+        let (admin, operator) = (text("admin", path), text("operator", path));
+        assert!(admin.contains("CANARY") && !operator.contains("CANARY"), "{path}: {operator}");
+        assert!(operator.contains("(redacted)"), "{path}: {operator}");
+    }
+    let diff = |role: &str| api.token(role, json!([])).get("/api/v1/config/diff").json();
+    assert!(diff("admin")["text"] != "" && diff("operator")["text"] == "");
 }
 
 #[test]

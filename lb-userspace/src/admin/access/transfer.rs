@@ -14,6 +14,11 @@ impl Access {
         Ok(read(exported)? != *lock(&self.accounts))
     }
 
+    /// Whether [`Access::import`] would take these: they can be read, and leave somebody who may do everything.
+    pub(in crate::admin) fn may_import(&self, caller: &Caller, exported: &str) -> Result<(), QueryError> {
+        keeps_an_admin(caller, read(exported)?.has_admin())
+    }
+
     /// Takes these in the place of those that are there: all sessions end.
     pub(in crate::admin) fn import(&self, caller: &Caller, exported: &str) -> Result<(), QueryError> {
         let imported = read(exported)?;

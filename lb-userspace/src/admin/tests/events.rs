@@ -116,6 +116,22 @@ fn a_stream_goes_on_where_its_reader_was() {
 }
 
 #[test]
+fn counters_come_again_and_again() {
+    let api = Api::start();
+    assert_eq!(api.refused("GET", "/api/v1/stats/stream?every_s=0", "").0, 400);
+    let mut stream = UnixStream::connect(api.dir.path().join("admin.sock")).unwrap();
+    stream.set_read_timeout(Some(std::time::Duration::from_secs(10))).unwrap();
+    write!(stream, "GET /api/v1/stats/stream?every_s=1 HTTP/1.1\r\nhost: lb\r\n\r\n").unwrap();
+    let (mut seen, mut buffer) = (String::new(), [0; 4096]);
+    while seen.matches("\"clock_ms\"").count() < 2 {
+        let read = stream.read(&mut buffer).unwrap();
+        assert!(read > 0, "{seen}");
+        seen.push_str(std::str::from_utf8(&buffer[..read]).unwrap());
+    }
+    assert!(seen.contains("event: stats") && seen.contains("content-type: text/event-stream"), "{seen}");
+}
+
+#[test]
 fn alerts_are_shown_and_tried() {
     let api = Api::start();
     let alert = &api.get("/api/v1/alerts")[0];

@@ -19,14 +19,22 @@ use crate::{
 };
 
 impl State {
-    pub(super) fn proxy_servers(&self, counted: &Snapshot) -> impl Iterator<Item = VirtualServerView> {
-        let servers = self.config.proxy.virtual_servers.iter();
+    pub(super) fn proxy_servers(
+        &self,
+        counted: &Snapshot,
+        is_wanted: impl Fn(&str) -> bool,
+    ) -> impl Iterator<Item = VirtualServerView> {
+        let servers = self.config.proxy.virtual_servers.iter().filter(move |(name, _)| is_wanted(name));
         servers.map(|(name, server)| self.proxy_server_view(name, server, counted))
     }
 
-    pub(super) fn proxy_pools(&self, counted: &Snapshot) -> impl Iterator<Item = PoolView> {
+    pub(super) fn proxy_pools(
+        &self,
+        counted: &Snapshot,
+        is_wanted: impl Fn(&str) -> bool,
+    ) -> impl Iterator<Item = PoolView> {
         let users = self.config.proxy.users();
-        self.config.proxy.pools.iter().map(move |(name, pool)| PoolView {
+        self.config.proxy.pools.iter().filter(move |(name, _)| is_wanted(name)).map(move |(name, pool)| PoolView {
             name: name.clone(),
             forwarding: Way::Proxy,
             forwarding_overridden: false,

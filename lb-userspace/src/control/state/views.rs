@@ -28,7 +28,17 @@ impl State {
     /// All virtual servers, by name.
     #[must_use]
     pub fn virtual_servers(&self, counters: &Counters) -> Vec<VirtualServerView> {
-        let servers = self.config.virtual_servers.iter();
+        self.servers_of(counters, |_| true)
+    }
+
+    /// The one of a name, if there is one.
+    #[must_use]
+    pub fn virtual_server(&self, name: &str, counters: &Counters) -> Option<VirtualServerView> {
+        self.servers_of(counters, |other| other == name).pop()
+    }
+
+    fn servers_of(&self, counters: &Counters, is_wanted: impl Fn(&str) -> bool) -> Vec<VirtualServerView> {
+        let servers = self.config.virtual_servers.iter().filter(|(name, _)| is_wanted(name));
         let mut views: Vec<_> = servers
             .map(|(name, server)| {
                 let plan = derive::virtual_server(self, server);
@@ -48,7 +58,7 @@ impl State {
                 virtual_server_view(name, &server.pool, plan, nodes, flood_limited)
             })
             .collect();
-        views.extend(self.proxy_servers(&counters.proxy));
+        views.extend(self.proxy_servers(&counters.proxy, is_wanted));
         views.sort_by(|a, b| a.name.cmp(&b.name));
         views
     }
@@ -56,8 +66,18 @@ impl State {
     /// All pools, by name.
     #[must_use]
     pub fn pools(&self, counters: &Counters) -> Vec<PoolView> {
+        self.pools_of(counters, |_| true)
+    }
+
+    /// The one of a name, if there is one.
+    #[must_use]
+    pub fn pool(&self, name: &str, counters: &Counters) -> Option<PoolView> {
+        self.pools_of(counters, |other| other == name).pop()
+    }
+
+    fn pools_of(&self, counters: &Counters, is_wanted: impl Fn(&str) -> bool) -> Vec<PoolView> {
         let users = self.config.users();
-        let uses = self.uses(counters);
+        let uses = self.uses(counters, &is_wanted);
         let node_view = |pool: &String, name: &String, node: &Node| {
             let used = uses.get(&(pool.as_str(), name.as_str()));
             let admission = used.and_then(|used| used.admission);
@@ -82,21 +102,30 @@ impl State {
             nodes: pool.nodes.iter().map(|(node_name, node)| node_view(name, node_name, node)).collect(),
             proxy: None,
         };
-        let mut views: Vec<_> = self.config.pools.iter().map(view).collect();
-        views.extend(self.proxy_pools(&counters.proxy));
+        let mut views: Vec<_> = self.config.pools.iter().filter(|(name, _)| is_wanted(name)).map(view).collect();
+        views.extend(self.proxy_pools(&counters.proxy, is_wanted));
         views.sort_by(|a, b| a.name.cmp(&b.name));
         views
     }
 
-    /// What virtual servers do with each node, together.
-    fn uses<'s>(&'s self, counters: &'s Counters) -> BTreeMap<(&'s str, &'s str), Use<'s>> {
+    /// What virtual servers do with each node of some pools, together.
+    fn uses<'s>(
+        &'s self,
+        counters: &'s Counters,
+        is_wanted: impl Fn(&str) -> bool,
+    ) -> BTreeMap<(&'s str, &'s str), Use<'s>> {
         let mut uses: BTreeMap<_, Use<'_>> = BTreeMap::new();
-        for ((_, pool, node), counted) in &counters.nodes {
+        for ((_, pool, node), counted) in counters.nodes.iter().filter(|((_, pool, _), _)| is_wanted(pool)) {
             uses.entry((pool.as_str(), node.as_str())).or_default().counters.push(counted);
         }
         for server in self.config.virtual_servers.values() {
+            let mut chain = self.config.pool_chain(&server.pool);
+            chain.retain(|(name, _)| is_wanted(name));
+            if chain.is_empty() {
+                continue;
+            }
             let (in_use, _) = derive::pool_in_use(self, &server.pool);
-            for (pool_name, pool) in self.config.pool_chain(&server.pool) {
+            for (pool_name, pool) in chain {
                 for (name, node) in &pool.nodes {
                     let admission = derive::admission(self, pool_name, name, node, pool_name == in_use);
                     let used = uses.entry((pool_name, name)).or_default();

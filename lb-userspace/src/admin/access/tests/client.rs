@@ -119,6 +119,21 @@ impl Https {
         Answer { status, head: head.to_owned(), body: body.to_owned() }
     }
 
+    /// A stream of events that is open: reading it ends with it.
+    pub(super) fn listen(&self, (name, value): (&str, &str)) -> StreamOwned<ClientConnection, TcpStream> {
+        let mut stream = self.connect().unwrap();
+        write!(stream, "GET /api/v1/events/stream HTTP/1.1\r\nhost: {}\r\n{name}: {value}\r\n\r\n", self.address)
+            .unwrap();
+        let mut head = String::new();
+        let mut byte = [0];
+        while !head.ends_with("\r\n\r\n") {
+            stream.read_exact(&mut byte).unwrap();
+            head.push(char::from(byte[0]));
+        }
+        assert!(head.starts_with("HTTP/1.1 200") && head.contains("text/event-stream"), "{head}");
+        stream
+    }
+
     /// Adds a user with [`PASSWORD`], as root.
     pub(super) fn add(&self, name: &str, role: &str) {
         let body = json!({"name": name, "role": role, "password": PASSWORD}).to_string();

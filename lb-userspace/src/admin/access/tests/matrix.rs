@@ -71,6 +71,7 @@ fn what_needs_nothing_is_little() {
         "/docs/docs.js",
         "/docs/docs.css",
         "/healthz",
+        "/readyz",
     ];
     assert_eq!(public, expected);
 }

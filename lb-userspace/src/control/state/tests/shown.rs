@@ -71,6 +71,13 @@ fn a_pool_shows_the_sum_over_its_virtual_servers() {
     let mut state = State::new(config(&text));
     state.set_forwarding("web", Forwarding::Nat).unwrap();
     let pools = state.pools(&counters());
+    for pool in &pools {
+        assert_eq!(state.pool(&pool.name, &counters()).as_ref(), Some(pool), "one alone is shown as among all");
+    }
+    assert_eq!(state.pool("nothing", &counters()), None);
+    for server in state.virtual_servers(&counters()) {
+        assert_eq!(state.virtual_server(&server.name, &counters()).as_ref(), Some(&server));
+    }
     assert_eq!(pools.iter().map(|pool| pool.name.as_str()).collect::<Vec<_>>(), ["api", "sorry", "web"]);
     let web = &pools[2];
     assert_eq!(web.virtual_servers, ["second", "web"]);

@@ -1,5 +1,5 @@
-//! Takes secrets out of what leaves the machine: by the names of keys, and of URLs all but the host. Rather too much than
-//! too little: whoever helps can ask.
+//! Takes secrets out of what leaves the machine, and of what those see who are not admins: by the names of keys, and of URLs
+//! all but the host. Rather too much than too little: whoever needs more can ask. Called by `ctl` and `admin`.
 
 use serde_json::Value;
 
@@ -30,11 +30,11 @@ fn is_secret(key: &str) -> bool {
 }
 
 /// Of a document of lbd's.
-pub(super) fn json(value: &mut Value) {
+pub fn json(value: &mut Value) {
     match value {
         Value::Object(fields) => {
             for (key, value) in fields {
-                if is_secret(key) && (value.is_string() || value.is_number()) {
+                if is_secret(key) && (value.is_string() || value.is_number() || value.is_array()) {
                     *value = REDACTED.into();
                 } else {
                     json(value);
@@ -48,7 +48,10 @@ pub(super) fn json(value: &mut Value) {
 }
 
 /// Of a configuration. Comments go, too: they may hold anything.
-pub(super) fn toml(text: &str) -> Result<String, toml::de::Error> {
+///
+/// # Errors
+/// When it is none.
+pub fn toml(text: &str) -> Result<String, toml::de::Error> {
     let mut table: toml::Table = text.parse()?;
     table.iter_mut().for_each(|(key, value)| in_toml(key, value));
     Ok(table.to_string())
@@ -57,6 +60,7 @@ pub(super) fn toml(text: &str) -> Result<String, toml::de::Error> {
 fn in_toml(key: &str, value: &mut toml::Value) {
     match value {
         toml::Value::Table(table) => table.iter_mut().for_each(|(key, value)| in_toml(key, value)),
+        toml::Value::Array(_) | toml::Value::Integer(_) if is_secret(key) => *value = REDACTED.into(),
         toml::Value::Array(items) => items.iter_mut().for_each(|item| in_toml(key, item)),
         toml::Value::String(text) if is_secret(key) => *text = REDACTED.to_owned(),
         toml::Value::String(text) => *text = without_credentials(text),
@@ -82,7 +86,7 @@ mod tests {
     fn secrets_go_and_the_rest_stays() {
         let mut value = json!({
             "ring_seed": "s", "key_file": "/etc/lb/key", "password_file": "/p", "name": "web", "weight": 3,
-            "headers": [{"Set-Cookie": "s"}, {"X-Auth-Token": 7}], "url": "https://u:p@h.example/x?y", "at": "http://h.example"
+            "headers": [{"Set-Cookie": "s"}, {"X-Auth-Token": 7}], "community": ["s"], "url": "https://u:p@h.example/x?y", "at": "http://h.example"
         });
         json(&mut value);
         let r = REDACTED;
@@ -90,7 +94,7 @@ mod tests {
             value,
             json!({
                 "ring_seed": r, "key_file": "/etc/lb/key", "password_file": "/p", "name": "web", "weight": 3,
-                "headers": [{"Set-Cookie": r}, {"X-Auth-Token": r}], "url": "https://h.example/(redacted)", "at": "http://h.example"
+                "headers": [{"Set-Cookie": r}, {"X-Auth-Token": r}], "community": r, "url": "https://h.example/(redacted)", "at": "http://h.example"
             })
         );
     }
