@@ -14,6 +14,8 @@ pub(crate) enum What {
     /// How long a client waits while a VIP moves, and that nothing moves it under attack, beside Debian's keepalived and ucarp.
     /// ARGS as `--json`, `--only CASE`, `--daemon NAME`, `--runs N`, `--seconds S`.
     Failover(crate::Rest),
+    /// How long `lbctl`, one node's change and a scrape take at 1,000 virtual servers and 10,000 nodes. ARGS as `--json`, `--runs N`.
+    Admin(crate::Rest),
     /// Nanoseconds per head of the HTTP/1.1 codec.
     Codec,
     /// Requests per CPU-second of the L7 proxy beside Debian's haproxy and nginx. ARGS as `--json`, `--only CASE`, `--quick`.
@@ -24,6 +26,7 @@ pub(crate) fn run(what: &What) -> Result<()> {
     match what {
         What::Datapath(rest) => datapath(&rest.args),
         What::Failover(rest) => failover(&rest.args),
+        What::Admin(rest) => admin(&rest.args),
         What::Codec => codec(),
         What::L7(rest) => l7(&rest.args),
     }
@@ -41,10 +44,22 @@ fn failover(args: &[OsString]) -> Result<()> {
     setup::for_build()?;
     setup::for_tests()?;
     run::require_root("measuring failover", "bench failover")?;
+    beside_lbd("bench-failover", args)
+}
+
+fn admin(args: &[OsString]) -> Result<()> {
+    setup::for_build()?;
+    setup::for_tests()?;
+    run::require_root("measuring the admin API", "bench admin")?;
+    beside_lbd("bench-admin", args)
+}
+
+/// Runs a measurement that starts lbd.
+fn beside_lbd(bench: &str, args: &[OsString]) -> Result<()> {
     let programs = ["build", "--locked", "--release", "-p", "lb-userspace", "--bins"];
     run::run(run::cargo().args(programs))?;
-    run::run(run::cargo().args(["build", "--locked", "--release", "-p", "lb-tests", "--bin", "bench-failover"]))?;
-    run::run(run::built("release", "bench-failover").args(args))
+    run::run(run::cargo().args(["build", "--locked", "--release", "-p", "lb-tests", "--bin", bench]))?;
+    run::run(run::built("release", bench).args(args))
 }
 
 fn codec() -> Result<()> {

@@ -1,26 +1,36 @@
-//! `cargo xtask fuzz`: the targets of `fuzz/`, each for some seconds. Needs a nightly toolchain and cargo-fuzz.
+//! `cargo xtask fuzz`: the targets of `fuzz/`, each for some seconds. Needs a nightly toolchain and cargo-fuzz. `fuzz api` sends what
+//! the OpenAPI document allows, and what it does not, to a real lbd, as each role; needs root.
 
 use std::{fs, process::Command};
 
 use anyhow::{Context, Result, bail};
 
-use crate::run;
+use crate::{run, setup};
 
 /// Every target, by the name of its file in `fuzz/fuzz_targets`.
 const TARGETS: [&str; 6] = ["h1", "http2", "path", "proxy_protocol", "client_hello", "rules"];
 
+/// The target that is no parser.
+const API: &str = "api";
+
+/// What reads an OpenAPI document and makes requests of it (PyPI).
+const SCHEMATHESIS: &str = "schemathesis==4.32.5";
+
 /// What is fuzzed, and how long.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// One target; without it, each of them.
-    #[arg(value_parser = TARGETS)]
+    /// One parser, or `api`; without it, each of the parsers.
+    #[arg(value_parser = [TARGETS[0], TARGETS[1], TARGETS[2], TARGETS[3], TARGETS[4], TARGETS[5], API])]
     target: Option<String>,
-    /// Seconds for each target.
+    /// Seconds for each target; of `api`, for each role.
     #[arg(long, default_value_t = 60)]
     seconds: u32,
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
+    if options.target.as_deref() == Some(API) {
+        return api(options.seconds);
+    }
     check_tools()?;
     for target in TARGETS.iter().filter(|target| options.target.as_deref().is_none_or(|only| only == **target)) {
         // What a run finds is kept beside the build, not among the seeds in the repository.
@@ -33,6 +43,24 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         run::run(&mut fuzz)?;
     }
     Ok(())
+}
+
+/// The admin API, as each role.
+fn api(seconds: u32) -> Result<()> {
+    setup::for_build()?;
+    setup::for_tests()?;
+    run::require_root("fuzzing the admin API", "fuzz api")?;
+    let folder = run::tools().join("schemathesis");
+    let program = folder.join("bin/schemathesis");
+    let wanted = SCHEMATHESIS.replace("==", ", version ");
+    if !run::output(Command::new(&program).arg("--version")).is_ok_and(|text| text.trim() == wanted) {
+        eprintln!("setup: installing {SCHEMATHESIS} into {}", folder.display());
+        run::run_aside(Command::new("python3").args(["-m", "venv"]).arg(&folder))?;
+        run::run_aside(Command::new(folder.join("bin/pip")).args(["install", "--quiet", SCHEMATHESIS]))?;
+    }
+    run::run(run::cargo().args(["build", "--locked", "-p", "lb-userspace", "--bins"]))?;
+    run::run(run::cargo().args(["build", "--locked", "-p", "lb-tests", "--bin", "fuzz-api"]))?;
+    run::run(run::built("debug", "fuzz-api").arg(program).arg(seconds.to_string()))
 }
 
 /// Says what to install, rather than let cargo say that it knows no such command.
