@@ -1,6 +1,7 @@
 //! Sharing of connections: the flow tables of this machine and the link to the others, put together.
 
 use std::{
+    cell::RefCell,
     io,
     sync::{
         Arc,
@@ -12,7 +13,7 @@ use tokio::sync::watch;
 
 use super::vips::Vips;
 use crate::{
-    config::Config,
+    config::{Config, cluster::Cluster},
     control::{
         shared::Shared,
         view::{SharingMachine, SharingView},
@@ -30,9 +31,16 @@ use crate::{
 /// Places of a flow table that are looked at before others get their turn: well below a millisecond.
 const STEP_PLACES: u32 = 8192;
 
-/// The running exchange. It ends when this is dropped.
+/// The exchange, which runs while the configuration has machines to tell.
 #[derive(Debug)]
 pub(super) struct Sharing {
+    context: Context,
+    running: RefCell<Option<Arc<Running>>>,
+}
+
+/// It ends when this is dropped.
+#[derive(Debug)]
+struct Running {
     link: share::Sharing,
     interfaces: watch::Sender<Interfaces>,
     fates: Arc<Fates>,
@@ -40,44 +48,92 @@ pub(super) struct Sharing {
 
 type Fates = [AtomicU64; Fate::ALL.len()];
 
-/// Starts it where machines are to tell each other. One that cannot does everything else.
-pub(super) fn start(config: &Config, vips: &Vips, context: &Context) -> Option<Sharing> {
-    let (cluster, owned) = vips.owned()?;
+/// Starts it where machines are to tell each other.
+pub(super) fn start(config: &Config, vips: &Vips, context: Context) -> Sharing {
+    let sharing = Sharing { context, running: RefCell::default() };
+    sharing.configure(config, vips);
+    sharing
+}
+
+/// What is to be shared with whom; `None`: nothing.
+fn settings(config: &Config, cluster: &Cluster) -> Option<Settings> {
     if !cluster.share_connections || cluster.peers.is_empty() {
         return None;
     }
     let files = &config.proxy.files;
     let keys = [Some(&cluster.key), cluster.old_key.as_ref()];
-    let settings = Settings {
+    Some(Settings {
         machine: cluster.machine.clone(),
         secrets: keys.into_iter().flatten().map(|file| files.bytes(file).to_vec()).collect(),
         listen: cluster.listen.clone(),
         peers: cluster.peers.clone(),
-    };
-    let (interfaces, watched) = watch::channel(of(config));
-    let fates = Arc::new(Fates::default());
-    let source = || -> Box<dyn Source> { Box::new(Telling { survey: Survey::new(context), owned: owned.clone() }) };
-    let started = Arrivals::new(context).map_err(io::Error::other).and_then(|arrivals| {
+    })
+}
+
+impl Running {
+    fn start(
+        settings: Settings,
+        interfaces: Interfaces,
+        owned: &Told<Owned>,
+        context: &Context,
+    ) -> io::Result<Self> {
+        let (interfaces, watched) = watch::channel(interfaces);
+        let fates = Arc::new(Fates::default());
+        let (told, surveyed) = (owned.clone(), context.clone());
+        let source =
+            move || -> Box<dyn Source> { Box::new(Telling { survey: Survey::new(&surveyed), owned: told.clone() }) };
+        let arrivals = Arrivals::new(context).map_err(io::Error::other)?;
         let taking = Taking { arrivals, owned: owned.clone(), interfaces: watched, fates: Arc::clone(&fates) };
-        share::start(settings, source, Box::new(taking))
-    });
-    match started {
-        Ok(link) => Some(Sharing { link, interfaces, fates }),
-        Err(error) => {
-            tracing::error!(%error, "connections are not shared with other machines, and end when a VIP group moves");
-            None
-        }
+        Ok(Self { link: share::start(settings, source, Box::new(taking))?, interfaces, fates })
     }
 }
 
 impl Sharing {
-    /// Follows the configuration.
-    pub(super) fn configure(&self, config: &Config) {
+    /// Follows the configuration and the cluster that is in force. A machine that cannot share does everything else.
+    pub(super) fn configure(&self, config: &Config, vips: &Vips) {
+        let mut running = self.running.borrow_mut();
+        let wanted = vips.owned().and_then(|(cluster, owned)| Some((settings(config, &cluster)?, owned)));
+        let Some((settings, owned)) = wanted else { return *running = None };
         let interfaces = of(config);
-        self.interfaces.send_if_modified(|before| std::mem::replace(before, interfaces.clone()) != interfaces);
+        match &*running {
+            Some(running) => {
+                running.link.configure(settings);
+                running
+                    .interfaces
+                    .send_if_modified(|before| std::mem::replace(before, interfaces.clone()) != interfaces);
+            }
+            None => match Running::start(settings, interfaces, &owned, &self.context) {
+                Ok(started) => *running = Some(Arc::new(started)),
+                Err(error) => {
+                    tracing::error!(%error, "connections are not shared, and end when a VIP group moves; it is tried again");
+                }
+            },
+        }
     }
 
-    pub(super) fn view(&self) -> SharingView {
+    /// Tells all that is new now, because VIPs are about to move.
+    pub(super) async fn flush(&self) {
+        let running = self.running.borrow().clone();
+        if let Some(running) = running {
+            running.link.flush().await;
+        }
+    }
+
+    /// What an operator should know.
+    pub(super) fn problems(&self) -> Vec<String> {
+        let running = self.running.borrow();
+        let deaf = running.iter().flat_map(|running| running.link.status().deaf);
+        deaf.map(|(address, why)| format!("other machines cannot share their connections at {address}: {why}"))
+            .collect()
+    }
+
+    pub(super) fn view(&self) -> Option<SharingView> {
+        self.running.borrow().as_deref().map(Running::view)
+    }
+}
+
+impl Running {
+    fn view(&self) -> SharingView {
         let status = self.link.status();
         let machine = |(name, peer): (&String, &share::PeerStatus)| SharingMachine {
             name: name.clone(),

@@ -70,7 +70,7 @@ pub(super) struct Real {
     pub(super) collector: Collector,
     pub(super) monitors: Monitors,
     pub(super) vips: Vips,
-    pub(super) sharing: Option<Sharing>,
+    pub(super) sharing: Sharing,
     pub(super) proxy: Supervisor,
     pub(super) resolver: Names,
     pub(super) alerts: Alerts,
@@ -98,6 +98,9 @@ impl Subsystems for Real {
     }
 
     async fn make_way(&self, goes: bool) -> Vec<String> {
+        if goes {
+            self.sharing.flush().await;
+        }
         self.vips.make_way(goes).await
     }
 
@@ -133,15 +136,16 @@ impl Subsystems for Real {
     }
 
     async fn raise(&self, config: &Config, vips: &VipPlan) {
+        if vips.in_maintenance && !self.vips.is_in_maintenance() {
+            self.sharing.flush().await;
+        }
         self.vips.set(config, vips).await;
     }
 
     fn look_after(&self, config: &Config) {
         self.vips.configure(config);
         self.access.configure(config);
-        if let Some(sharing) = &self.sharing {
-            sharing.configure(config);
-        }
+        self.sharing.configure(config, &self.vips);
         let serves = config.proxy.virtual_servers.is_empty() || self.proxy.state().ready;
         let problem = || self.proxy.state().problem.unwrap_or_else(|| "the L7 proxy has no worker".to_owned());
         self.vips.note_worker((!serves).then(problem));
@@ -150,16 +154,18 @@ impl Subsystems for Real {
     fn vips(&self, config: &Config, plan: &VipPlan) -> VipsView {
         let mut view = self.vips.view(config, plan);
         if let Some(cluster) = &mut view.cluster {
-            cluster.sharing = self.sharing.as_ref().map(Sharing::view);
+            cluster.sharing = self.sharing.view();
         }
         view
     }
 
     async fn move_vip(&self, group: &str, to: Option<&str>) -> Result<(), QueryError> {
+        self.sharing.flush().await;
         self.vips.move_group(group, to).await
     }
 
     async fn resign(&self) {
+        self.sharing.flush().await;
         self.vips.leave().await;
     }
 
@@ -168,6 +174,7 @@ impl Subsystems for Real {
         let of_data_plane = |warning: &&String| !warning.starts_with("interface ");
         let mut problems: Vec<String> = self.names.snapshot().warnings.iter().filter(of_data_plane).cloned().collect();
         problems.extend(self.vips.problems());
+        problems.extend(self.sharing.problems());
         problems.extend(self.resolver.problems());
         problems.extend(self.access.problems());
         problems.extend(self.proxy.state().problem.map(|problem| format!("L7 proxy: {problem}")));

@@ -256,6 +256,14 @@ impl Vips {
         })
     }
 
+    /// Whether this machine leaves its groups to the others already.
+    pub(super) fn is_in_maintenance(&self) -> bool {
+        match self {
+            Self::Alone(..) => false,
+            Self::Together(together) => together.host.status().in_maintenance,
+        }
+    }
+
     /// Gives all groups away. Fixed VIPs stay.
     pub(super) async fn leave(&self) {
         if let Self::Together(together) = self {

@@ -36,7 +36,7 @@ pub trait Sink: Send {
 }
 
 /// Whom to tell, and where to listen.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// This machine's name.
     pub machine: String,
@@ -53,8 +53,10 @@ pub struct Settings {
 pub struct Status {
     /// By the other machine's name.
     pub peers: BTreeMap<String, PeerStatus>,
-    /// Connections of strangers, or with another key.
+    /// Connections of strangers, of machines that mean another one, or with another key.
     pub refused: u64,
+    /// Addresses that cannot be listened at, and why.
+    pub deaf: BTreeMap<SocketAddr, String>,
 }
 
 /// One machine that is told.
@@ -70,6 +72,8 @@ pub struct PeerStatus {
     pub received: u64,
     /// Why it is not connected.
     pub why: Option<String>,
+    /// The last flush whose news it was told.
+    flushed: u64,
 }
 
 /// The status, shared with those who look.
@@ -81,6 +85,26 @@ impl SharedStatus {
     #[must_use]
     pub fn snapshot(&self) -> Status {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Others are told and heard from now on: nobody is connected yet.
+    fn begin(&self, settings: &Settings) {
+        let mut status = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        status.peers.retain(|name, _| settings.peers.contains_key(name));
+        for name in settings.peers.keys() {
+            let peer = status.peers.entry(name.clone()).or_default();
+            (peer.is_connected, peer.told, peer.why) = (false, 0, None);
+        }
+        status.deaf.clear();
+    }
+
+    /// Notes whether an address can be listened at; whether that is news.
+    fn listens(&self, address: SocketAddr, why: Option<String>) -> bool {
+        let mut status = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match why {
+            None => status.deaf.remove(&address).is_some(),
+            Some(why) => status.deaf.insert(address, why).is_none(),
+        }
     }
 
     fn peer(&self, name: &str, change: impl FnOnce(&mut PeerStatus)) {

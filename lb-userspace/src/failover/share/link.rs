@@ -12,14 +12,14 @@ use std::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpSocket, TcpStream},
-    sync::{Semaphore, oneshot},
+    sync::{Semaphore, watch},
     task::LocalSet,
     time,
 };
 
 use super::{
     Settings, SharedStatus, Sink, Source,
-    seal::{self, Direction, MAGIC, MAX_CONTENT, MAX_NAME, RANDOM, Seal, TAG},
+    seal::{self, Direction, Ends, MAGIC, MAX_CONTENT, MAX_NAME, RANDOM, Seal, TAG},
 };
 use crate::control::shared::{MAX_BYTES, Shared};
 
@@ -40,12 +40,18 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// Connections that may be open at once: two for each other machine and some that are about to be refused.
 const MAX_CALLERS: usize = 32;
 
-/// Keeps the thread alive.
+/// What [`Sharing::flush`] waits for at most: a VIP group moves then.
+const FLUSH_WITHIN: Duration = Duration::from_millis(300);
+/// Between two looks whether all was told.
+const GLANCE: Duration = Duration::from_millis(1);
+
+/// The running exchange. It ends when this is dropped.
 #[derive(Debug)]
 pub struct Sharing {
     status: SharedStatus,
-    /// The thread ends when this is dropped.
-    _stop: oneshot::Sender<()>,
+    settings: watch::Sender<Settings>,
+    /// How often all was to be told at once.
+    flushes: watch::Sender<u64>,
 }
 
 impl Sharing {
@@ -54,41 +60,76 @@ impl Sharing {
     pub fn status(&self) -> super::Status {
         self.status.snapshot()
     }
+
+    /// Follows other machines, addresses or keys: all links are made anew. With the same ones nothing happens.
+    pub fn configure(&self, settings: Settings) {
+        self.settings.send_if_modified(|before| std::mem::replace(before, settings.clone()) != settings);
+    }
+
+    /// Tells all that is new now, before somebody else has to go on with it. Waits until it is on its way to every machine that
+    /// listens, [`FLUSH_WITHIN`] at most.
+    pub async fn flush(&self) {
+        self.flushes.send_modify(|flushes| *flushes += 1);
+        let asked = *self.flushes.borrow();
+        let until = Instant::now() + FLUSH_WITHIN;
+        let is_told = |peer: &super::PeerStatus| !peer.is_connected || peer.flushed >= asked;
+        while !self.status().peers.values().all(is_told) {
+            if Instant::now() >= until {
+                return tracing::warn!("not all connections were told before VIPs move: some may end");
+            }
+            time::sleep(GLANCE).await;
+        }
+    }
 }
 
-/// Starts telling and listening. `source`: what is to be told, once for each other machine.
+/// Starts telling and listening. `source`: what is to be told, made anew for each other machine.
 ///
 /// # Errors
-/// When the ports are taken, or no thread can be had.
-pub fn start(settings: Settings, source: impl Fn() -> Box<dyn Source>, sink: Box<dyn Sink>) -> io::Result<Sharing> {
+/// When no thread can be had.
+pub fn start(
+    settings: Settings,
+    source: impl Fn() -> Box<dyn Source> + Send + 'static,
+    sink: Box<dyn Sink>,
+) -> io::Result<Sharing> {
     let status = SharedStatus::default();
-    let (stop, stopped) = oneshot::channel::<()>();
-    let sources: Vec<_> = settings.peers.iter().map(|(name, to)| (name.clone(), to.clone(), source())).collect();
-    let listeners = settings.listen.iter().map(listen).collect::<io::Result<Vec<_>>>()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (settings, followed) = watch::channel(settings);
+    let (flushes, flushed) = watch::channel(0);
     let noted = status.clone();
     thread::Builder::new().name("share".to_owned()).spawn(move || {
         yield_to_others();
+        runtime.block_on(exchange(followed, flushed, noted, source, sink));
+    })?;
+    Ok(Sharing { status, settings, flushes })
+}
+
+/// Tells and hears, as the settings say, until nobody can say anything more.
+async fn exchange(
+    mut followed: watch::Receiver<Settings>,
+    flushed: watch::Receiver<u64>,
+    status: SharedStatus,
+    source: impl Fn() -> Box<dyn Source>,
+    sink: Box<dyn Sink>,
+) {
+    let sink = Arc::new(Mutex::new(sink));
+    loop {
+        let settings = Rc::new(followed.borrow_and_update().clone());
+        status.begin(&settings);
         let local = LocalSet::new();
-        let (sink, settings) = (Arc::new(Mutex::new(sink)), Rc::new(settings));
-        for (name, to, source) in sources {
-            let teller = Teller { name, to, settings: Rc::clone(&settings), status: noted.clone() };
-            local.spawn_local(teller.run(source));
+        for (name, to) in settings.peers.clone() {
+            let (settings, status, flushed) = (Rc::clone(&settings), status.clone(), flushed.clone());
+            local.spawn_local(Teller { name, to, settings, status, flushed }.run(source()));
         }
         let places = Arc::new(Semaphore::new(MAX_CALLERS));
-        for listener in listeners {
-            let hearer = Hearer {
-                settings: Rc::clone(&settings),
-                sink: Arc::clone(&sink),
-                status: noted.clone(),
-                places: Arc::clone(&places),
-            };
-            local.spawn_local(hearer.run(listener));
+        for address in settings.listen.clone() {
+            let (settings, status) = (Rc::clone(&settings), status.clone());
+            let (sink, places) = (Arc::clone(&sink), Arc::clone(&places));
+            local.spawn_local(Hearer { settings, sink, status, places }.run(address));
         }
-        // An error is the end of its sender: what is waited for.
-        let _ = runtime.block_on(local.run_until(stopped));
-    })?;
-    Ok(Sharing { status, _stop: stop })
+        if local.run_until(followed.changed()).await.is_err() {
+            return;
+        }
+    }
 }
 
 /// This thread has what others leave.
@@ -123,12 +164,13 @@ struct Teller {
     to: Vec<SocketAddr>,
     settings: Rc<Settings>,
     status: SharedStatus,
+    flushed: watch::Receiver<u64>,
 }
 
 impl Teller {
-    async fn run(self, mut source: Box<dyn Source>) {
+    async fn run(mut self, mut source: Box<dyn Source>) {
         loop {
-            for address in &self.to {
+            for address in &self.to.clone() {
                 let why = match time::timeout(OPEN_WITHIN, self.call(*address)).await {
                     Ok(Ok((stream, seal))) => {
                         self.status.peer(&self.name, |peer| (peer.is_connected, peer.why) = (true, None));
@@ -164,21 +206,25 @@ impl Teller {
         hello.extend(name.as_bytes());
         hello.extend(ours);
         let secret = self.settings.secrets.first().ok_or(io::ErrorKind::NotFound)?;
-        let seal = |direction| Seal::new(secret, &[theirs, ours], name, direction).ok_or(io::ErrorKind::Other);
+        let ends = Ends { caller: name, listener: &self.name };
+        let seal = |direction| Seal::new(secret, &[theirs, ours], ends, direction).ok_or(io::ErrorKind::Other);
         let (mut told, mut answer) = (seal(Direction::Told)?, seal(Direction::Answer)?);
         hello.extend(told.seal(&[]));
         stream.write_all(&hello).await?;
         let mut frame = [0; 4 + TAG];
-        stream.read_exact(&mut frame).await.map_err(|_| refusal("the other machine refuses the key"))?;
+        stream
+            .read_exact(&mut frame)
+            .await
+            .map_err(|_| refusal("the other machine refuses the key, or has another name"))?;
         answer.open(&mut frame[4..]).ok_or_else(|| refusal("the other machine has another key"))?;
         Ok((stream, told))
     }
 
     /// Tells until the connection ends: why.
-    async fn tell(&self, mut stream: TcpStream, mut seal: Seal, source: &mut dyn Source) -> io::Error {
+    async fn tell(&mut self, mut stream: TcpStream, mut seal: Seal, source: &mut dyn Source) -> io::Error {
         source.restart();
         let (mut pass, mut burst, mut said) = (Instant::now(), 0, Instant::now());
-        let mut busy = Duration::ZERO;
+        let (mut busy, mut flush) = (Duration::ZERO, *self.flushed.borrow_and_update());
         loop {
             let (begun, mut out) = (Instant::now(), Vec::new());
             let is_over = source.advance(&mut out);
@@ -193,14 +239,25 @@ impl Teller {
                 burst += frames.len();
             }
             let (count, told) = (out.len() as u64, source.told() as u64);
-            self.status.peer(&self.name, |peer| (peer.sent, peer.told) = (peer.sent + count, told));
+            self.status.peer(&self.name, |peer| {
+                (peer.sent, peer.told) = (peer.sent + count, told);
+                if is_over {
+                    peer.flushed = flush;
+                }
+            });
             if burst >= BURST {
                 burst = 0;
                 time::sleep(PAUSE).await;
             }
             if is_over {
-                time::sleep(PERIOD.max(busy * SHARE_OF_TIME).saturating_sub(pass.elapsed())).await;
-                (pass, busy) = (Instant::now(), Duration::ZERO);
+                let pause = PERIOD.max(busy * SHARE_OF_TIME).saturating_sub(pass.elapsed());
+                tokio::select! {
+                    () = time::sleep(pause) => {}
+                    // Who would ask is gone: so is this, soon.
+                    _ = self.flushed.changed() => {}
+                }
+                // What is asked for during a pass wants another one.
+                (pass, busy, flush) = (Instant::now(), Duration::ZERO, *self.flushed.borrow_and_update());
             } else {
                 tokio::task::yield_now().await;
             }
@@ -234,11 +291,8 @@ struct Hearer {
 }
 
 impl Hearer {
-    async fn run(self, listener: std::net::TcpListener) {
-        let listener = match TcpListener::from_std(listener) {
-            Ok(listener) => listener,
-            Err(error) => return tracing::error!(%error, "other machines cannot share their connections"),
-        };
+    async fn run(self, address: SocketAddr) {
+        let listener = self.listen(address).await;
         loop {
             // Beyond, callers wait in the kernel.
             let Ok(place) = Arc::clone(&self.places).acquire_owned().await else { return };
@@ -256,6 +310,23 @@ impl Hearer {
                 hearer.hear(stream).await;
                 drop(place);
             });
+        }
+    }
+
+    /// A port that is taken is asked for again.
+    async fn listen(&self, address: SocketAddr) -> TcpListener {
+        loop {
+            let why = match listen(&address).and_then(TcpListener::from_std) {
+                Ok(listener) => {
+                    self.status.listens(address, None);
+                    return listener;
+                }
+                Err(error) => error.to_string(),
+            };
+            if self.status.listens(address, Some(why.clone())) {
+                tracing::error!(%address, why, "other machines cannot share their connections here; it is tried again");
+            }
+            time::sleep(AGAIN).await;
         }
     }
 
@@ -297,7 +368,8 @@ impl Hearer {
             return Err(refusal("it is not configured"));
         }
         for secret in &self.settings.secrets {
-            let key = |direction| Seal::new(secret, &[ours, theirs], &name, direction);
+            let ends = Ends { caller: &name, listener: &self.settings.machine };
+            let key = |direction| Seal::new(secret, &[ours, theirs], ends, direction);
             let (Some(mut told), Some(mut answer)) = (key(Direction::Told), key(Direction::Answer)) else { break };
             let mut sealed = proof;
             if told.open(&mut sealed[4..]).is_some() {
@@ -305,7 +377,7 @@ impl Hearer {
                 return Ok((name, told));
             }
         }
-        Err(refusal("it has another key"))
+        Err(refusal("it has another key, or means another machine"))
     }
 }
 

@@ -7,9 +7,9 @@
 //! listener → one empty frame: it has the key as well
 //! ```
 //!
-//! Keys are made by HKDF-SHA256 of the cluster's secret, with both random numbers as salt and the caller's name and direction as
-//! info: a recording means nothing in another connection, and frames are numbered by their nonces, so that within one none can be
-//! repeated, left out or moved.
+//! Keys are made by HKDF-SHA256 of the cluster's secret, with both random numbers as salt, and direction and both names as info: a
+//! recording means nothing in another connection, whoever calls reaches the machine it means, and frames are numbered by their
+//! nonces, so that within one none can be repeated, left out or moved.
 
 use aws_lc_rs::{
     aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey},
@@ -27,6 +27,13 @@ pub(super) const TAG: usize = 16;
 /// The longest name of a machine.
 pub(super) const MAX_NAME: usize = 63;
 
+/// Names of the two machines of a connection.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ends<'n> {
+    pub(super) caller: &'n str,
+    pub(super) listener: &'n str,
+}
+
 /// Who writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Direction {
@@ -42,14 +49,16 @@ pub(super) struct Seal {
 
 impl Seal {
     /// `salt`: what the listener and the caller drew, in this order. `None` when the library cannot: it never does.
-    pub(super) fn new(secret: &[u8], salt: &[[u8; RANDOM]; 2], caller: &str, direction: Direction) -> Option<Self> {
+    pub(super) fn new(secret: &[u8], salt: &[[u8; RANDOM]; 2], ends: Ends<'_>, direction: Direction) -> Option<Self> {
         let salt = Salt::new(HKDF_SHA256, &salt.concat());
         let word: &[u8] = match direction {
             Direction::Told => b"lb share told ",
             Direction::Answer => b"lb share answer ",
         };
         let secret = salt.extract(secret);
-        let info = [word, caller.as_bytes()];
+        // With its length: where one name ends is certain.
+        let length = [u8::try_from(ends.caller.len()).ok()?];
+        let info = [word, &length, ends.caller.as_bytes(), ends.listener.as_bytes()];
         let key = UnboundKey::from(secret.expand(&info, &AES_256_GCM).ok()?);
         Some(Self { key: LessSafeKey::new(key), number: 0 })
     }
@@ -94,12 +103,13 @@ mod tests {
 
     const SALT: [[u8; RANDOM]; 2] = [[1; RANDOM], [2; RANDOM]];
 
-    fn seal(secret: &[u8], salt: [[u8; RANDOM]; 2], name: &str, direction: Direction) -> Seal {
-        Seal::new(secret, &salt, name, direction).unwrap()
+    fn seal(secret: &[u8], salt: [[u8; RANDOM]; 2], names: [&str; 2], direction: Direction) -> Seal {
+        let [caller, listener] = names;
+        Seal::new(secret, &salt, Ends { caller, listener }, direction).unwrap()
     }
 
     fn own() -> Seal {
-        seal(b"secret", SALT, "lb1", Direction::Told)
+        seal(b"secret", SALT, ["lb1", "lb2"], Direction::Told)
     }
 
     fn opened(seal: &mut Seal, frame: &[u8]) -> Option<Vec<u8>> {
@@ -122,11 +132,13 @@ mod tests {
     #[test]
     fn whoever_has_another_key_connection_name_or_direction_opens_nothing() {
         let others = [
-            ("secret", seal(b"other", SALT, "lb1", Direction::Told)),
-            ("listener's number", seal(b"secret", [[3; RANDOM], SALT[1]], "lb1", Direction::Told)),
-            ("caller's number", seal(b"secret", [SALT[0], [3; RANDOM]], "lb1", Direction::Told)),
-            ("name", seal(b"secret", SALT, "lb2", Direction::Told)),
-            ("direction", seal(b"secret", SALT, "lb1", Direction::Answer)),
+            ("secret", seal(b"other", SALT, ["lb1", "lb2"], Direction::Told)),
+            ("listener's number", seal(b"secret", [[3; RANDOM], SALT[1]], ["lb1", "lb2"], Direction::Told)),
+            ("caller's number", seal(b"secret", [SALT[0], [3; RANDOM]], ["lb1", "lb2"], Direction::Told)),
+            ("caller's name", seal(b"secret", SALT, ["lb3", "lb2"], Direction::Told)),
+            ("listener's name", seal(b"secret", SALT, ["lb1", "lb3"], Direction::Told)),
+            ("where one name ends", seal(b"secret", SALT, ["lb", "1lb2"], Direction::Told)),
+            ("direction", seal(b"secret", SALT, ["lb1", "lb2"], Direction::Answer)),
         ];
         for (what, mut reader) in others {
             assert_eq!(opened(&mut reader, &own().seal(b"x")), None, "{what}");
