@@ -71,12 +71,7 @@ fn settings(config: &Config, cluster: &Cluster) -> Option<Settings> {
 }
 
 impl Running {
-    fn start(
-        settings: Settings,
-        interfaces: Interfaces,
-        owned: &Told<Owned>,
-        context: &Context,
-    ) -> io::Result<Self> {
+    fn start(settings: Settings, interfaces: Interfaces, owned: &Told<Owned>, context: &Context) -> io::Result<Self> {
         let (interfaces, watched) = watch::channel(interfaces);
         let fates = Arc::new(Fates::default());
         let (told, surveyed) = (owned.clone(), context.clone());

@@ -346,6 +346,7 @@ impl Together {
             counters: HeartbeatCounters {
                 heard: counters.heard,
                 looped_back: counters.looped_back,
+                copies: counters.copies,
                 stale: counters.stale,
                 unproven: counters.unproven,
                 forged: counters.forged,

@@ -1,4 +1,5 @@
-//! The packets that tell neighbours where a VIP is now: gratuitous ARP and unsolicited neighbour advertisements. Pure.
+//! The packets that tell neighbours where a VIP is now: gratuitous ARP and unsolicited neighbour advertisements; and those that ask
+//! where a neighbour is. Pure.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -12,7 +13,8 @@ const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 /// The shortest Ethernet frame, without its check sequence.
 const MINIMUM_FRAME: usize = 60;
 const ICMPV6: u8 = 58;
-const ADVERTISEMENT: usize = 32;
+/// Length of an advertisement, and of a solicitation, with one link-layer address.
+const DISCOVERY: usize = 32;
 
 /// What is announced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,8 +38,35 @@ impl Announcement {
     }
 }
 
+/// Who has this address? Whoever is asked learns the asker's hardware address by it as well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Question {
+    /// The neighbour.
+    pub wanted: IpAddr,
+    /// Own address on the same segment, of the same family.
+    pub asker: IpAddr,
+    /// Its interface's hardware address.
+    pub mac: Mac,
+}
+
+impl Question {
+    /// The Ethernet frame; `None`: the two addresses are of two families.
+    pub fn frame(&self) -> Option<Vec<u8>> {
+        match (self.asker, self.wanted) {
+            (IpAddr::V4(asker), IpAddr::V4(wanted)) => Some(arp_request(asker, wanted, self.mac)),
+            (IpAddr::V6(asker), IpAddr::V6(wanted)) => Some(solicitation(asker, wanted, self.mac)),
+            (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => None,
+        }
+    }
+}
+
 /// An ARP announcement in its request form (RFC 5227 §2.3): every stack updates its cache from it, some ignore the reply form.
 fn gratuitous_arp(address: Ipv4Addr, mac: Mac) -> Vec<u8> {
+    arp_request(address, address, mac)
+}
+
+/// RFC 826, to all neighbours.
+fn arp_request(sender: Ipv4Addr, target: Ipv4Addr, mac: Mac) -> Vec<u8> {
     let mut frame = Vec::with_capacity(MINIMUM_FRAME);
     frame.extend(BROADCAST);
     frame.extend(mac);
@@ -45,31 +74,51 @@ fn gratuitous_arp(address: Ipv4Addr, mac: Mac) -> Vec<u8> {
     frame.extend([0, 1, 0x08, 0x00, 6, 4]); // Ethernet, IPv4, their address lengths
     frame.extend([0, 1]); // request
     frame.extend(mac);
-    frame.extend(address.octets());
+    frame.extend(sender.octets());
     frame.extend([0; 6]); // target hardware address: none
-    frame.extend(address.octets());
+    frame.extend(target.octets());
     frame.resize(MINIMUM_FRAME, 0);
     frame
 }
 
 /// RFC 4861 §4.4 and §7.2.6: to all nodes, S=0 (nobody asked), O=1 (replaces the cached address).
 fn unsolicited_advertisement(address: Ipv6Addr, mac: Mac, is_router: bool) -> Vec<u8> {
-    let mut message = Vec::with_capacity(ADVERTISEMENT);
-    message.extend([136, 0, 0, 0]); // type, code, checksum
-    message.extend([if is_router { 0xa0 } else { 0x20 }, 0, 0, 0]);
-    message.extend(address.octets());
-    message.extend([2, 1]); // target link-layer address, one unit of 8 bytes
+    let flags = if is_router { 0xa0 } else { 0x20 };
+    // Option 2: the target's link-layer address.
+    discovery([136, flags, 2], address, mac, (address, ALL_NODES, ALL_NODES_MAC))
+}
+
+/// RFC 4861 §4.3, to the group of those whose address ends like this one (RFC 4291 §2.7.1).
+fn solicitation(asker: Ipv6Addr, wanted: Ipv6Addr, mac: Mac) -> Vec<u8> {
+    let [.., a, b, c] = wanted.octets();
+    let group = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00 | u16::from(a), u16::from_be_bytes([b, c]));
+    // Option 1: the source's link-layer address.
+    discovery([135, 0, 1], wanted, mac, (asker, group, [0x33, 0x33, 0xff, a, b, c]))
+}
+
+/// A message of neighbour discovery about `target`, with this machine's link-layer address, from and to these addresses.
+fn discovery(
+    [kind, flags, option]: [u8; 3],
+    target: Ipv6Addr,
+    mac: Mac,
+    (source, destination, to): (Ipv6Addr, Ipv6Addr, Mac),
+) -> Vec<u8> {
+    let mut message = Vec::with_capacity(DISCOVERY);
+    message.extend([kind, 0, 0, 0]); // code, checksum
+    message.extend([flags, 0, 0, 0]);
+    message.extend(target.octets());
+    message.extend([option, 1]); // one unit of 8 bytes
     message.extend(mac);
-    let checksum = icmpv6_checksum(address, ALL_NODES, &message);
+    let checksum = icmpv6_checksum(source, destination, &message);
     message[2..4].copy_from_slice(&checksum.to_be_bytes());
 
-    let mut frame = Vec::with_capacity(14 + 40 + ADVERTISEMENT);
-    frame.extend(ALL_NODES_MAC);
+    let mut frame = Vec::with_capacity(14 + 40 + DISCOVERY);
+    frame.extend(to);
     frame.extend(mac);
     frame.extend([0x86, 0xdd]); // IPv6
-    frame.extend([0x60, 0, 0, 0, 0, ADVERTISEMENT as u8, ICMPV6, 255]); // hop limit 255: has crossed no router
-    frame.extend(address.octets());
-    frame.extend(ALL_NODES.octets());
+    frame.extend([0x60, 0, 0, 0, 0, DISCOVERY as u8, ICMPV6, 255]); // hop limit 255: has crossed no router
+    frame.extend(source.octets());
+    frame.extend(destination.octets());
     frame.extend(message);
     frame
 }

@@ -12,7 +12,7 @@ use std::{
 
 use super::{
     election::{Alarm, Changes, Election, Event, MachineId, Role, Says, Settings},
-    heartbeat::{Boot, Freshness, GroupId, Heartbeat, Key, MAX_ENTRIES, Malformed, Refused},
+    heartbeat::{Boot, Freshness, GroupId, Heartbeat, Key, MAX_ENTRIES, Malformed, Path, Refused},
 };
 
 mod addresses;
@@ -23,7 +23,7 @@ mod thread;
 
 pub(super) use self::{
     addresses::Addresses,
-    thread::{Order, Task, open, terms},
+    thread::{Asking, Order, Task, open, terms},
 };
 pub use self::{
     output::{Counters, GroupStatus, Incident, MachineStatus, Names, Output, Status},
@@ -184,8 +184,8 @@ impl Cluster {
         self.finish(output, &last_words, now, wall_ms)
     }
 
-    /// A datagram came.
-    pub fn receive(&mut self, datagram: &[u8], now: Instant, wall_ms: u64) -> Output {
+    /// A datagram came, by this path.
+    pub fn receive(&mut self, datagram: &[u8], path: Path, now: Instant, wall_ms: u64) -> Output {
         let mut output = Output::default();
         let mut last_words = Vec::new();
         // A machine that stood still looks at the time before it believes what piled up meanwhile.
@@ -194,7 +194,7 @@ impl Cluster {
         }
         match Heartbeat::read(datagram, &self.machine.keys) {
             Err(malformed) => self.count_malformed(malformed, &mut output),
-            Ok(heartbeat) => match self.freshness.accept(&heartbeat, now, wall_ms) {
+            Ok(heartbeat) => match self.freshness.accept(&heartbeat, path, now, wall_ms) {
                 Err(refused) => self.count_refused(refused, heartbeat.sender, &mut output),
                 Ok(()) => self.hear(heartbeat, &mut output, &mut last_words, now),
             },
@@ -418,6 +418,8 @@ impl Cluster {
 
     fn count_refused(&mut self, refused: Refused, from: MachineId, output: &mut Output) {
         match refused {
+            // One comes by every path but the fastest.
+            Refused::Copy => return self.counters.copies += 1,
             Refused::Own => self.counters.looped_back += 1,
             Refused::Stale => self.counters.stale += 1,
             Refused::Unproven | Refused::TooMany => self.counters.unproven += 1,

@@ -48,6 +48,8 @@ pub(super) struct Engine {
     notifications: Notifications,
     packets: PacketSocket,
     observe_at: Option<Instant>,
+    /// When the kernel was looked at because of a notification.
+    glanced: Option<Instant>,
     /// Until then nothing is done but what is ordered: whoever orders learns first what happened meanwhile.
     held: Option<Instant>,
     /// What the kernel said of a VIP that it refused to add or remove.
@@ -76,6 +78,7 @@ impl Engine {
             netlink: Netlink::open().map_err(socket("netlink"))?,
             packets: PacketSocket::open().map_err(socket("packet"))?,
             observe_at: None,
+            glanced: None,
             held: None,
             failures: BTreeMap::new(),
             problems,
@@ -113,13 +116,22 @@ impl Engine {
                     let _ = done.send(self.take_down().await);
                     return;
                 }
-                () = self.notifications.changed() => {
-                    self.observe_at.get_or_insert(Instant::now() + SETTLE);
-                }
+                () = self.notifications.changed() => self.notified().await,
                 () = until(observe_at) => if !self.stood_still(observe_at) { self.observe().await },
                 () = until(wakeup) => if !self.stood_still(wakeup) { self.step(Event::Tick).await },
             }
         }
+    }
+
+    /// Something has changed: others learn at once what, as it may be a carrier that is lost. What follows for addresses waits for the
+    /// rest of the burst, and for whoever orders, who may have stood still as well.
+    async fn notified(&mut self) {
+        let now = Instant::now();
+        if self.observe_at.is_none() && self.glanced.is_none_or(|at| now.saturating_duration_since(at) >= SETTLE) {
+            self.glanced = Some(now);
+            let _ = self.look().await;
+        }
+        self.observe_at.get_or_insert(now + SETTLE);
     }
 
     /// Whether this process stood still beyond a timer: once, then what is due is done.

@@ -22,7 +22,7 @@ use super::election::{MachineId, Role, Says};
 
 mod freshness;
 
-pub use self::freshness::{Freshness, Refused};
+pub use self::freshness::{Freshness, Path, Refused};
 
 const MAGIC: [u8; 4] = *b"LBH1";
 const HEADER: usize = 48;

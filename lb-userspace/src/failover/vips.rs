@@ -51,6 +51,37 @@ pub struct Surroundings {
     pub own: BTreeSet<IpAddr>,
     /// Addresses that VRRP and CARP speak from, by interface.
     pub primaries: BTreeMap<String, Primary>,
+    /// Networks that this machine has an address in.
+    pub segments: Vec<Segment>,
+}
+
+/// A network on an Ethernet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// Index of the interface.
+    pub index: u32,
+    /// Its hardware address.
+    pub mac: Mac,
+    /// This machine's address there.
+    pub own: IpAddr,
+    /// Length of the network's prefix.
+    pub prefix: u8,
+}
+
+impl Segment {
+    /// Whether an address is of this network.
+    #[must_use]
+    pub fn has(&self, address: IpAddr) -> bool {
+        match (self.own, address) {
+            (IpAddr::V4(own), IpAddr::V4(other)) => {
+                (own.to_bits() ^ other.to_bits()).leading_zeros() >= u32::from(self.prefix)
+            }
+            (IpAddr::V6(own), IpAddr::V6(other)) => {
+                (own.to_bits() ^ other.to_bits()).leading_zeros() >= u32::from(self.prefix)
+            }
+            (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => false,
+        }
+    }
 }
 
 /// What happens.
@@ -252,10 +283,15 @@ impl Snapshot {
             v4: of(link, |(_, address, prefix)| address.is_ipv4() && *prefix < 32),
             v6: of(link, |(_, address, _)| matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())),
         };
+        let segment = |&(index, own, prefix): &(u32, IpAddr, u8)| {
+            let mac = self.links.values().find(|link| link.index == index)?.mac?;
+            (prefix < host_prefix(own)).then_some(Segment { index, mac, own, prefix })
+        };
         Surroundings {
             silent: silent.collect(),
             own: self.addresses.iter().map(|(_, address, _)| *address).collect(),
             primaries: self.links.iter().map(|(name, link)| (name.clone(), primary(link))).collect(),
+            segments: self.addresses.iter().filter_map(segment).collect(),
         }
     }
 

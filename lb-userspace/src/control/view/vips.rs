@@ -123,6 +123,9 @@ pub struct HeartbeatCounters {
     pub heard: u64,
     /// This machine's own that came back: a loop or a mirror in the network.
     pub looped_back: u64,
+    /// Ones that came by another path before, as they should.
+    #[serde(default)]
+    pub copies: u64,
     /// Repeated or overtaken ones, and recordings.
     pub stale: u64,
     /// Ones that may have been recordings.

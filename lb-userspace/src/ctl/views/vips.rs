@@ -100,7 +100,7 @@ fn cluster_status(cluster: &ClusterView, look: Look) -> String {
         ("machine", cluster.machine.clone()),
         ("maintenance", if cluster.in_maintenance { "on".to_owned() } else { "off".to_owned() }),
         ("claims", format!("{} of others to addresses that were owned here", cluster.claims)),
-        ("heartbeats", format!("{} heard", counters.heard)),
+        ("heartbeats", format!("{} heard, {} copies by other paths", counters.heard, counters.copies)),
         (
             "refused",
             format!(
@@ -181,7 +181,7 @@ mod tests {
             transitions: Some(0),
             replaceable: Some(false),
         };
-        let counters = HeartbeatCounters { heard: 9, looped_back: 1, ..HeartbeatCounters::default() };
+        let counters = HeartbeatCounters { heard: 9, copies: 27, looped_back: 1, ..HeartbeatCounters::default() };
         let other = MachineView { name: "lb2".into(), silent_ms: Some(40), alive: true, hears_us: false };
         let cluster = ClusterView {
             machine: "lb1".into(),
@@ -226,6 +226,7 @@ mod tests {
         for part in [
             "lb1",
             "fault: front end: no answer",
+            "9 heard, 27 copies by other paths",
             "1 own that came back",
             "40 ms ago",
             "alive",

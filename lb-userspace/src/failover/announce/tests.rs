@@ -36,3 +36,36 @@ fn an_unsolicited_advertisement_is_these_bytes() {
         assert_eq!(frame, expected);
     }
 }
+
+#[test]
+fn an_arp_question_is_these_bytes() {
+    let (wanted, asker) = ("192.0.2.20".parse().expect("v4"), "192.0.2.10".parse().expect("v4"));
+    let frame = Question { wanted, asker, mac: MAC }.frame().expect("one family");
+    #[rustfmt::skip]
+    let expected = [
+        0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x02, 0x11, 0x22, 0x33, 0x44, 0x55, 0x08, 0x06,
+        0x00, 0x01, 0x08, 0x00, 0x06, 0x04, 0x00, 0x01,
+        0x02, 0x11, 0x22, 0x33, 0x44, 0x55, 192, 0, 2, 10,
+        0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 192, 0, 2, 20,
+    ];
+    assert_eq!(frame[..42], expected);
+}
+
+#[test]
+fn a_solicitation_is_these_bytes_and_goes_to_those_who_may_be_meant() {
+    let (wanted, asker) = ("2001:db8::12:3456".parse().expect("v6"), "2001:db8::10".parse().expect("v6"));
+    let frame = Question { wanted, asker, mac: MAC }.frame().expect("one family");
+    #[rustfmt::skip]
+    let expected = [
+        0x33, 0x33, 0xff, 0x12, 0x34, 0x56, 0x02, 0x11, 0x22, 0x33, 0x44, 0x55, 0x86, 0xdd,
+        0x60, 0x00, 0x00, 0x00, 0x00, 0x20, 58, 255,
+        0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10,
+        0xff, 0x02, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, 0x12, 0x34, 0x56,
+        // The checksum was computed by another implementation, as above.
+        135, 0, 0x4c, 0xb3, 0, 0, 0, 0,
+        0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x12, 0x34, 0x56,
+        1, 1, 0x02, 0x11, 0x22, 0x33, 0x44, 0x55,
+    ];
+    assert_eq!(frame, expected);
+    assert_eq!(Question { wanted, asker: "192.0.2.10".parse().expect("v4"), mac: MAC }.frame(), None);
+}

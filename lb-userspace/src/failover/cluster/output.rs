@@ -116,6 +116,8 @@ pub struct Counters {
     pub heard: u64,
     /// This machine's own heartbeats that came back.
     pub looped_back: u64,
+    /// Heartbeats that came by another path before.
+    pub copies: u64,
     /// Repeated or overtaken heartbeats.
     pub stale: u64,
     /// Heartbeats that may have been recordings.

@@ -2,16 +2,19 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     time::{Duration, Instant},
 };
 
 use super::{Cluster, Command, Group, Incident, Machine, Output};
 use crate::failover::{
     election::{MachineId, Role},
-    heartbeat::{Boot, Key, Malformed, Refused},
+    heartbeat::{Boot, Key, Malformed, Path, Refused},
 };
 
 const WALL: u64 = 1_800_000_000_000;
+/// The only one there is.
+const PATH: Path = Path { socket: 0, from: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 694) };
 
 struct Wire {
     start: Instant,
@@ -98,7 +101,7 @@ impl Wire {
                 }
                 let (at, wall) = (self.at(), self.wall(index));
                 for datagram in arrived {
-                    let output = self.clusters[index].receive(&datagram, at, wall);
+                    let output = self.clusters[index].receive(&datagram, PATH, at, wall);
                     self.take(index, output);
                 }
                 if self.clusters[index].deadline(at) <= at {
@@ -117,7 +120,7 @@ impl Wire {
 
     fn replay(&mut self, to: usize, datagram: &[u8]) -> Output {
         let (now, wall) = (self.at(), self.wall(to));
-        self.clusters[to].receive(datagram, now, wall)
+        self.clusters[to].receive(datagram, PATH, now, wall)
     }
 
     fn owners(&self, group: &str) -> Vec<usize> {

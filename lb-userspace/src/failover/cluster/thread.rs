@@ -4,6 +4,7 @@
 //! for is done in its order; nothing in here decides anything.
 
 mod guarding;
+mod sending;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,6 +23,7 @@ use tokio::{
     time,
 };
 
+pub(in crate::failover) use self::sending::Asking;
 use super::{Addresses, Cluster, Command, Incident, Machine, Output, Status};
 use crate::failover::{
     Error, RaisedVip, StaticVips,
@@ -30,7 +32,7 @@ use crate::failover::{
     everywhere::{self, Everywhere},
     gate::{Gate, Gatekeeper, Terms},
     guard::Lease,
-    heartbeat::MAX_BYTES,
+    heartbeat::{MAX_BYTES, Path},
     routers::{self, Router, Routers},
     told::Teller,
     vips::Surroundings,
@@ -97,6 +99,8 @@ pub(in crate::failover) struct Task {
     pub(in crate::failover) send_errors: u32,
     /// Whether the cluster was told that nothing can be sent.
     pub(in crate::failover) mute: bool,
+    /// Asks where silent machines are.
+    pub(in crate::failover) asking: Asking,
     /// Whether it knows which addresses are whose: what an earlier lbd left has been taken down then.
     pub(in crate::failover) ready: bool,
     pub(in crate::failover) surroundings: watch::Receiver<Surroundings>,
@@ -169,6 +173,7 @@ impl Task {
                     self.carry_out(output).await;
                     let output = self.routers.tick(Instant::now());
                     self.carry_out_routers(output).await;
+                    self.ask();
                 }
                 order = self.orders.recv() => match order {
                     None => return,
@@ -405,8 +410,10 @@ impl Task {
         for index in 0..self.sockets.len() {
             for _ in 0..BATCH {
                 // "Would block", or an ICMP error about a peer that is not there: nothing to read either way.
-                let Ok((length, _)) = self.sockets[index].try_recv_from(buffer) else { break };
-                let output = self.cluster.receive(&buffer[..length], Instant::now(), wall_ms());
+                let Ok((length, from)) = self.sockets[index].try_recv_from(buffer) else { break };
+                let path = Path { socket: index, from };
+                self.asking.heard(from.ip(), Instant::now());
+                let output = self.cluster.receive(&buffer[..length], path, Instant::now(), wall_ms());
                 self.carry_out(output).await;
             }
         }
@@ -430,36 +437,6 @@ impl Task {
         self.lower(&output.lower).await;
         self.tell(output.incidents);
         follows
-    }
-
-    /// Sends to every peer on every path. One path that works is enough.
-    fn send(&mut self, datagram: &[u8]) {
-        if self.peers.is_empty() {
-            return;
-        }
-        let mut sent = false;
-        for socket in &self.sockets {
-            let family = socket.local_addr().is_ok_and(|address| address.is_ipv4());
-            for peer in self.peers.iter().filter(|peer| peer.is_ipv4() == family) {
-                // A peer that is not there answers by ICMP, which the next call reports: that is no fault of ours.
-                let refused = |error: &io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
-                sent |= socket.try_send_to(datagram, *peer).map_or_else(|error| refused(&error), |_| true);
-            }
-        }
-        self.send_errors = if sent { 0 } else { self.send_errors.saturating_add(1) };
-    }
-
-    /// A machine that cannot say that it owns should not.
-    fn demote_when_mute(&mut self) -> Option<Output> {
-        let mute = self.send_errors >= MAX_SEND_ERRORS;
-        if mute == self.mute {
-            return None;
-        }
-        self.mute = mute;
-        let why = mute.then(|| "they cannot be sent on any path".to_owned());
-        tracing::warn!(mute, "heartbeats to other machines");
-        let command = Command::Fault { watcher: "heartbeats", why };
-        Some(self.cluster.command(command, Instant::now(), wall_ms()))
     }
 }
 

@@ -4,9 +4,12 @@
 //! from then on only greater sequence numbers count. Until the sender has heard us it is believed when its clock and ours
 //! are close, so that an owner that cannot hear us is not taken for dead. A start that is not believed yet is echoed as well: if it
 //! lives, its next heartbeat answers with our boot number; a recording cannot. So machines whose clocks differ find each other, too.
+//!
+//! Every heartbeat comes by every path. What came first by another one is a copy; what came by the same one before is not.
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    net::SocketAddr,
     time::{Duration, Instant},
 };
 
@@ -25,12 +28,27 @@ const MAX_CANDIDATES: usize = 16;
 /// Machines that are known at a time. A cluster has a handful; more would be forged with the cluster's own key.
 const MAX_MACHINES: usize = 32;
 
+/// Paths that are told apart for each machine.
+const MAX_PATHS: usize = 32;
+
+/// How a heartbeat came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Path {
+    /// Which of our sockets.
+    pub socket: usize,
+    /// From where.
+    pub from: SocketAddr,
+}
+
 /// Why an authentic heartbeat is not believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     /// It is our own: a loop or a mirror in the network.
     #[error("it is this machine's own: something in the network sends frames back")]
     Own,
+    /// It came by another path before: as it should be.
+    #[error("it came by another path before")]
+    Copy,
     /// It is older than what was heard: a recording, or overtaken on the way.
     #[error("it was heard before, or is older than what was heard")]
     Stale,
@@ -46,6 +64,8 @@ pub enum Refused {
 struct Known {
     boot: Boot,
     sequence: u64,
+    /// The last one of each path.
+    paths: BTreeMap<Path, u64>,
     /// Whether this boot was proven by an echo.
     proven: bool,
     retired: VecDeque<Boot>,
@@ -62,6 +82,23 @@ pub struct Freshness {
     candidates: VecDeque<(MachineId, Boot, Instant)>,
 }
 
+impl Known {
+    /// What a heartbeat is that is not newer than what was heard.
+    fn repeated(&mut self, path: Path, sequence: u64) -> Refused {
+        let is_copy = self.paths.get(&path).is_none_or(|last| *last < sequence);
+        if is_copy && self.note(path, sequence) { Refused::Copy } else { Refused::Stale }
+    }
+
+    /// Notes what came by a path; whether there was room for it.
+    fn note(&mut self, path: Path, sequence: u64) -> bool {
+        let has_room = self.paths.len() < MAX_PATHS || self.paths.contains_key(&path);
+        if has_room {
+            self.paths.insert(path, sequence);
+        }
+        has_room
+    }
+}
+
 impl Freshness {
     /// Of a machine and this start of its lbd.
     #[must_use]
@@ -73,8 +110,8 @@ impl Freshness {
     ///
     /// # Errors
     /// When it must not be believed.
-    pub fn accept(&mut self, heartbeat: &Heartbeat, now: Instant, wall_ms: u64) -> Result<(), Refused> {
-        let outcome = self.judge(heartbeat, now, wall_ms);
+    pub fn accept(&mut self, heartbeat: &Heartbeat, path: Path, now: Instant, wall_ms: u64) -> Result<(), Refused> {
+        let outcome = self.judge(heartbeat, path, now, wall_ms);
         let is_this =
             |(machine, boot, _): &(MachineId, Boot, Instant)| (*machine, *boot) == (heartbeat.sender, heartbeat.boot);
         self.candidates.retain(|candidate| !is_this(candidate));
@@ -87,7 +124,7 @@ impl Freshness {
         outcome
     }
 
-    fn judge(&mut self, heartbeat: &Heartbeat, now: Instant, wall_ms: u64) -> Result<(), Refused> {
+    fn judge(&mut self, heartbeat: &Heartbeat, path: Path, now: Instant, wall_ms: u64) -> Result<(), Refused> {
         if heartbeat.sender == self.own {
             return Err(Refused::Own);
         }
@@ -101,13 +138,14 @@ impl Freshness {
                 return Err(Refused::Unproven);
             }
             let (boot, sequence) = (heartbeat.boot, heartbeat.sequence);
-            let known = Known { boot, sequence, proven, retired: VecDeque::new(), heard: now };
+            let paths = BTreeMap::from([(path, sequence)]);
+            let known = Known { boot, sequence, paths, proven, retired: VecDeque::new(), heard: now };
             self.known.insert(heartbeat.sender, known);
             return Ok(());
         };
         if known.boot == heartbeat.boot {
             if heartbeat.sequence <= known.sequence {
-                return Err(Refused::Stale);
+                return Err(known.repeated(path, heartbeat.sequence));
             }
             if !proven && !known.proven && !close {
                 return Err(Refused::Unproven);
@@ -124,9 +162,11 @@ impl Freshness {
                 known.retired.pop_front();
             }
             known.proven = false;
+            known.paths.clear();
         }
         known.proven |= proven;
         (known.boot, known.sequence, known.heard) = (heartbeat.boot, heartbeat.sequence, now);
+        known.note(path, heartbeat.sequence);
         Ok(())
     }
 

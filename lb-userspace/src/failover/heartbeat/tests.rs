@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Boot, Freshness, GroupId, Heartbeat, Key, MAX_BYTES, MAX_ENTRIES, Malformed, Refused};
+use super::{Boot, Freshness, GroupId, Heartbeat, Key, MAX_BYTES, MAX_ENTRIES, Malformed, Path, Refused};
 use crate::failover::election::{MachineId, Role, Says};
 
 const OWN: (MachineId, Boot) = (MachineId(1), Boot(11));
@@ -84,6 +84,10 @@ fn what_is_too_much_for_a_frame_is_left_out() {
     assert_eq!(Heartbeat::read(&datagram, &[key()]).unwrap().groups.len(), MAX_ENTRIES - 1);
 }
 
+fn path(socket: usize) -> Path {
+    Path { socket, from: "192.0.2.2:694".parse().unwrap() }
+}
+
 /// A step: what arrives, what is made of it.
 type Step = (&'static str, Heartbeat, Result<(), Refused>);
 
@@ -91,7 +95,7 @@ fn play(steps: impl IntoIterator<Item = Step>) {
     let start = Instant::now();
     let mut freshness = Freshness::new(OWN.0, OWN.1);
     for (name, heartbeat, expected) in steps {
-        assert_eq!(freshness.accept(&heartbeat, start, WALL), expected, "{name}");
+        assert_eq!(freshness.accept(&heartbeat, path(0), start, WALL), expected, "{name}");
     }
 }
 
@@ -107,6 +111,30 @@ fn a_recording_is_not_believed() {
         ("of the start before", with(99, 22), Err(Refused::Stale)),
         ("our own", Heartbeat { sender: OWN.0, ..heartbeat(50) }, Err(Refused::Own)),
     ]);
+}
+
+#[test]
+fn what_comes_by_every_path_is_a_copy_and_what_comes_twice_by_one_is_not() {
+    let start = Instant::now();
+    let mut freshness = Freshness::new(OWN.0, OWN.1);
+    let mut accept = |sequence, by| freshness.accept(&heartbeat(sequence), path(by), start, WALL);
+    for (name, sequence, by, expected) in [
+        ("the first", 10, 0, Ok(())),
+        ("by another path", 10, 1, Err(Refused::Copy)),
+        ("again by it", 10, 1, Err(Refused::Stale)),
+        ("again by the first", 10, 0, Err(Refused::Stale)),
+        ("the other path is faster", 11, 1, Ok(())),
+        ("and again", 12, 1, Ok(())),
+        ("the first follows", 11, 0, Err(Refused::Copy)),
+        ("in its order", 12, 0, Err(Refused::Copy)),
+        ("and is repeated", 11, 0, Err(Refused::Stale)),
+    ] {
+        assert_eq!(accept(sequence, by), expected, "{name}");
+    }
+    // Somebody sends one recording from everywhere: there is an end to what is taken for paths.
+    let copies = (2..200).filter(|by| accept(12, *by) == Err(Refused::Copy)).count();
+    assert!(copies < 32, "{copies}");
+    assert_eq!((accept(13, 0), accept(13, 1)), (Ok(()), Err(Refused::Copy)), "the paths that were there go on");
 }
 
 #[test]
@@ -130,7 +158,7 @@ fn a_sender_that_has_not_heard_us_is_believed_by_its_clock_alone() {
 fn echoes_name_who_was_heard_lately() {
     let start = Instant::now();
     let mut freshness = Freshness::new(OWN.0, OWN.1);
-    freshness.accept(&heartbeat(1), start, WALL).unwrap();
+    freshness.accept(&heartbeat(1), path(0), start, WALL).unwrap();
     let echoes =
         |at: u64| freshness.echoes(start + Duration::from_millis(at), Duration::from_millis(325)).collect::<Vec<_>>();
     assert_eq!(echoes(325), [(PEER, Boot(22))]);
