@@ -8,7 +8,8 @@ use anyhow::{Context, Result, bail};
 use crate::{run, setup};
 
 /// Every target, by the name of its file in `fuzz/fuzz_targets`.
-const TARGETS: [&str; 6] = ["h1", "http2", "path", "proxy_protocol", "client_hello", "rules"];
+const TARGETS: [&str; 10] =
+    ["h1", "http2", "path", "proxy_protocol", "client_hello", "rules", "heartbeat", "advertisement", "bgp", "share"];
 
 /// The target that is no parser.
 const API: &str = "api";

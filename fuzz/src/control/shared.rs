@@ -1,0 +1,1 @@
+../../../lb-userspace/src/control/shared.rs

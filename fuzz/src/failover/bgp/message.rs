@@ -1,0 +1,1 @@
+../../../../lb-userspace/src/failover/bgp/message.rs
