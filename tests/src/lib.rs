@@ -7,3 +7,4 @@ pub mod harness;
 pub mod model;
 pub mod packet;
 pub mod rig;
+pub mod site;

@@ -106,6 +106,21 @@ fn a_monitor_of_the_machine_that_fails_gives_its_groups_away() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn a_machine_that_cannot_say_that_it_owns_gives_its_groups_away() -> Result<()> {
+    let net = network("machine-mute")?;
+    let pair = Pair::start(&net, NO_FAILBACK)?;
+    // The kernel refuses heartbeats on every path; those of the other machine come in as before.
+    net.balancer.ip(&["rule add prio 1 ipproto udp dport 3780 prohibit".to_owned()])?;
+    pair.wait_for(VipState::Backup, VipState::Active)?;
+    let why = fault(&pair.first).unwrap_or_default();
+    ensure!(why == "heartbeats: they cannot be sent on any path", "{why:?}");
+    ensure!(!net.balancer.has_address(vip4(1))?, "its address is gone");
+    net.balancer.ip(&["rule del prio 1".to_owned()])?;
+    eventually("it is well again", SOON, || fault(&pair.first).is_none())?;
+    pair.wait_for(VipState::Backup, VipState::Active)
+}
+
 fn guards(lb: &Lb<'_>) -> Result<Vec<Pid>> {
     let is_guard = |pid: &Pid| {
         let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();

@@ -209,6 +209,12 @@ impl<'n> Machines<'n> {
         self.net.cut(name, "eth1")
     }
 
+    /// The machines forget where their neighbours are, as they do in a long partition.
+    pub(crate) fn forget_neighbors(&self) -> Result<()> {
+        let flush = ["eth0", "eth1"].map(|interface| format!("neigh flush dev {interface}"));
+        self.hosts.iter().try_for_each(|host| host.ip(&flush))
+    }
+
     pub(crate) fn heal(&self, machine: usize) -> Result<()> {
         let name = self.name(machine);
         self.net.heal(name, "eth0")?;

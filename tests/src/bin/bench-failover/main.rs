@@ -2,9 +2,11 @@
 //! attacks do not move it; lb beside keepalived and ucarp, and a machine with FreeBSD's CARP logic as negative control.
 //!
 //! Method: two machines and a client on a bridge, and a second network between the machines; a ping every 2 ms to the VIP. lb and keepalived say
-//! what they own every 100 ms, ucarp every second, which is the least it can. Who has the VIP is looked at every 2 ms.
+//! what they own every 100 ms, ucarp every second, which is the least it can. Who has the VIP is looked at every 2 ms. For BGP, FRR or
+//! BIRD is the router between client and machines, and spreads flows over both.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a measurement talks to who runs it")]
 
+mod announced;
 mod attacks;
 mod machines;
 mod moves;
@@ -55,7 +57,8 @@ impl Options {
             }
         }
         let known = |case: &String| {
-            case == "heal" || moves::CASES.iter().chain(&attacks::CASES).any(|(known, _)| known == case)
+            let of_bgp = announced::CASES.contains(&case.as_str());
+            of_bgp || case == "heal" || moves::CASES.iter().chain(&attacks::CASES).any(|(known, _)| known == case)
         };
         for case in &options.only {
             ensure!(known(case), "there is no case {case}");
@@ -134,6 +137,15 @@ fn run(options: &Options) -> Result<()> {
             let run = attacks::measure(case, *maker, Duration::from_secs(options.seconds));
             add(row(case, *maker, &[run.with_context(|| format!("{case}, {}", maker.name()))?]));
         }
+    }
+    for case in announced::CASES.iter().filter(|case| options.wants(case) && options.wants_maker(Maker::Lb)) {
+        let runs = announced::measure(case, options.runs).with_context(|| (*case).to_owned())?;
+        add(json!({
+            "case": case,
+            "daemon": Maker::Lb.name(),
+            "runs": runs.len(),
+            "gap_ms": spread(runs.iter().map(|run| run.gap)),
+        }));
     }
     if options.json {
         println!("{}", serde_json::to_string_pretty(&rows)?);

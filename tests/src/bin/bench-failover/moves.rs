@@ -83,6 +83,7 @@ fn once(case: &str, machines: &mut Machines<'_>, probe: &Probe) -> Result<Vec<(&
                 machines.cut(owner)?;
                 answered(probe)
             })?;
+            machines.forget_neighbors()?;
             let_pass(PAUSE);
             let healed = observe(machines, probe, || {
                 machines.heal(owner)?;
