@@ -211,6 +211,11 @@ impl<'n> Site<'n> {
         Ok(self.probe.gap_since(mark).0)
     }
 
+    /// Logs are not shown at the end.
+    pub fn quiet(self) -> Self {
+        Self { lbs: self.lbs.map(Lb::quiet), router: self.router.quiet(), ..self }
+    }
+
     /// Where the password of the sessions is.
     pub fn password(&self) -> std::path::PathBuf {
         self.secrets.path().join("bgp.key")

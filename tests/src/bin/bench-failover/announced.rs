@@ -14,7 +14,7 @@ const BOTH: [u8; 2] = [2, 3];
 /// One run is both machines in turn, as one of them has the client's flow: the longer gap counts.
 pub(crate) fn measure(case: &str, runs: usize) -> Result<Vec<Run>> {
     let net = site::network("bench-bgp")?;
-    let mut site = Site::start(&net, if case.starts_with("bird") { site::bird } else { site::frr })?;
+    let mut site = Site::start(&net, if case.starts_with("bird") { site::bird } else { site::frr })?.quiet();
     let mut measured = Vec::new();
     for _ in 0..runs {
         let mut run = Run::default();
