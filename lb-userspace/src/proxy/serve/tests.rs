@@ -14,6 +14,7 @@ mod policy;
 mod records;
 mod shaping;
 mod upgrades;
+mod verdicts;
 
 /// Reads one response: head, and a body of the length it tells.
 pub(super) fn read_response(client: &mut impl Read) -> (String, Vec<u8>) {
