@@ -5,6 +5,7 @@
 
 pub mod admin;
 pub mod alerts;
+mod capability;
 pub mod certificate;
 pub mod config;
 pub mod control;

@@ -7,14 +7,15 @@ use super::{Finding, rules::has_word};
 const CRATE: &str = "lb-userspace/src/";
 
 /// What a top-level module of lb-userspace may use of the others. Subsystems never use each other: they meet in `daemon`.
-const MAY_USE: [(&str, &[&str]); 14] = [
+const MAY_USE: [(&str, &[&str]); 15] = [
+    ("capability", &[]),
     ("certificate", &[]),
     ("state_file", &[]),
     ("config", &["certificate", "control"]), // the types of the plan that the configuration names
     ("control", &["config"]),
     ("telemetry", &["config", "control"]),
     ("dataplane", &["config", "control", "telemetry"]),
-    ("proxy", &["certificate", "config", "control", "telemetry"]),
+    ("proxy", &["capability", "certificate", "config", "control", "telemetry"]),
     ("health", &["certificate", "config", "control", "telemetry"]),
     ("failover", &["config", "control", "telemetry"]),
     ("alerts", &["config", "control"]),
@@ -24,6 +25,7 @@ const MAY_USE: [(&str, &[&str]); 14] = [
     (
         "daemon",
         &[
+            "capability",
             "certificate",
             "state_file",
             "config",

@@ -1,9 +1,11 @@
 //! What the spawner gives up: every capability but those of lbd and what starting workers takes, and system calls that
 //! neither it nor a worker ever makes. Its filter is inherited by workers, which add their own, far narrower one.
 
-use caps::{CapSet, Capability, CapsHashSet};
+use caps::Capability;
 use nix::sys::prctl;
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
+
+use crate::capability::{self, OF_LBD};
 
 /// Why it could not be shut in.
 #[derive(Debug, thiserror::Error)]
@@ -25,18 +27,11 @@ pub enum SpawnerError {
     SeccompForce(#[from] seccompiler::Error),
 }
 
-/// What is kept, and what for.
-const KEPT: [(Capability, &str); 9] = [
+/// What is kept beside what lbd has, and what for.
+const KEPT: [(Capability, &str); 3] = [
     (Capability::CAP_SETUID, "workers run as a user of their own"),
     (Capability::CAP_SETGID, "and as its group alone"),
     (Capability::CAP_KILL, "a worker that hangs is ended, though it is another user's"),
-    // Those of lbd: its program can be opened in /proc by processes alone that have at least these.
-    (Capability::CAP_NET_ADMIN, "lbd has it"),
-    (Capability::CAP_BPF, "lbd has it"),
-    (Capability::CAP_PERFMON, "lbd has it"),
-    (Capability::CAP_NET_RAW, "lbd has it"),
-    (Capability::CAP_NET_BIND_SERVICE, "lbd has it"),
-    (Capability::CAP_SYS_NICE, "lbd has it"),
 ];
 
 /// Calls that nobody here makes, and that change the machine or look into others.
@@ -97,17 +92,7 @@ const REFUSED: &[libc::c_long] = &[
 
 /// Shuts this process in, and all that it starts. Before it starts a thread or reads a byte.
 pub(super) fn shut_in() -> Result<(), SpawnerError> {
-    let wanted: CapsHashSet = KEPT.iter().map(|(capability, _)| *capability).collect();
-    let kept: CapsHashSet = caps::read(None, CapSet::Permitted)?.intersection(&wanted).copied().collect();
-    if caps::has_cap(None, CapSet::Effective, Capability::CAP_SETPCAP)? {
-        for capability in caps::read(None, CapSet::Bounding)?.difference(&wanted) {
-            caps::drop(None, CapSet::Bounding, *capability)?;
-        }
-    }
-    caps::clear(None, CapSet::Ambient)?;
-    caps::set(None, CapSet::Inheritable, &CapsHashSet::new())?;
-    caps::set(None, CapSet::Effective, &kept)?;
-    caps::set(None, CapSet::Permitted, &kept)?;
+    capability::keep_only(&KEPT.iter().chain(&OF_LBD).map(|(capability, _)| *capability).collect())?;
     prctl::set_no_new_privs()?;
     let refused = REFUSED.iter().map(|call| (*call, Vec::new())).collect();
     let architecture = std::env::consts::ARCH.try_into()?;
