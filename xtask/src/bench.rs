@@ -18,7 +18,8 @@ pub(crate) enum What {
     Admin(crate::Rest),
     /// Nanoseconds per head of the HTTP/1.1 codec.
     Codec,
-    /// Requests per CPU-second of the L7 proxy beside Debian's haproxy and nginx. ARGS as `--json`, `--only CASE`, `--quick`.
+    /// Requests per CPU-second of the L7 proxy beside Debian's haproxy and nginx. ARGS as `--json`, `--only CASE`, `--quick`; or
+    /// one of `--idle` (memory of idle connections), `--flood` (of handshakes) and `--slow` (1,000 slow clients beside good ones).
     L7(crate::Rest),
 }
 

@@ -13,6 +13,7 @@ mod fuzz;
 mod run;
 mod setup;
 mod test;
+mod testssl;
 mod tidy;
 mod verify;
 
@@ -49,6 +50,8 @@ enum Verb {
     Dist(dist::Options),
     /// Feed the parsers what nobody thought of; needs nightly and cargo-fuzz.
     Fuzz(fuzz::Options),
+    /// Look at TLS of an L7 virtual server with testssl.sh: clean but for what is explained. Takes a minute or two.
+    Testssl,
     /// Check what lints cannot: module headers, import directions, file sizes.
     Tidy,
     /// Formatting, lints, tidy and tests.
@@ -73,6 +76,7 @@ fn main() -> ExitCode {
         Verb::Verify(options) => verify::run(&options),
         Verb::Dist(options) => dist::run(&options),
         Verb::Fuzz(options) => fuzz::run(&options),
+        Verb::Testssl => testssl::run(),
         Verb::Tidy => tidy::run(),
         Verb::Ci => ci::run(),
     };

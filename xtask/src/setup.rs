@@ -43,6 +43,11 @@ pub(crate) fn for_bench_l7() -> Result<()> {
     apt::provide(&need::BENCH_L7)
 }
 
+/// What looks at TLS, and what it looks at.
+pub(crate) fn for_testssl() -> Result<()> {
+    apt::provide(&need::TESTSSL)
+}
+
 /// The tools that make packages.
 pub(crate) fn for_dist() -> Result<()> {
     for_build()?;

@@ -65,6 +65,14 @@ pub(super) const BENCH_L7: [Need; 7] = [
     program("taskset", "util-linux", "pins proxies and load to cores"),
 ];
 
+/// For `cargo xtask testssl`.
+pub(super) const TESTSSL: [Need; 4] = [
+    program("testssl", "testssl.sh", "looks at TLS"),
+    program("nginx", "nginx", "the nodes"),
+    program("openssl", "openssl", "makes the certificate"),
+    program("taskset", "util-linux", "pins the proxy to a core"),
+];
+
 /// For the tests and the demonstration.
 pub(super) const TEST: [Need; 29] = [
     program("ip", "iproute2", "network namespaces, interfaces, addresses"),

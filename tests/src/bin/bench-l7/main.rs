@@ -9,7 +9,10 @@ mod flood;
 mod idle;
 mod load;
 mod peers;
+mod slow;
 mod subject;
+mod testssl;
+mod trust;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -64,6 +67,8 @@ struct Options {
     rounds: usize,
     seconds: u64,
     only: Option<String>,
+    /// Instead of each case's own.
+    connections: Option<u32>,
     proxies: Vec<Proxy>,
 }
 
@@ -74,11 +79,14 @@ fn main() -> Result<()> {
         Some("--serve") => return subject::serve(&PathBuf::from(arguments.nth(1).unwrap_or_default())),
         Some("--idle") => return idle::measure(),
         Some("--flood") => return flood::measure(),
+        Some("--slow") => return slow::measure(),
+        Some("--testssl") => return testssl::run(),
         _ => {}
     }
     let options = parse(arguments)?;
-    let cases: Vec<Case> =
-        CASES.into_iter().filter(|case| options.only.as_ref().is_none_or(|only| case.name == only)).collect();
+    let cases = CASES.into_iter().filter(|case| options.only.as_ref().is_none_or(|only| case.name == only));
+    let cases = cases.map(|case| Case { connections: options.connections.unwrap_or(case.connections), ..case });
+    let cases: Vec<Case> = cases.collect();
     ensure!(!cases.is_empty(), "no such case: {}", CASES.map(|case| case.name).join(" "));
     let folder = tempfile::Builder::new().prefix("lb-bench-l7-").tempdir()?;
     let nodes = peers::start_nodes(folder.path())?;
@@ -165,18 +173,22 @@ fn print_rows(rows: &[Row]) {
 }
 
 fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Options> {
-    let mut options = Options { json: false, rounds: 5, seconds: 4, only: None, proxies: Proxy::ALL.to_vec() };
+    let (only, connections, proxies) = (None, None, Proxy::ALL.to_vec());
+    let mut options = Options { json: false, rounds: 5, seconds: 4, only, connections, proxies };
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             "--json" => options.json = true,
             "--quick" => (options.rounds, options.seconds) = (1, 2),
             "--only" => options.only = arguments.next(),
+            "--connections" => options.connections = arguments.next().map(|count| count.parse()).transpose()?,
             "--proxy" => {
                 let name = arguments.next().unwrap_or_default();
                 options.proxies = Proxy::ALL.into_iter().filter(|proxy| proxy.name() == name).collect();
                 ensure!(!options.proxies.is_empty(), "--proxy lb|haproxy|nginx");
             }
-            other => bail!("bench l7 [--json] [--quick] [--only CASE] [--proxy NAME], not {other}"),
+            other => bail!(
+                "bench l7 [--json] [--quick] [--only CASE] [--proxy NAME] [--connections N] | --idle | --flood | --slow, not {other}"
+            ),
         }
     }
     Ok(options)

@@ -96,7 +96,7 @@ fn stop(child: &mut Child) {
     let _ = child.wait();
 }
 
-/// Starts the nodes: nginx with files of 1 KiB and 100 KiB.
+/// Starts the nodes: nginx with files of 1 KiB and 100 KiB, and a place that takes bodies.
 pub(crate) fn start_nodes(folder: &Path) -> Result<Nodes> {
     let root = folder.join("www");
     fs::create_dir_all(&root)?;
@@ -108,7 +108,7 @@ pub(crate) fn start_nodes(folder: &Path) -> Result<Nodes> {
     Command::new("chmod").args(["-R", "a+rX"]).arg(folder).status()?;
     let listen: String = NODES.iter().map(|port| format!("listen 127.0.0.1:{port} reuseport;")).collect();
     let text = format!(
-        "{}\nserver {{ {listen} root {}; open_file_cache max=10; tcp_nopush on; }} }}",
+        "{}\nserver {{ {listen} root {}; open_file_cache max=10; tcp_nopush on; location /up/ {{ dav_methods PUT; }} }} }}",
         nginx_head(folder, "nodes"),
         root.display()
     );
@@ -142,7 +142,7 @@ fn certificate(folder: &Path) -> Result<()> {
     let (key, chain) = (folder.join("key.pem"), folder.join("chain.pem"));
     let mut command = Command::new("openssl");
     command.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]);
-    command.args(["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-days", "30"]);
+    command.args(["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-days", "365"]);
     command.arg("-keyout").arg(&key).arg("-out").arg(&chain).stderr(Stdio::null());
     if !command.status().context("cannot run openssl")?.success() {
         bail!("openssl made no certificate");
