@@ -3,7 +3,7 @@
 //! `cargo run --release -p lb-userspace --example tls_server -- 127.0.0.1:4433 CHAIN KEY [CHAIN KEY …]`: one virtual server
 //! with these certificates, the first one for clients without a name, on one thread.
 
-use std::{collections::BTreeMap, env, fs, net::TcpListener, rc::Rc, time::SystemTime};
+use std::{collections::BTreeMap, env, fs, net::TcpListener, rc::Rc};
 
 use anyhow::{Context, Result, bail};
 use lb::{
@@ -43,8 +43,7 @@ fn main() -> Result<()> {
         tickets: true,
         ticket_secret: None,
     };
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs();
-    let setup = ServerSetup::build("example", &tls, &certificates, &[b"http/1.1"], &TicketKeys::random(now)?)?;
+    let setup = ServerSetup::build("example", &tls, &certificates, &[b"http/1.1"], &TicketKeys::default())?;
     let listener = TcpListener::bind(address)?;
     reactor::run(async move {
         let listener = Listener::new(listener)?;

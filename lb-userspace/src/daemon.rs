@@ -23,6 +23,7 @@ use crate::{
     config::{self, Config, ConfigErrors},
     control::{
         plan::Plan,
+        proxy::memory::Memory,
         query::{DataPath, ProxyPath},
         state::{Event, Overrides, State},
         view::Health,
@@ -201,7 +202,7 @@ async fn serve(
     vips.gate(data_plane.lease()?);
     let secret = worker::secret(&state.config().daemon.state_dir);
     worker::raise_descriptors();
-    let (spawner, listeners) = estate(handover.as_ref(), stored).map_err(system("start the spawner of workers"))?;
+    let (spawner, left) = estate(handover.as_ref(), stored).map_err(system("start the spawner of workers"))?;
     let runner = programs(state.config(), handover.as_ref()).map_err(system("keep the runner of programs"))?;
     // Before the first thread is started: capabilities belong to threads.
     privileges::reduce()?;
@@ -209,7 +210,7 @@ async fn serve(
     journal.start().map_err(system("start the thread of events"))?;
     let settings = worker::settings(state.config(), log_format);
     let (tell, news) = mpsc::channel(NEWS);
-    let proxy = Supervisor::start(spawner, settings, listeners, tell).map_err(system("supervise the worker"))?;
+    let proxy = Supervisor::start(spawner, settings, left, tell).map_err(system("supervise the worker"))?;
     let proxied: Arc<dyn ProxyPath> = Arc::new(Proxied(proxy.asker()));
 
     let (adopted, labels) = (data_plane.is_adopted(), data_plane.names());
@@ -295,16 +296,17 @@ async fn serve(
     Ok(code)
 }
 
-/// Spawner and listening sockets: the program's before, or a new spawner and what the service manager kept.
-fn estate(handover: Option<&Handover>, stored: Vec<Listening>) -> io::Result<(Channel, Vec<Listening>)> {
-    let Some(Handover { estate, .. }) = handover else { return Ok((spawner::start()?, stored)) };
+/// Spawner, listening sockets and what is known of clients: the program's before, or a new spawner and what the service manager kept.
+fn estate(handover: Option<&Handover>, stored: Vec<Listening>) -> io::Result<(Channel, (Vec<Listening>, Memory))> {
+    let Some(Handover { estate, .. }) = handover else { return Ok((spawner::start()?, (stored, Memory::default()))) };
     let spawner = Channel::new(UnixStream::from(estate.spawner.try_clone()?))?;
     // It may be of the program before, or of the one that was tried in vain.
     spawner.send(&ToSpawner::Renew, &[])?;
     let copies = |(place, fds): &Listening| {
         Ok((place.clone(), fds.iter().map(OwnedFd::try_clone).collect::<io::Result<Vec<_>>>()?))
     };
-    Ok((spawner, estate.listeners.iter().map(copies).collect::<io::Result<_>>()?))
+    let listeners = estate.listeners.iter().map(copies).collect::<io::Result<_>>()?;
+    Ok((spawner, (listeners, estate.memory.clone())))
 }
 
 /// What runs monitors' programs: that of the program before, or a new one where there is a directory of them. Without it,

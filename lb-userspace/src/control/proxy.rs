@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 pub mod http;
 pub mod log;
+pub mod memory;
 pub mod pool;
 pub mod recent;
 pub mod rule;
@@ -37,7 +38,8 @@ pub struct ProxyPlan {
     pub rate_classes: BTreeMap<String, RateClass>,
     /// Bandwidth classes, by name.
     pub bandwidth_classes: BTreeMap<String, BandwidthClass>,
-    /// Keys that sign cookies and tickets: 32 random bytes made by lbd at its first start and kept in its state directory.
+    /// Signs cookies, and hides sessions: derived from the cluster's secret, or 32 random bytes made by lbd at its first start and
+    /// kept in its state directory.
     pub secret: Secret,
 }
 

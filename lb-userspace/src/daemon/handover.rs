@@ -31,6 +31,7 @@ use nix::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    control::proxy::memory::Memory,
     proxy::supervisor::{Estate, Listening, Place},
     telemetry,
 };
@@ -93,6 +94,8 @@ struct Written {
     runner: Option<RawFd>,
     spawner: RawFd,
     listeners: Vec<(Place, Vec<RawFd>)>,
+    #[serde(default)]
+    memory: Memory,
     program: RawFd,
     /// Bytes: they need not be text.
     arguments: Vec<Vec<u8>>,
@@ -119,6 +122,7 @@ impl Handover {
             runner,
             spawner,
             listeners,
+            memory,
             program,
             arguments,
         } = serde_json::from_str(&text)?;
@@ -139,6 +143,7 @@ impl Handover {
             estate: Estate {
                 spawner: adopt(spawner)?,
                 listeners: listeners.into_iter().map(sockets).collect::<io::Result<_>>()?,
+                memory,
             },
             program: adopt(program)?,
             arguments: arguments.into_iter().map(OsString::from_vec).collect(),
@@ -219,6 +224,7 @@ impl Handover {
             estate: Estate {
                 spawner: estate.spawner.try_clone()?,
                 listeners: estate.listeners.iter().map(sockets).collect::<io::Result<_>>()?,
+                memory: estate.memory.clone(),
             },
             program: program.try_clone()?,
             arguments: arguments.clone(),
@@ -259,6 +265,7 @@ impl Handover {
             runner: runner.as_ref().map(number).transpose()?,
             spawner: number(&estate.spawner)?,
             listeners: estate.listeners.iter().map(sockets).collect::<io::Result<_>>()?,
+            memory: estate.memory.clone(),
             program: number(program)?,
             arguments: arguments.iter().map(|argument| argument.as_bytes().to_vec()).collect(),
         };
@@ -363,6 +370,19 @@ mod tests {
     };
 
     use super::*;
+    use crate::control::proxy::{
+        Secret,
+        memory::{Session, TicketKey, TicketKeys},
+    };
+
+    fn memory() -> Memory {
+        let session = Session { kind: 6, pool: u64::MAX, id: u128::MAX, node: 3, left: Duration::from_millis(1500) };
+        let key = TicketKey { epoch: 41_666, secret: Secret([9; 32]) };
+        Memory {
+            sessions: vec![(session, true)],
+            ticket_keys: TicketKeys { own: vec![key.clone()], others: vec![key] },
+        }
+    }
 
     #[test]
     fn what_is_written_is_taken() {
@@ -377,7 +397,11 @@ mod tests {
             socket: file(),
             vips: vec!["web".into()],
             runner: Some(file()),
-            estate: Estate { spawner: file(), listeners: vec![(("web".into(), address), vec![listener.into()])] },
+            estate: Estate {
+                spawner: file(),
+                listeners: vec![(("web".into(), address), vec![listener.into()])],
+                memory: memory(),
+            },
             program: file(),
             arguments: vec!["--config".into(), "/etc/ü".into()],
             started: None,
@@ -398,6 +422,7 @@ mod tests {
         assert_eq!((taken.upgrades, taken.installed), (3, "/usr/sbin/lbd".into()));
         assert!(taken.runner.is_some());
         assert_eq!(taken.vips, ["web"]);
+        assert_eq!(taken.estate.memory, memory());
         assert_eq!(taken.arguments, ["--config", "/etc/ü"]);
         let (place, sockets) = taken.estate.listeners.into_iter().next().unwrap();
         let socket = TcpListener::from(sockets.into_iter().next().unwrap());

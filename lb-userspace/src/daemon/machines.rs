@@ -108,7 +108,7 @@ mod tests {
     #[test]
     fn a_worker_that_fails_is_told_of_also_when_another_serves_already() {
         let mut machines = Machines::default();
-        let view = |failures, ready| Some(WorkerView { pid: Some(7), ready, connections: 0, failures });
+        let view = |failures, ready| Some(WorkerView { pid: Some(7), ready, connections: 0, failures, sessions: 0 });
         let mut look = |view| names(&machines.worker(view, Some("signal 9")));
         assert_eq!(look(None), [""; 0]);
         assert_eq!(look(view(0, false)), [""; 0]);

@@ -110,9 +110,10 @@ impl Subsystems for Real {
     }
 
     fn worker(&self) -> Option<WorkerView> {
-        let WorkerState { pid, ready, failures, connections, problem } = self.proxy.state();
+        let WorkerState { pid, ready, failures, connections, sessions, problem } = self.proxy.state();
         let is_needed = pid.is_some() || problem.is_some();
-        is_needed.then_some(WorkerView { pid, ready, connections: connections as u64, failures })
+        let (connections, sessions) = (connections as u64, sessions as u64);
+        is_needed.then_some(WorkerView { pid, ready, connections, failures, sessions })
     }
 
     fn worker_problem(&self) -> Option<String> {

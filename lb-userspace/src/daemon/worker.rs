@@ -9,6 +9,7 @@ use std::{
     thread,
 };
 
+use aws_lc_rs::hkdf::{HKDF_SHA256, Salt};
 use clap::ValueEnum;
 use nix::{
     sys::resource::{Resource, getrlimit, setrlimit},
@@ -77,6 +78,20 @@ pub(super) fn secret(state_dir: &Path) -> Secret {
     }
 }
 
+/// The secret of the L7 proxy: machines of a cluster have the same one, so that cookies, sessions and their hashes mean the same on all
+/// of them. It changes with the cluster's key. A machine on its own has `own`.
+pub(super) fn shared_secret(config: &Config, own: &Secret) -> Secret {
+    let key = config.cluster.as_ref().map(|cluster| config.proxy.files.bytes(&cluster.key));
+    key.filter(|key| !key.is_empty()).and_then(derive).unwrap_or_else(|| own.clone())
+}
+
+fn derive(key: &[u8]) -> Option<Secret> {
+    let mut secret = Secret::default();
+    let extracted = Salt::new(HKDF_SHA256, b"lb proxy secret 1").extract(key);
+    extracted.expand(&[], HKDF_SHA256).ok()?.fill(&mut secret.0).ok()?;
+    Some(secret)
+}
+
 fn read(path: &Path) -> io::Result<Secret> {
     let mut secret = Secret::default();
     File::open(path)?.read_exact(&mut secret.0)?;
@@ -114,6 +129,30 @@ mod tests {
         assert_eq!(secret(&directory.path().join("state")), first);
         let mode = fs::metadata(directory.path().join("state").join(SECRET)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn machines_of_a_cluster_have_one_secret_and_a_machine_on_its_own_has_its_own() {
+        let directory = tempfile::tempdir().unwrap();
+        let key = directory.path().join("key");
+        let config = |text: &str, secret: &[u8]| {
+            fs::write(&key, secret).unwrap();
+            fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+            Config::parse("lb.toml", text).unwrap().read_files().unwrap()
+        };
+        let cluster = |machine: &str, peer: &str| {
+            format!(
+                "version = 1\n[cluster]\nmachine = \"{machine}\"\nkey_file = \"{}\"\nlisten = [\"192.0.2.1\"]\n\
+                 [cluster.peer.{peer}]\naddresses = [\"192.0.2.2\"]\n",
+                key.display()
+            )
+        };
+        let (own, other) = (Secret([1; 32]), Secret([2; 32]));
+        let a = shared_secret(&config(&cluster("a", "b"), &[7; 32]), &own);
+        assert_eq!(shared_secret(&config(&cluster("b", "a"), &[7; 32]), &other), a);
+        assert_ne!(shared_secret(&config(&cluster("b", "a"), &[8; 32]), &other), a);
+        assert!(a != own && a.0 != [7; 32], "derived");
+        assert_eq!(shared_secret(&config("version = 1\n", &[7; 32]), &own), own);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::control::proxy::{
     ProxyEvent, ProxyPlan,
+    memory::{Session, TicketKeys},
     recent::{Filter, Record},
     stats::Snapshot,
 };
@@ -51,6 +52,12 @@ pub enum ToWorker {
         /// Node.
         node: String,
     },
+    /// Sessions that another machine, or the worker before, knows.
+    Sessions(Vec<Session>),
+    /// The keys of TLS tickets from now on.
+    TicketKeys(TicketKeys),
+    /// Whether there is so little memory left that new requests are to be refused.
+    MemoryIsShort(bool),
     /// lbd is about to be replaced: the end of the channel that follows is no accident.
     Farewell,
     /// Accept no more, end what runs within this time, then end.
@@ -80,6 +87,8 @@ pub enum FromWorker {
     },
     /// What happened, oldest first, and how many events before these were lost.
     Events(Vec<ProxyEvent>, u64),
+    /// Sessions that were learnt or used since it said so last.
+    Sessions(Vec<Session>),
     /// An answer.
     Answer {
         /// Of the question.

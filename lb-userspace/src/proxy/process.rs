@@ -33,10 +33,13 @@ use super::{
     message::{Answer, FromWorker, Question, ThreadBeat, ToWorker},
     worker::{Engine, Handle, Listen},
 };
-use crate::telemetry;
+use crate::{control::proxy::memory::Session, telemetry};
 
 /// How often the worker says that it lives.
 pub const HEARTBEAT: Duration = Duration::from_millis(250);
+
+/// Sessions that lbd is told of with each heartbeat.
+const SESSIONS: usize = 2000;
 
 /// Why a worker ended.
 #[derive(Debug, thiserror::Error)]
@@ -92,7 +95,8 @@ pub fn run() -> Result<(), WorkerError> {
     confine::all_threads()?;
     // There is room for the first message.
     let _ = outbox.tell(FromWorker::Ready);
-    let worker = Worker { engine, outbox, waiting: Vec::new(), is_upgrade: false, unsaid: None };
+    let worker =
+        Worker { engine, outbox, waiting: Vec::new(), early: Some(Vec::new()), is_upgrade: false, unsaid: None };
     worker.serve(&received, &signals)
 }
 
@@ -111,6 +115,8 @@ struct Worker {
     outbox: Outbox,
     /// Sockets for the next plan.
     waiting: Vec<Listen>,
+    /// Sessions that came before the first plan.
+    early: Option<Vec<Session>>,
     /// lbd said that it would go.
     is_upgrade: bool,
     /// What had no room yet.
@@ -169,6 +175,11 @@ impl Worker {
                 self.waiting.push(Listen { virtual_server, address, sockets });
             }
             ToWorker::Plan(plan) => {
+                if let Some(early) = self.early.take() {
+                    // Before a client comes.
+                    self.engine.make_room(&plan);
+                    self.engine.import_sessions(&early);
+                }
                 self.engine.swap(Arc::new(*plan), std::mem::take(&mut self.waiting));
                 self.beat();
             }
@@ -180,6 +191,12 @@ impl Worker {
                 self.engine.bring_back(&pool, &node);
                 self.beat();
             }
+            ToWorker::Sessions(sessions) => match &mut self.early {
+                Some(early) => early.extend(sessions),
+                None => self.engine.import_sessions(&sessions),
+            },
+            ToWorker::TicketKeys(keys) => self.engine.set_ticket_keys(keys),
+            ToWorker::MemoryIsShort(is_short) => self.engine.memory_is_short(is_short),
             ToWorker::Farewell => self.is_upgrade = true,
             ToWorker::Log { path } => descriptors.into_iter().for_each(|file| self.engine.open_log(&path, file)),
             ToWorker::Sockets { ipv6 } => self.engine.sockets().put(ipv6, descriptors),
@@ -210,5 +227,10 @@ impl Worker {
             self.unsaid = (!events.is_empty() || lost > 0).then_some(FromWorker::Events(events, lost));
         }
         self.unsaid = self.unsaid.take().and_then(|unsaid| self.outbox.tell(unsaid).err());
+        let sessions = self.engine.take_sessions(SESSIONS);
+        if !sessions.is_empty() {
+            // Without room these are told when they are used again.
+            let _ = self.outbox.tell(FromWorker::Sessions(sessions));
+        }
     }
 }

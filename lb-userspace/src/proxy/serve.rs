@@ -62,7 +62,7 @@ type Serving = Pin<Box<dyn Future<Output = ()>>>;
 pub(crate) fn begin(worker: &Rc<Worker>, id: usize, socket: Socket, client: SocketAddr, local: SocketAddr) {
     let Some(server) = worker.plan().server(id).cloned() else { return };
     let counted = Counted::new(&server);
-    let Some(lease) = admit(&server, client) else { return };
+    let Some(lease) = admit(worker, &server, client) else { return };
     reactor::spawn_as(|task| {
         let held = Held { _connected: worker.connected(id, task), _counted: counted, _lease: lease };
         let ends = Ends { client, local, tls: None, _held: held };
@@ -109,8 +109,12 @@ fn serving(
     }
 }
 
-/// Lets a connection in that is within the limits of the virtual server.
-fn admit(server: &VirtualServer, client: SocketAddr) -> Option<ConnectionLease> {
+/// Lets a connection in that is within the limits of the virtual server. Where no answer can say why, none comes in while memory is short.
+fn admit(worker: &Worker, server: &VirtualServer, client: SocketAddr) -> Option<ConnectionLease> {
+    if worker.is_short_of_memory() && matches!(server.settings.service, Service::Stream(_)) {
+        server.stats.refuse(Refused::Memory);
+        return None;
+    }
     let refused = match server.limits.connect(client.ip()) {
         Ok(lease) => return Some(lease),
         Err(ConnectionLimit::Connections) => Refused::Connections,

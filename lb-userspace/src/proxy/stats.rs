@@ -219,6 +219,8 @@ refused! {
     WriteStall = "write_stall";
     /// The whole request took too long.
     Transaction = "transaction";
+    /// There is hardly any memory left (503).
+    Memory = "memory";
     /// Another site than the connection's certificate is for (421).
     Misdirected = "misdirected";
     /// A rule answered, redirected or dropped.

@@ -5,7 +5,9 @@
 
 mod listeners;
 mod logs;
+mod memory;
 mod pace;
+mod pressure;
 mod questions;
 mod run;
 mod transparent;
@@ -24,15 +26,15 @@ use std::{
 
 use tokio::sync::{mpsc::Sender, oneshot};
 
-pub use self::listeners::Place;
-use self::{listeners::Listeners, run::Run};
+use self::{listeners::Listeners, memory::Kept, run::Run};
+pub use self::{listeners::Place, memory::Memory};
 use super::{
     channel::Channel,
-    message::{Answer, FromWorker, Question},
+    message::{Answer, FromWorker, Question, ToWorker},
     spawner::FromSpawner,
 };
 use crate::control::proxy::{
-    ProxyEvent, ProxyPlan,
+    ProxyEvent, ProxyPlan, memory as remembered,
     pool::NodeChange,
     recent::{Filter, Record},
     stats::Snapshot,
@@ -65,6 +67,8 @@ pub struct Estate {
     pub spawner: OwnedFd,
     /// Listening sockets, one for each thread, by what they are for.
     pub listeners: Vec<Listening>,
+    /// What workers remember of clients.
+    pub memory: remembered::Memory,
 }
 
 /// Listening sockets, one for each thread, with what they are for.
@@ -101,6 +105,8 @@ pub struct WorkerState {
     pub failures: u64,
     /// Client connections.
     pub connections: usize,
+    /// Sessions of persistence that are kept for the next worker.
+    pub sessions: usize,
     /// Why there is none, or why the last one ended.
     pub problem: Option<String>,
 }
@@ -110,6 +116,7 @@ pub struct WorkerState {
 pub struct Supervisor {
     inputs: mpsc::Sender<Input>,
     known: Arc<Known>,
+    kept: Arc<Mutex<Kept>>,
 }
 
 /// What the supervisor's thread lets others read.
@@ -128,6 +135,8 @@ enum Input {
     Plan(Arc<ProxyPlan>, oneshot::Sender<Result<(), String>>),
     Ask(Question, Instant, SyncSender<Answer>),
     BringBack(String, String),
+    /// Something for the worker, whichever it is.
+    Tell(ToWorker),
     Leave(oneshot::Sender<io::Result<Estate>>),
     Spawner(FromSpawner),
     SpawnerGone,
@@ -138,7 +147,7 @@ enum Input {
 }
 
 impl Supervisor {
-    /// Starts the thread; a worker is started when there is something to serve. `listeners` are those of the lbd before,
+    /// Starts the thread; a worker is started when there is something to serve. `listeners` and `memory` are those of the lbd before,
     /// which has replaced itself by this one; `news` is what happens, as far as there is room.
     ///
     /// # Errors
@@ -146,7 +155,7 @@ impl Supervisor {
     pub fn start(
         spawner: Channel,
         settings: Settings,
-        listeners: Vec<Listening>,
+        (listeners, memory): (Vec<Listening>, remembered::Memory),
         news: Sender<News>,
     ) -> io::Result<Self> {
         let (inputs, received) = mpsc::channel();
@@ -162,9 +171,11 @@ impl Supervisor {
         })?;
         let earlier = fs::read(&settings.note).ok().and_then(|note| serde_json::from_slice(&note).ok());
         let listeners = Listeners::inherited(listeners, settings.threads);
-        let run = Run::new(spawner, settings, inputs.clone(), Arc::clone(&known), listeners, news, earlier);
+        let kept = Arc::new(Mutex::new(Kept::inherited(memory)));
+        let shared = (Arc::clone(&known), Arc::clone(&kept));
+        let run = Run::new(spawner, settings, inputs.clone(), shared, listeners, news, earlier);
         std::thread::Builder::new().name("lb-supervisor".to_owned()).spawn(move || run.turn(&received))?;
-        Ok(Self { inputs, known })
+        Ok(Self { inputs, known, kept })
     }
 
     /// Lets the worker go on by a plan, once the addresses that are new in it are listened on.
@@ -214,6 +225,12 @@ impl Supervisor {
         let gone = || io::Error::other("the worker's supervisor has ended");
         self.inputs.send(Input::Leave(answer)).map_err(|_| gone())?;
         answered.await.map_err(|_| gone())?
+    }
+
+    /// What workers remember of clients, for those who tell other machines.
+    #[must_use]
+    pub fn memory(&self) -> Memory {
+        Memory::new(self.inputs.clone(), Arc::clone(&self.kept))
     }
 
     /// A handle for questions.

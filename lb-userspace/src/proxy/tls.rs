@@ -20,6 +20,7 @@ mod tickets;
 use std::io;
 
 pub(crate) use self::policy::{ALERT, CERTIFICATE};
+pub(super) use self::tickets::random_secret;
 pub use self::{
     client::{ClientSetup, Roots},
     gate::Gate,

@@ -23,6 +23,7 @@ use tokio::sync::mpsc;
 use crate::{
     control::proxy::{
         ProxyPlan,
+        memory::{Session, TicketKeys},
         recent::{Filter, Record},
     },
     proxy::{pool, reactor, stats::Stats, transparent::Stock},
@@ -120,7 +121,7 @@ impl Engine {
                 std::thread::Builder::new().name(format!("lb-worker-{index}")).spawn(move || thread::main(start))?;
             started.push(Thread { commands, shared, join: Some(join) });
         }
-        let handle = Handle { threads: started, pools, records, preparer: Mutex::new(Preparer::new()?) };
+        let handle = Handle { threads: started, pools, records, preparer: Mutex::default() };
         handle.swap(plan, listeners);
         Ok(handle)
     }
@@ -210,10 +211,36 @@ impl Handle {
         self.records.open_log(path, file);
     }
 
+    /// Whether new requests are refused, because there is hardly any memory left.
+    pub fn memory_is_short(&self, is_short: bool) {
+        self.records.memory_is_short.store(is_short, Ordering::Relaxed);
+    }
+
+    /// Sessions that lbd has not been told of as they are now, up to about `most`.
+    #[must_use]
+    pub fn take_sessions(&self, most: usize) -> Vec<Session> {
+        self.pools.take_sessions(most, now())
+    }
+
+    /// Makes room for the sessions of a plan that is about to come.
+    pub fn make_room(&self, plan: &ProxyPlan) {
+        self.pools.size_tables(plan);
+    }
+
+    /// Takes in sessions of another machine, or of an earlier worker.
+    pub fn import_sessions(&self, sessions: &[Session]) {
+        self.pools.import(sessions, now());
+    }
+
+    /// Makes and opens TLS tickets with these keys from now on.
+    pub fn set_ticket_keys(&self, keys: TicketKeys) {
+        self.preparer.lock().unwrap_or_else(PoisonError::into_inner).tickets().set(keys);
+    }
+
     /// Takes a node back that passive monitoring took out.
     pub fn bring_back(&self, pool: &str, node: &str) {
         // Whether it was out makes no difference.
-        let _ = self.pools.bring_back(pool, node, Duration::from_micros(reactor::clock_us()));
+        let _ = self.pools.bring_back(pool, node, now());
     }
 
     /// Waits until all threads have ended, after [`Handle::drain`].
@@ -227,6 +254,11 @@ impl Handle {
         // All are waited for, also after one that failed.
         ended.fold(Ok(()), io::Result::and)
     }
+}
+
+/// The time by which the threads count.
+fn now() -> Duration {
+    Duration::from_micros(reactor::clock_us())
 }
 
 impl Thread {

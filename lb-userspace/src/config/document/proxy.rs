@@ -97,8 +97,8 @@ pub(in crate::config) struct ServerTls {
     /// Whether session tickets are given out.
     #[serde(default = "yes")]
     pub(in crate::config) tickets: At<bool>,
-    /// File of 32 or more random bytes, the key of tickets, the same on all machines of a cluster; by default lbd makes one
-    /// and changes it every day.
+    /// File of 32 or more random bytes, the key of tickets, the same on all machines of a cluster; by default lbd makes
+    /// random ones and changes them every twelve hours.
     pub(in crate::config) ticket_key: Option<At<AbsolutePath>>,
 }
 

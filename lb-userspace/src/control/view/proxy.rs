@@ -47,6 +47,9 @@ pub struct WorkerView {
     pub connections: u64,
     /// Workers that ended without being told to, since lbd started.
     pub failures: u64,
+    /// Sessions of persistence that lbd keeps for the next worker.
+    #[serde(default)]
+    pub sessions: u64,
 }
 
 /// Requests and how long they took. Counters begin anew with each worker.

@@ -30,8 +30,8 @@ pub(in crate::ctl) fn status(status: &Status, look: Look) -> String {
     if let Some(worker) = &status.worker {
         let pid = worker.pid.map_or_else(|| "none".to_owned(), |pid| format!("process {pid}"));
         let serves = if worker.ready { "serves" } else { "does not serve" };
-        let connections = worker.connections;
-        let _ = writeln!(text, "L7 worker      {pid}, {serves}, {connections} connections");
+        let (connections, sessions) = (worker.connections, worker.sessions);
+        let _ = writeln!(text, "L7 worker      {pid}, {serves}, {connections} connections, {sessions} sessions");
     }
     for warning in &status.warnings {
         let _ = writeln!(text, "{} {warning}", paint("warning:", Tone::Attention, look));

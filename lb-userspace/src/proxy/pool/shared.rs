@@ -12,12 +12,13 @@ use std::{
 
 use super::{
     events::Events,
-    persist::table::{Table, TableKind},
+    persist::table::{self, Record, Table, TableKind},
     queue::Queue,
     ring::RingCache,
 };
 use crate::control::proxy::{
     ProxyEvent, ProxyPlan,
+    memory::Session,
     pool::{Failure, NodeChange, NodeEvent, Passive},
     rule::RuleEvent,
 };
@@ -65,8 +66,38 @@ impl Shared {
         &self.tables[kind as usize]
     }
 
+    /// Up to about `most` sessions that lbd has not been told of as they are now.
+    #[must_use]
+    pub fn take_sessions(&self, most: usize, now: Duration) -> Vec<Session> {
+        let (mut sessions, mut records) = (Vec::new(), Vec::new());
+        for (kind, table) in (0..).zip(&self.tables) {
+            table.take_untold(most - sessions.len(), now, &mut records);
+            sessions.extend(records.drain(..).map(|record| Session {
+                kind,
+                pool: record.session.pool,
+                id: record.session.id,
+                node: record.node,
+                left: record.left,
+            }));
+        }
+        sessions
+    }
+
+    /// Takes in sessions of another machine, or of an earlier worker. Those whose kind no pool has are dropped.
+    pub fn import(&self, sessions: &[Session], now: Duration) {
+        for (kind, table) in (0_u8..).zip(&self.tables) {
+            let of_kind = sessions.iter().filter(|session| session.kind == kind);
+            let records = of_kind.map(|session| Record {
+                session: table::Session { pool: session.pool, id: session.id },
+                node: session.node,
+                left: session.left,
+            });
+            table.import(&records.collect::<Vec<_>>(), now);
+        }
+    }
+
     /// Gives each table the size of the largest that a pool of the plan asks for.
-    pub(super) fn size_tables(&self, plan: &ProxyPlan) {
+    pub(in crate::proxy) fn size_tables(&self, plan: &ProxyPlan) {
         let mut sizes = [0; TableKind::ALL.len()];
         for persistence in plan.pools.values().filter_map(|pool| pool.persistence.as_ref()) {
             if let Some(kind) = TableKind::of(&persistence.kind) {

@@ -19,18 +19,22 @@ pub(super) struct Answer<'a> {
     pub(super) close: bool,
     /// Whether the request was HEAD: the body is told, not sent.
     pub(super) is_head: bool,
+    /// When the client may come again, in seconds.
+    pub(super) retry_after_s: Option<u32>,
 }
 
 impl Answer<'static> {
     /// To a request that is refused: both sides are closed.
     pub(super) fn to_refused(refusal: Refusal) -> Self {
         let error = "http_request_error";
-        Self { status: refusal.status(), error, details: refusal.reason(), close: true, is_head: false }
+        let (status, details) = (refusal.status(), refusal.reason());
+        Self { status, error, details, close: true, is_head: false, retry_after_s: None }
     }
 
     /// To a request whose head did not come in time.
     pub(super) fn too_slow() -> Self {
-        Self { status: 408, error: "http_request_error", details: "head-timeout", close: true, is_head: false }
+        let (error, details) = ("http_request_error", "head-timeout");
+        Self { status: 408, error, details, close: true, is_head: false, retry_after_s: None }
     }
 }
 
@@ -73,6 +77,9 @@ fn write_answer(out: &mut Vec<u8>, answer: &Answer<'_>, content_type: &str, fiel
         // A field that is none was refused with the configuration; nothing is better than a broken head.
         let _ = write::field(out, name.as_bytes(), value.as_bytes());
     }
+    if let Some(seconds) = answer.retry_after_s {
+        out.extend_from_slice(format!("Retry-After: {seconds}\r\n").as_bytes());
+    }
     if answer.status == 405 {
         out.extend_from_slice(b"Allow: GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH\r\n");
     }
@@ -95,7 +102,7 @@ pub(super) fn write_date(out: &mut Vec<u8>) {
 
 /// The answer to a failure.
 pub(super) fn of_verdict(verdict: Verdict, details: &str, close: bool, is_head: bool) -> Answer<'_> {
-    Answer { status: verdict.status, error: verdict.error, details, close, is_head }
+    Answer { status: verdict.status, error: verdict.error, details, close, is_head, retry_after_s: None }
 }
 
 /// The usual text of a status.

@@ -64,6 +64,9 @@ pub(super) struct Work<'a> {
     pub(super) unfinished: &'a mut Option<Box<Unfinished>>,
 }
 
+/// When clients may come again that were refused for want of memory.
+const RETRY_AFTER_S: u32 = 5;
+
 /// How a request ended, for its client and for who is told of it.
 struct End {
     concluded: Concluded,
@@ -168,6 +171,9 @@ impl Passing<'_, '_> {
         if is_misdirected(server, facts) {
             return self.misdirect(client, answer);
         }
+        if worker.is_short_of_memory() {
+            return self.fail(client, &Failure::NoMemory, answer);
+        }
         let peer = connection.ends.client.ip().to_canonical();
         let sender = sender(worker, http, head, facts.version(), peer, facts.tls().is_some());
         let drop = identity::write(extra, head.fields(), &sender, facts.client, &http.identity);
@@ -260,7 +266,14 @@ impl Passing<'_, '_> {
     fn misdirect(&self, client: &impl Client, answer: &mut Vec<u8>) -> End {
         let close = self.closes_after_answer(client);
         let is_head = self.head.method() == Method::Head;
-        let own = Answer { status: 421, error: "http_request_error", details: "misdirected", close, is_head };
+        let own = Answer {
+            status: 421,
+            error: "http_request_error",
+            details: "misdirected",
+            close,
+            is_head,
+            retry_after_s: None,
+        };
         answer::write_builtin(answer, &own);
         let ended = Ended { by: By::Refused, during: During::Request };
         End { concluded: Concluded::Answer { close }, status: own.status, why: Some(Refused::Misdirected), ended }
@@ -297,6 +310,7 @@ impl Passing<'_, '_> {
         let close = self.closes_after_answer(client) || verdict.fault == Fault::Client;
         let details = failure.details();
         let mut own = answer::of_verdict(verdict, &details, close, self.head.method() == Method::Head);
+        own.retry_after_s = matches!(failure, Failure::NoMemory).then_some(RETRY_AFTER_S);
         match answer::page(self.http, verdict.fault) {
             Some(ErrorPage::Close) => return end(Concluded::Silent { reset: false }, 0),
             Some(ErrorPage::Own { status, fields, body, content_type }) => {

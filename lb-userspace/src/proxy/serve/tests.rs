@@ -10,6 +10,8 @@ use super::super::testing::{Proxy, Recorder, Server, http_plan, read_head, wait}
 
 mod bodies;
 mod failures;
+mod greeting;
+mod memory;
 mod policy;
 mod records;
 mod shaping;

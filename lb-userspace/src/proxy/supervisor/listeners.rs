@@ -9,7 +9,10 @@ use std::{
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::control::proxy::ProxyPlan;
+use crate::{
+    control::proxy::ProxyPlan,
+    proxy::{channel::Channel, message::ToWorker},
+};
 
 /// Connections that wait to be accepted, for each socket; the kernel takes `net.core.somaxconn` when that is less.
 const BACKLOG: i32 = 4096;
@@ -76,6 +79,15 @@ impl Listeners {
     /// All addresses with their sockets.
     pub(super) fn all(&self) -> impl Iterator<Item = (&Place, Vec<BorrowedFd<'_>>)> {
         self.sockets.iter().map(|(place, sockets)| (place, sockets.iter().map(AsFd::as_fd).collect()))
+    }
+
+    /// Gives a worker the sockets of some addresses.
+    pub(super) fn hand_over(&self, channel: &Channel, places: &[Place]) -> io::Result<()> {
+        for (place, sockets) in self.all().filter(|(place, _)| places.contains(place)) {
+            let message = ToWorker::Listen { virtual_server: place.0.clone(), address: place.1 };
+            channel.send(&message, &sockets)?;
+        }
+        Ok(())
     }
 }
 

@@ -3,8 +3,9 @@
 use std::{
     fs, io,
     os::fd::AsFd,
+    path::Path,
     sync::{
-        Arc, PoisonError,
+        Arc, Mutex, PoisonError,
         mpsc::{self, RecvTimeoutError},
     },
     time::{Duration, Instant},
@@ -16,7 +17,9 @@ use super::{
     Estate, FromSpawner, Input, Known, News, Settings, WorkerState,
     listeners::{Listeners, Place},
     logs,
+    memory::{self, Kept},
     pace::Pace,
+    pressure::Pressure,
     questions::Questions,
     transparent,
 };
@@ -39,6 +42,8 @@ const START: Duration = Duration::from_secs(10);
 const ACKNOWLEDGEMENT: Duration = Duration::from_secs(3);
 /// How often all this is looked at.
 const TICK: Duration = Duration::from_millis(100);
+/// What is said while memory is short.
+const MEMORY: &str = "memory is short: new requests to L7 virtual servers are answered by 503";
 /// When this thread itself did not run for so long, the worker is not blamed for what it did not hear.
 const OWN_PAUSE: Duration = Duration::from_secs(1);
 
@@ -49,12 +54,14 @@ pub(super) struct Run {
     settings: Settings,
     inputs: mpsc::Sender<Input>,
     known: Arc<Known>,
+    kept: Arc<Mutex<Kept>>,
     listeners: Listeners,
     plan: Option<Arc<ProxyPlan>>,
     worker: Option<Worker>,
     /// Workers started so far.
     numbers: u64,
     pace: Pace,
+    pressure: Pressure,
     /// The worker of an lbd that ended before this one: it serves until ours does.
     earlier: Option<Started>,
     waiting: Option<Waiting>,
@@ -89,7 +96,7 @@ impl Run {
         spawner: Channel,
         settings: Settings,
         inputs: mpsc::Sender<Input>,
-        known: Arc<Known>,
+        (known, kept): (Arc<Known>, Arc<Mutex<Kept>>),
         listeners: Listeners,
         news: Sender<News>,
         earlier: Option<Started>,
@@ -99,11 +106,13 @@ impl Run {
             settings,
             inputs,
             known,
+            kept,
             listeners,
             plan: None,
             worker: None,
             numbers: 0,
             pace: Pace::default(),
+            pressure: Pressure::new(Path::new("/")),
             earlier,
             waiting: None,
             questions: Questions::default(),
@@ -132,6 +141,7 @@ impl Run {
                         let _ = worker.channel.send(&ToWorker::BringBack { pool, node }, &[]);
                     }
                 }
+                Ok(Input::Tell(message)) => self.tell_worker(&message),
                 Ok(Input::Leave(answer)) => drop(answer.send(self.leave())),
                 Ok(Input::ReopenLogs) => self.reopen_logs(),
                 Ok(Input::Stop(longest, answer)) => {
@@ -166,6 +176,41 @@ impl Run {
         }
     }
 
+    fn memory_is_short(&self, is_short: bool) {
+        self.note(|state| match &state.problem {
+            None if is_short => state.problem = Some(MEMORY.to_owned()),
+            Some(problem) if !is_short && problem == MEMORY => state.problem = None,
+            None | Some(_) => {}
+        });
+        self.tell_worker(&ToWorker::MemoryIsShort(is_short));
+    }
+
+    /// Tells a worker that has begun to read all that it needs: first what those before it knew of clients, last the plan.
+    fn instruct(&mut self) {
+        let Some(worker) = &self.worker else { return };
+        let is_short = ToWorker::MemoryIsShort(self.pressure.is_short());
+        let remembered = memory::lock(&self.kept).for_worker();
+        let mut messages = remembered.iter().chain([&is_short]);
+        let told = messages.try_for_each(|message| worker.channel.send(message, &[])).and_then(|()| {
+            let Some(plan) = &self.plan else { return Ok(()) };
+            let all: Vec<_> = self.listeners.all().map(|(place, _)| place.clone()).collect();
+            tell(worker, &self.listeners, &all, &logs::open_all(plan), plan)
+        });
+        if let Err(error) = told {
+            tracing::warn!(%error, "the worker takes no plan and is replaced");
+            self.kill();
+        }
+    }
+
+    /// Tells the worker something that the next one is told anyway.
+    fn tell_worker(&self, message: &ToWorker) {
+        if let Some(worker) = &self.worker
+            && let Err(error) = worker.channel.send(message, &[])
+        {
+            tracing::warn!(%error, "the worker is not told what it should know");
+        }
+    }
+
     fn take(&mut self, plan: Arc<ProxyPlan>, answer: oneshot::Sender<Result<(), String>>) {
         let given = transparent::check(&plan).and_then(|()| logs::open_new(&plan, self.plan.as_deref()));
         let opened = match given {
@@ -176,7 +221,8 @@ impl Run {
             Ok(added) => added,
             Err(error) => return drop(answer.send(Err(error.to_string()))),
         };
-        if let Some(worker) = &self.worker
+        // One that is not ready is told all of it when it is.
+        if let Some(worker) = self.worker.as_ref().filter(|worker| worker.ready)
             && let Err(error) = tell(worker, &self.listeners, &added, &opened, &plan)
         {
             tracing::warn!(%error, "the worker takes no plan and is replaced");
@@ -200,6 +246,13 @@ impl Run {
     fn look_after(&mut self) {
         let now = Instant::now();
         self.questions.forget(now);
+        if let Some(is_short) = self.pressure.look(now) {
+            self.memory_is_short(is_short);
+        }
+        let turned = memory::lock(&self.kept).turn();
+        if let Some(keys) = turned {
+            self.tell_worker(&ToWorker::TicketKeys(keys));
+        }
         if let Some(waiting) = self.waiting.take_if(|waiting| waiting.until < now) {
             tracing::warn!("the worker does not go by the new plan yet");
             let _ = waiting.answer.send(Ok(()));
@@ -246,13 +299,8 @@ impl Run {
             let _ = inputs.send(Input::WorkerGone(number));
         })?;
         channel.send(&ToWorker::Start { threads }, &[])?;
-        let worker =
-            Worker { number, channel, process: None, ready: false, born: now, heard: now, threads: Vec::new() };
-        if let Some(plan) = &self.plan {
-            let all: Vec<_> = self.listeners.all().map(|(place, _)| place.clone()).collect();
-            tell(&worker, &self.listeners, &all, &logs::open_all(plan), plan)?;
-        }
-        self.worker = Some(worker);
+        let threads = Vec::new();
+        self.worker = Some(Worker { number, channel, process: None, ready: false, born: now, heard: now, threads });
         Ok(())
     }
 
@@ -264,9 +312,11 @@ impl Run {
             FromWorker::Ready => {
                 worker.ready = true;
                 tracing::info!(after = ?now.duration_since(worker.born), "the worker serves");
-                self.note(|state| (state.ready, state.problem) = (true, None));
+                let problem = self.pressure.is_short().then(|| MEMORY.to_owned());
+                self.note(|state| (state.ready, state.problem) = (true, problem));
                 self.known.out().clear();
                 self.tell(News::Fresh);
+                self.instruct();
             }
             FromWorker::Heartbeat(beats) => {
                 let before = std::mem::take(&mut worker.threads);
@@ -289,6 +339,10 @@ impl Run {
                 }
             }
             FromWorker::Events(events, lost) => self.happened(events, lost),
+            FromWorker::Sessions(sessions) => {
+                let kept = memory::lock(&self.kept).learnt(&sessions);
+                self.note(|state| state.sessions = kept);
+            }
             FromWorker::Answer { id, answer } => self.questions.answered(id, answer),
         }
     }
@@ -327,7 +381,8 @@ impl Run {
             // One that is not told warns that lbd is gone, and serves on as well.
             let _ = worker.channel.send(&ToWorker::Farewell, &[]);
         }
-        Ok(Estate { spawner, listeners })
+        let memory = memory::lock(&self.kept).leave();
+        Ok(Estate { spawner, listeners, memory })
     }
 
     /// All threads go by the plan of this generation.
@@ -437,9 +492,6 @@ fn tell(
     plan: &ProxyPlan,
 ) -> io::Result<()> {
     logs::hand_over(&worker.channel, opened)?;
-    for (place, sockets) in listeners.all().filter(|(place, _)| places.contains(place)) {
-        let message = ToWorker::Listen { virtual_server: place.0.clone(), address: place.1 };
-        worker.channel.send(&message, &sockets)?;
-    }
+    listeners.hand_over(&worker.channel, places)?;
     worker.channel.send(&ToWorker::Plan(Box::new(plan.clone())), &[])
 }

@@ -22,6 +22,9 @@ pub(crate) enum Failure {
     /// The virtual server has no pool, and no rule answered.
     #[error("no pool serves this request")]
     NoPool,
+    /// There is hardly any memory left.
+    #[error("the proxy is short of memory")]
+    NoMemory,
     /// Connecting failed.
     #[error("cannot connect: {0}")]
     Connect(io::Error),
@@ -120,6 +123,7 @@ impl Failure {
                 (502, "connection_refused", Fault::Node)
             }
             Self::Connect(error) if is_ours(error) => (503, "proxy_internal_error", Fault::Proxy),
+            Self::NoMemory => (503, "proxy_internal_error", Fault::Proxy),
             Self::Connect(_) | Self::NoSource(NoSource::Family) => (502, "destination_ip_unroutable", Fault::Node),
             Self::NoSource(NoSource::NoSocket) => (503, "proxy_internal_error", Fault::Proxy),
             Self::Tls(tls::CERTIFICATE) => (502, "tls_certificate_error", Fault::Node),
@@ -152,6 +156,7 @@ impl Failure {
             Self::NoNode(NoNode::Busy(_)) => Refused::QueueTimeout,
             Self::NoNode(_) | Self::Status(_) => Refused::NoNode,
             Self::NoPool | Self::NoSource(_) => Refused::Internal,
+            Self::NoMemory => Refused::Memory,
             Self::Connect(_) | Self::Tls(_) | Self::ConnectTimeout => Refused::Connect,
             Self::Closed | Self::NodeStalled => Refused::EarlyClose,
             Self::BadResponse(_) | Self::Protocol | Self::Interim => Refused::BadResponse,
@@ -172,6 +177,7 @@ impl Failure {
             Self::NoNode(NoNode::Busy(_)) => (By::Limit, During::Queue),
             Self::NoNode(_) => (By::NoNode, During::Queue),
             Self::NoPool => (By::Internal, During::Queue),
+            Self::NoMemory => (By::Limit, During::Request),
             Self::Connect(error) if is_ours(error) => (By::Internal, During::Connect),
             Self::NoSource(_) => (By::Internal, During::Connect),
             Self::Connect(_) | Self::Tls(_) => (By::Node, During::Connect),
@@ -216,6 +222,7 @@ impl Failure {
             Self::ReplyTimeout => Some(retry::Failure::ReplyTimeout),
             Self::NoNode(_)
             | Self::NoPool
+            | Self::NoMemory
             | Self::Unsayable
             | Self::Status(_)
             | Self::Transaction

@@ -1,6 +1,6 @@
 //! A plan with what its threads share: TLS of virtual servers and of pools, limits that count over all threads, rules.
 
-use std::{collections::BTreeMap, io, sync::Arc, time::SystemTime};
+use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
     control::proxy::{ProxyPlan, Service, pool::NodeProtocol},
@@ -26,21 +26,16 @@ pub(crate) struct Prepared {
 }
 
 /// Prepares one plan after the other.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Preparer {
     tickets: TicketKeys,
     last: Prepared,
 }
 
 impl Preparer {
-    /// For a worker that starts: its ticket keys live as long as it does.
-    ///
-    /// # Errors
-    /// When the system has no random bytes.
-    pub(super) fn new() -> io::Result<Self> {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |now| now.as_secs());
-        let tickets = TicketKeys::random(now).map_err(io::Error::other)?;
-        Ok(Self { tickets, last: Prepared::default() })
+    /// The keys of tickets: those that lbd gives, or random ones.
+    pub(super) fn tickets(&self) -> &TicketKeys {
+        &self.tickets
     }
 
     /// Builds what `plan` needs; what nothing changed for is taken over with its sessions. Where TLS cannot be built, which

@@ -7,7 +7,7 @@ use std::{
     path::Path,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
 };
 
@@ -24,6 +24,8 @@ pub(crate) struct Records {
     pub(crate) recent: Recent,
     /// Sockets for connections from clients' addresses.
     pub(crate) sockets: Stock,
+    /// Whether new requests are refused: lbd says so.
+    pub(crate) memory_is_short: AtomicBool,
     /// Lines that were dropped, as far as they are in the counters.
     dropped: AtomicU64,
 }
@@ -39,6 +41,7 @@ impl Records {
             logs: LogWriter::start()?,
             recent: Recent::new(threads),
             sockets: Stock::default(),
+            memory_is_short: AtomicBool::new(false),
             dropped: AtomicU64::new(0),
         })
     }

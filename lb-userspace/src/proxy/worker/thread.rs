@@ -114,7 +114,12 @@ impl Worker {
 
     /// Whether there is so little room left that clients are not kept after their requests.
     pub(crate) fn is_pressed(&self) -> bool {
-        reactor::sockets() >= self.most_sockets - self.most_sockets / 8
+        reactor::sockets() >= self.most_sockets - self.most_sockets / 8 || self.is_short_of_memory()
+    }
+
+    /// Whether there is so little memory left that requests are refused.
+    pub(crate) fn is_short_of_memory(&self) -> bool {
+        self.records.memory_is_short.load(Ordering::Relaxed)
     }
 
     fn count(&self, connections: usize) {

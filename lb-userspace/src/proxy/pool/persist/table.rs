@@ -2,7 +2,7 @@
 //! that was used longest ago gives way; exported and imported for listing and for peers.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     net::Ipv6Addr,
     sync::{
         Mutex,
@@ -19,6 +19,9 @@ use crate::control::proxy::pool::PersistenceKind;
 
 /// Parts with a lock of their own. A table's size is rounded up to a multiple of it.
 const SHARDS: usize = 16;
+
+/// Sessions of a shard that lbd is yet to be told of; those that find no room are told when they are used next.
+const UNTOLD: usize = 4096;
 
 /// Sessions past their time that each new one takes away.
 const SWEEP: usize = 2;
@@ -146,9 +149,14 @@ impl Table {
             shard.remove(place);
             return None;
         }
-        shard.entries[place as usize].until = now + timeout;
+        let entry = &mut shard.entries[place as usize];
+        entry.until = now + timeout;
+        let (node, is_due) = (entry.node, now.saturating_sub(entry.told) > timeout / 4);
+        if is_due {
+            shard.tell(place, now);
+        }
         shard.touch(place);
-        Some(shard.entries[place as usize].node)
+        Some(node)
     }
 
     /// Remembers a session's node.
@@ -158,21 +166,18 @@ impl Table {
             return;
         }
         let mut shard = lock(self.shard(session));
-        if let Some(place) = shard.places.get(&session).copied() {
-            let entry = &mut shard.entries[place as usize];
-            (entry.node, entry.until) = (node, now + timeout);
-            shard.touch(place);
-            return;
+        let place = shard.put(session, node, now + timeout, (most, now));
+        shard.tell(place, now);
+    }
+
+    /// Adds up to `most` sessions that were learnt, or used a quarter of their time after they were told last, since the call before.
+    pub(in super::super) fn take_untold(&self, most: usize, now: Duration, out: &mut Vec<Record>) {
+        for shard in &self.shards {
+            let mut shard = lock(shard);
+            let room = most.saturating_sub(out.len()).min(shard.untold.len());
+            let taken: Vec<_> = shard.untold.drain(..room).collect();
+            out.extend(taken.iter().filter_map(|session| shard.record(*session, now)));
         }
-        for _ in 0..SWEEP {
-            if shard.oldest().is_some_and(|entry| entry.until <= now) {
-                shard.remove_oldest();
-            }
-        }
-        if shard.places.len() >= most {
-            shard.remove_oldest();
-        }
-        shard.insert(session, node, now + timeout);
     }
 
     /// How many sessions it holds, those past their time included.
@@ -207,11 +212,20 @@ impl Table {
         records
     }
 
-    /// Takes in what another machine, or an earlier worker, exported. What is known here already stays.
+    /// Takes in what another machine, or an earlier worker, exported. Of what is known here, too, that which was used last stays.
     pub fn import(&self, records: &[Record], now: Duration) {
+        let most = self.most.load(Relaxed);
+        if most == 0 {
+            return;
+        }
         for record in records {
-            if !lock(self.shard(record.session)).places.contains_key(&record.session) {
-                self.learn(record.session, record.node, record.left, now);
+            let mut shard = lock(self.shard(record.session));
+            let until = now + record.left;
+            let known = shard.places.get(&record.session).map(|place| shard.entries[*place as usize].until);
+            if known.is_none_or(|known| known < until) {
+                let place = shard.put(record.session, record.node, until, (most, now));
+                // Whoever exported it has told of it.
+                shard.entries[place as usize].told = now;
             }
         }
     }
@@ -231,6 +245,8 @@ struct Shard {
     free: u32,
     newest: u32,
     oldest: u32,
+    /// What lbd is yet to be told of, oldest first.
+    untold: VecDeque<Session>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -238,13 +254,16 @@ struct Entry {
     session: Session,
     node: u64,
     until: Duration,
+    /// When it was put among what is told.
+    told: Duration,
     newer: u32,
     older: u32,
 }
 
 impl Default for Shard {
     fn default() -> Self {
-        Self { places: HashMap::new(), entries: Vec::new(), free: NONE, newest: NONE, oldest: NONE }
+        let (places, entries, untold) = (HashMap::new(), Vec::new(), VecDeque::new());
+        Self { places, entries, free: NONE, newest: NONE, oldest: NONE, untold }
     }
 }
 
@@ -253,8 +272,42 @@ impl Shard {
         self.entries.get(self.oldest as usize)
     }
 
-    fn insert(&mut self, session: Session, node: u64, until: Duration) {
-        let entry = Entry { session, node, until, newer: NONE, older: NONE };
+    /// Remembers a session's node as the one used last, in a shard of at most `most` sessions. Returns its place.
+    fn put(&mut self, session: Session, node: u64, until: Duration, (most, now): (usize, Duration)) -> u32 {
+        if let Some(place) = self.places.get(&session).copied() {
+            let entry = &mut self.entries[place as usize];
+            (entry.node, entry.until) = (node, until);
+            self.touch(place);
+            return place;
+        }
+        for _ in 0..SWEEP {
+            if self.oldest().is_some_and(|entry| entry.until <= now) {
+                self.remove_oldest();
+            }
+        }
+        if self.places.len() >= most {
+            self.remove_oldest();
+        }
+        self.insert(session, node, until)
+    }
+
+    /// Has lbd told of a session, when there is room.
+    fn tell(&mut self, place: u32, now: Duration) {
+        if self.untold.len() < UNTOLD {
+            let entry = &mut self.entries[place as usize];
+            entry.told = now;
+            self.untold.push_back(entry.session);
+        }
+    }
+
+    /// A session, unless it has been forgotten, or its time is over.
+    fn record(&self, session: Session, now: Duration) -> Option<Record> {
+        let entry = &self.entries[*self.places.get(&session)? as usize];
+        (entry.until > now).then(|| Record { session, node: entry.node, left: entry.until.saturating_sub(now) })
+    }
+
+    fn insert(&mut self, session: Session, node: u64, until: Duration) -> u32 {
+        let entry = Entry { session, node, until, told: Duration::ZERO, newer: NONE, older: NONE };
         let place = if self.free == NONE {
             self.entries.push(entry);
             self.entries.len() as u32 - 1
@@ -266,6 +319,7 @@ impl Shard {
         };
         self.places.insert(session, place);
         self.link(place);
+        place
     }
 
     fn remove_oldest(&mut self) {
