@@ -6,6 +6,7 @@
 mod imports;
 mod links;
 mod manifests;
+mod named;
 mod rules;
 mod source;
 
@@ -66,6 +67,9 @@ fn check(files: &[(String, String)]) -> Vec<Finding> {
         }
         if path.ends_with(".md") {
             findings.extend(links::check(path, text, &|target| run::root().join(target).exists()));
+        }
+        if path == named::DOCUMENT {
+            findings.extend(named::check(path, text, files));
         }
     }
     findings.sort_by(|a, b| (&a.path, a.line).cmp(&(&b.path, b.line)));

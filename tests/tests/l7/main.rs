@@ -6,6 +6,8 @@ mod failures;
 mod full;
 mod given;
 mod kept;
+mod names;
+mod remembered;
 mod restart;
 mod seen;
 mod slow;
