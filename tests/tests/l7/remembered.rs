@@ -1,6 +1,6 @@
 //! What workers remember of clients goes on with the next worker, and with the next lbd.
 
-use std::time::Duration;
+use std::{fs, time::Duration};
 
 use anyhow::{Result, ensure};
 use lb_tests::harness::{Lb, Nginx, Topology, command::sh, eventually, http, topology::Net};
@@ -14,6 +14,10 @@ use super::{PATIENCE, SOON, config, replaced, serves, web, worker};
 /// Sessions: by chance all of them come to their nodes again in one of 256 cases.
 const SESSIONS: u64 = 8;
 
+/// Asks once over TLS and says all that is to be known of it.
+const ASK: &str = "printf 'GET / HTTP/1.1\\r\\nHost: lb.test\\r\\nConnection: close\\r\\n\\r\\n' |
+openssl s_client -connect 10.1.1.1:443 -servername lb.test -ign_eof \"$@\" 2>/dev/null | tr -d '\\000'\n";
+
 /// The node of a session.
 fn node(net: &Net, session: u64) -> Result<String> {
     Ok(net.client().run(|| http::get(web(), None, &format!("/?s={session}"), PATIENCE))?.node)
@@ -21,10 +25,7 @@ fn node(net: &Net, session: u64) -> Result<String> {
 
 /// Asks over TLS, going on with the session in `file` or beginning one; whether it went on.
 fn resumes(net: &Net, option: &str, file: &str) -> Result<bool> {
-    let ask = "printf 'GET / HTTP/1.1\\r\\nHost: lb.test\\r\\nConnection: close\\r\\n\\r\\n'";
-    let client =
-        format!("openssl s_client -connect 10.1.1.1:443 -servername lb.test -ign_eof {option} {file} 2>/dev/null");
-    let said = net.client().sh(&format!("{ask} | {client}"))?;
+    let said = net.client().sh(&format!("sh {file}.sh {option} {file}"))?;
     ensure!(said.contains("HTTP/1.1 200"), "{said}");
     Ok(said.lines().any(|line| line.starts_with("Reused, ")))
 }
@@ -49,6 +50,7 @@ fn clients_keep_their_nodes_and_tls_sessions_when_the_worker_or_lbd_is_another()
     serves(&net)?;
     let before = (0..SESSIONS).map(|session| node(&net, session)).collect::<Result<Vec<_>>>()?;
     let tickets = format!("{path}/session");
+    fs::write(format!("{tickets}.sh"), ASK)?;
     ensure!(!resumes(&net, "-sess_out", &tickets)?, "the first session");
     ensure!(resumes(&net, "-sess_in", &tickets)?, "by the worker that began it");
     eventually("lbd knows the sessions", SOON, || {
