@@ -357,6 +357,7 @@ fn every_map_can_be_dumped() {
 }
 
 #[test]
+#[expect(clippy::print_stdout, reason = "how long it took is for people to see")]
 fn a_thousand_virtual_servers_have_rings_and_one_nodes_change_builds_one() {
     let mut plan = many(1000, 10);
     let begun = Instant::now();

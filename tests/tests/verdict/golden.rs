@@ -230,6 +230,7 @@ fn mutated(combination: (Mode, bool, u8)) -> Draft {
 }
 
 #[test]
+#[expect(clippy::print_stdout, reason = "how many there are is for people to see")]
 fn golden_packets_are_what_the_model_says_and_the_program_does() {
     let mut rig = rig(lb_tests::rig::world::World::empty());
     let stories: Vec<Story> = drafts().into_iter().map(|draft| draft.tell(&mut rig)).collect();
