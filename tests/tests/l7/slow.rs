@@ -97,8 +97,8 @@ fn a_thousand_slow_clients_are_sent_away_and_the_others_do_not_notice() -> Resul
         slow.drip();
         ensure!(left(&net)? >= SLOW, "slow {kind}: sent away too early");
         let beside = p99(&net)?;
-        // Shorter times are noise of two cores that run all machines.
-        let most = (2 * alone).max(Duration::from_millis(20));
+        // Shorter times are noise of two cores that run all machines; whoever waits for slow ones waits for seconds.
+        let most = (2 * alone).max(Duration::from_millis(100));
         ensure!(beside <= most, "slow {kind}: p99 {beside:?}, alone {alone:?}");
         while left(&net)? > 0 {
             ensure!(opened.elapsed() < GONE_WITHIN, "slow {kind}: {} stay", left(&net)?);
