@@ -46,9 +46,6 @@ const BATCH: usize = 128;
 /// Events that are taken from the kernel at a time.
 const EVENTS: usize = 256;
 
-/// How late a deadline may be when every round brings as many events as there is room for.
-const LATE_AT_MOST_US: u64 = 1_000_000;
-
 /// The key of the wake-up descriptor; keys of sources are indices of a slab and never come so far.
 const REMOTE_KEY: u64 = u64::MAX;
 
@@ -68,8 +65,6 @@ struct Reactor {
     remote: Arc<Remote>,
     deadlines: deadline::Table,
     now_us: Cell<u64>,
-    /// Whatever was ready by then was told to who waits for it: what a deadline is measured by.
-    told_us: Cell<u64>,
     /// What the time of day is ahead of `now_us`, as of the last tick.
     unix_ahead_us: Cell<i64>,
     next_tick_ms: Cell<u64>,
@@ -182,11 +177,6 @@ pub fn now_ms() -> u64 {
     now_us() / 1000
 }
 
-/// When everything that was ready was known: a deadline before that has passed.
-fn told_ms() -> u64 {
-    with(|reactor| reactor.told_us.get() / 1000)
-}
-
 /// The time since 1970 at the begin of this round of the loop. Follows a clock that is set within [`TICK_MS`].
 ///
 /// # Panics
@@ -270,7 +260,6 @@ impl Reactor {
             remote: Arc::new(Remote::new(wakeup)),
             deadlines: deadline::Table::default(),
             now_us: Cell::new(now),
-            told_us: Cell::new(now),
             unix_ahead_us: Cell::new(unix_ahead_us(now)),
             next_tick_ms: Cell::new(now / 1000 + TICK_MS),
             sockets: Cell::new(0),
@@ -332,16 +321,11 @@ impl Reactor {
         for waker in self.next_round.borrow_mut().drain(..) {
             waker.wake();
         }
-        // The kernel may have more, of which a deadline that has passed must not be told first: a busy thread is late, not the peer.
-        let now_us = self.now_us.get();
-        if events.len() < EVENTS || now_us - self.told_us.get() > LATE_AT_MOST_US {
-            self.told_us.set(now_us);
-        }
-        let now_ms = now_us / 1000;
+        let now_ms = self.now_us.get() / 1000;
         if now_ms >= self.next_tick_ms.get() {
             self.next_tick_ms.set(now_ms + TICK_MS);
-            self.unix_ahead_us.set(unix_ahead_us(now_us));
-            self.deadlines.wake_expired(self.told_us.get() / 1000);
+            self.unix_ahead_us.set(unix_ahead_us(self.now_us.get()));
+            self.deadlines.wake_expired(now_ms);
         }
         Ok(())
     }

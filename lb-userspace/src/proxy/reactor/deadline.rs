@@ -94,7 +94,7 @@ impl Deadline {
         if at_ms == NEVER {
             return Poll::Pending;
         }
-        if at_ms <= super::told_ms() {
+        if at_ms <= super::now_ms() {
             return Poll::Ready(Elapsed);
         }
         let mut waker = self.entry.waker.borrow_mut();
