@@ -190,11 +190,7 @@ async fn serve(
     let overrides = Remembered::<Overrides>::load(&config.daemon.state_dir, OVERRIDES);
     let down = Remembered::<Vec<Down>>::load(&config.daemon.state_dir, DOWN);
     let names = Remembered::<BTreeMap<String, Vec<IpAddr>>>::load(&config.daemon.state_dir, NAMES);
-    let mut state = resume(config.clone(), overrides.value(), down.value(), names.value());
-    if let Some(errors) = &found.refused {
-        // This event is never refused.
-        let _ = state.apply(Event::ConfigRefused(errors.to_string()));
-    }
+    let state = refusing(resume(config.clone(), overrides.value(), down.value(), names.value()), &found);
     let (teller, for_alerts, journal) = Teller::open(&state.config().daemon.state_dir);
     let resumes = handover.as_ref().map(|handover| handover.vips.iter().cloned().collect()).unwrap_or_default();
     let mut vips = Vips::start(state.config(), resumes, teller.clone())?;
@@ -204,9 +200,7 @@ async fn serve(
     worker::raise_descriptors();
     let (spawner, left) = estate(handover.as_ref(), stored).map_err(system("start the spawner of workers"))?;
     let runner = programs(state.config(), handover.as_ref()).map_err(system("keep the runner of programs"))?;
-    // Before the first thread is started: capabilities belong to threads.
-    privileges::reduce()?;
-    telemetry::detach().map_err(system("start the thread that writes the log"))?;
+    settle()?;
     journal.start().map_err(system("start the thread of events"))?;
     let settings = worker::settings(state.config(), log_format);
     let (tell, news) = mpsc::channel(NEWS);
@@ -294,6 +288,21 @@ async fn serve(
         tracing::error!("the data plane's thread ended by a panic");
     }
     Ok(code)
+}
+
+/// Gives up what lbd needs no longer, and starts its first thread only then: capabilities belong to threads.
+fn settle() -> Result<(), StartError> {
+    privileges::reduce()?;
+    telemetry::detach().map_err(system("start the thread that writes the log"))
+}
+
+/// The state with why the newest configuration was refused, if it was.
+fn refusing(mut state: State, found: &Found) -> State {
+    if let Some(errors) = &found.refused {
+        // This event is never refused.
+        let _ = state.apply(Event::ConfigRefused(errors.to_string()));
+    }
+    state
 }
 
 /// Spawner, listening sockets and what is known of clients: the program's before, or a new spawner and what the service manager kept.

@@ -139,9 +139,8 @@ fn fill(pipe: &io::PipeWriter) -> Result<()> {
     let path = format!("/proc/self/fd/{}", pipe.as_raw_fd());
     let mut pipe = File::options().write(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     let full = loop {
-        match pipe.write(&[b'.'; 512]) {
-            Ok(_) => {}
-            Err(error) => break error,
+        if let Err(error) = pipe.write_all(&[b'.'; 512]) {
+            break error;
         }
     };
     ensure!(full.kind() == io::ErrorKind::WouldBlock, "{full}");

@@ -93,7 +93,9 @@ fn rename(value: &mut Value) {
                     *text = format!("{THEIRS}{PREFIX}{name}");
                 }
             }
-            other => rename(other),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) | Value::Object(_) => {
+                rename(value)
+            }
         }),
         Value::Array(items) => items.iter_mut().for_each(rename),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
