@@ -35,7 +35,6 @@ use super::{
     store,
     subsystems::Subsystems,
     watch::NodeName,
-    worker,
 };
 use crate::{
     admin,
@@ -415,7 +414,7 @@ impl<S: Subsystems> Running<S> {
     }
 
     async fn enact_proxy(&mut self) -> Result<(), String> {
-        let mut plan = self.state.proxy_plan(&worker::shared_secret(self.state.config(), &self.parts.secret));
+        let mut plan = self.state.proxy_plan(&super::worker::shared_secret(self.state.config(), &self.parts.secret));
         plan.generation = self.proxied.generation;
         let nothing = plan.virtual_servers.is_empty() && self.proxied.virtual_servers.is_empty();
         if nothing || plan == *self.proxied {
