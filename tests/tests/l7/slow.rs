@@ -19,8 +19,10 @@ const PAUSE: Duration = Duration::from_millis(500);
 const GONE_WITHIN: Duration = Duration::from_secs(20);
 const REQUESTS: usize = 400;
 
+/// A SYN that is lost where a thousand answers leave a node at once is sent again after a second.
 const TIMEOUTS: &str = "timeouts = { request_head = \"3s\", body_grace = \"2s\", body_rate = \"500B/s\", write_stall = \"8s\" }\n\
      [[virtual_server.web.rule]]\nwhen = { path = { prefix = \"/put\" } }\nthen = [{ pool = \"app\" }]\n\
+     [pool.web.timeouts]\nconnect = \"4s\"\n\
      [pool.app]\nforwarding = \"proxy\"\n";
 
 /// Connections of slow clients.

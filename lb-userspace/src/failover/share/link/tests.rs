@@ -146,7 +146,9 @@ fn what_is_new_is_told_by_a_flush_and_not_to_machines_that_are_away() {
     let flush = |sharing: &Sharing| runtime.block_on(sharing.flush());
     flush(&first);
     let (_second, heard) = machine(b, a, &[b"secret"], 2);
-    wait_for("it is told", || first.status().peers["lb2"].is_connected && heard.all() == [ended(1)]);
+    wait_for("it is told", || {
+        first.status().peers.get("lb2").is_some_and(|peer| peer.is_connected) && heard.all() == [ended(1)]
+    });
     for flushes in 2..5 {
         flush(&first);
         wait_for("a whole pass was told", || first.status().peers["lb2"].flushed == flushes);
