@@ -136,9 +136,10 @@ type Words = fn(&str, usize) -> Vec<String>;
 /// Ways to change one node: at run time, and as a revision of the configuration.
 fn changes() -> [(&'static str, Words); 3] {
     [
-        ("node drain", |node, run| words(&["node", if run % 2 == 0 { "drain" } else { "undrain" }, node])),
         ("node set", |node, run| words(&["node", "set", node, &weight(run)])),
         ("node set --persist", |node, run| words(&["node", "set", node, &weight(run), "--persist"])),
+        // The last: a node that is drained has no place in a ring, whatever its weight.
+        ("node drain", |node, run| words(&["node", if run % 2 == 0 { "drain" } else { "undrain" }, node])),
     ]
 }
 
