@@ -1,6 +1,7 @@
 //! End-to-end tests: the real `lbd`, real servers and clients in network namespaces. Need root and BPF, and fail without.
 //! `cargo xtask test` builds the binaries first.
 
+mod admin;
 mod alerts;
 mod attacks;
 mod everywhere;
