@@ -370,19 +370,26 @@ impl<'n> Lb<'n> {
     /// # Errors
     /// When lbd refuses it: with the reason.
     pub fn reload(&self, config: &str) -> Result<()> {
-        let before = self.status()?.config_generation;
+        let (before, rejected) = (self.status()?.config_generation, self.rejections()?);
         self.write_config(config)?;
         kill(Pid::from_raw(self.pid()?.cast_signed()), Signal::SIGHUP)?;
         let (refusal, _) = until("lbd reloads", DEADLINE, || {
+            // Not by the error in the status: it may still be the one of a configuration before.
+            let refused = self.rejections()? > rejected;
             let status = self.status()?;
             let taken = status.config_generation > before;
-            Ok::<_, anyhow::Error>((taken || status.config_error.is_some()).then_some(status.config_error))
+            Ok::<_, anyhow::Error>((taken || refused).then_some(status.config_error))
         })
         .with_context(|| self.log())?;
         match refusal {
             None => Ok(()),
             Some(error) => bail!("lbd refuses the configuration: {error}"),
         }
+    }
+
+    /// Configurations that it refused.
+    fn rejections(&self) -> Result<usize> {
+        Ok(self.ctl(&["events", "ls", "-o", "json"])?.matches("\"config_rejected\"").count())
     }
 
     /// Runs `lbctl` with these arguments, whatever becomes of it.

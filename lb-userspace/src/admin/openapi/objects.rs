@@ -87,16 +87,15 @@ fn resolve(schema: &Value, part: &Value) -> Value {
 /// Lets references lead to where the schemas are in the document.
 fn rename(value: &mut Value) {
     match value {
-        Value::Object(fields) => fields.iter_mut().for_each(|(key, value)| match value {
-            Value::String(text) if key == "$ref" => {
-                if let Some(name) = text.strip_prefix(OURS) {
-                    *text = format!("{THEIRS}{PREFIX}{name}");
+        Value::Object(fields) => {
+            for (key, value) in fields {
+                let name = value.as_str().filter(|_| key == "$ref").and_then(|text| text.strip_prefix(OURS));
+                match name.map(|name| format!("{THEIRS}{PREFIX}{name}")) {
+                    Some(renamed) => *value = renamed.into(),
+                    None => rename(value),
                 }
             }
-            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) | Value::Object(_) => {
-                rename(value)
-            }
-        }),
+        }
         Value::Array(items) => items.iter_mut().for_each(rename),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
