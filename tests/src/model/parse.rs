@@ -119,13 +119,13 @@ fn parse4(frame: &[u8], l3: usize) -> Parsed {
     packet
 }
 
-/// Loose or strict source route. A length beyond the header ends the options.
+/// Loose or strict source route. A length beyond the header ends the options; what has no room for one is none.
 fn is_source_routed(options: &[u8]) -> bool {
     let mut rest = options;
     loop {
         match rest {
             [] | [0, ..] => return false,
-            [131 | 137, ..] => return true,
+            [131 | 137, _, ..] => return true,
             [1, after @ ..] => rest = after,
             [_, length, ..] => rest = rest.get(usize::from(*length).max(2)..).unwrap_or_default(),
             [_] => return false,

@@ -151,7 +151,7 @@ impl Table {
         }
         let entry = &mut shard.entries[place as usize];
         entry.until = now + timeout;
-        let (node, is_due) = (entry.node, now.saturating_sub(entry.told) > timeout / 4);
+        let (node, is_due) = (entry.node, entry.is_due(timeout, now));
         if is_due {
             shard.tell(place, now);
         }
@@ -166,8 +166,12 @@ impl Table {
             return;
         }
         let mut shard = lock(self.shard(session));
+        let known = shard.places.get(&session).map(|place| &shard.entries[*place as usize]);
+        let is_news = known.is_none_or(|entry| entry.node != node || entry.is_due(timeout, now));
         let place = shard.put(session, node, now + timeout, (most, now));
-        shard.tell(place, now);
+        if is_news {
+            shard.tell(place, now);
+        }
     }
 
     /// Adds up to `most` sessions that were learnt, or used a quarter of their time after they were told last, since the call before.
@@ -258,6 +262,13 @@ struct Entry {
     told: Duration,
     newer: u32,
     older: u32,
+}
+
+impl Entry {
+    /// Whether lbd is to be told again that it is used.
+    fn is_due(&self, timeout: Duration, now: Duration) -> bool {
+        now.saturating_sub(self.told) > timeout / 4
+    }
 }
 
 impl Default for Shard {
