@@ -109,7 +109,9 @@ fn measure(pool: Pool, cookie: bool) -> f64 {
     let plan = ProxyPlan { pools: [("web".to_owned(), pool)].into(), secret: Secret([7; 32]), ..ProxyPlan::default() };
     let begin = Instant::now();
     let now = || begin.elapsed() + Duration::from_secs(1000);
-    let pools = Pools::compile(&plan, &Shared::new(), None, Thread { index: 0, count: 1 }, now());
+    let shared = Shared::new();
+    shared.size_tables(&plan);
+    let pools = Pools::compile(&plan, &shared, None, Thread { index: 0, count: 1 }, now());
     let id = pools.id("web").expect("the plan has it");
     let tried = NodeSet::default();
     let mut request = Request("a=b; c=d".to_owned());

@@ -136,7 +136,8 @@ struct PoolState {
 
 impl Pools {
     /// The pools of `plan` for one thread. Of nodes and pools that `previous` has too, what was learnt goes on; a node that
-    /// was not live there starts slowly.
+    /// was not live there starts slowly. Tables of sessions have their sizes already ([`Shared::size_tables`]): a thread that is
+    /// late must not give them those of a plan that is over.
     #[must_use]
     pub fn compile(
         plan: &plan::ProxyPlan,
@@ -145,7 +146,6 @@ impl Pools {
         thread: Thread,
         now: Duration,
     ) -> Self {
-        shared.size_tables(plan);
         let source = compile::Source { plan, shared, hashes: Hashes::new(&plan.secret), thread, now };
         let pools = plan.pools.keys().enumerate().map(|(i, name)| {
             let before = previous.and_then(|pools| pools.pool(pools.id(name)?));

@@ -156,6 +156,7 @@ impl Handle {
         let mut preparer = self.preparer.lock().unwrap_or_else(PoisonError::into_inner);
         self.records.retain(&plan);
         self.records.sockets.prepare(&plan);
+        self.pools.size_tables(&plan);
         let prepared = Arc::new(preparer.prepare(plan));
         for (thread, share) in self.threads.iter().zip(shares) {
             thread.send(Command::Swap(Arc::clone(&prepared), share));

@@ -96,8 +96,9 @@ impl Shared {
         }
     }
 
-    /// Gives each table the size of the largest that a pool of the plan asks for.
-    pub(in crate::proxy) fn size_tables(&self, plan: &ProxyPlan) {
+    /// Gives each table the size of the largest that a pool of the plan asks for. To be called once for each plan, before threads
+    /// are told of it.
+    pub fn size_tables(&self, plan: &ProxyPlan) {
         let mut sizes = [0; TableKind::ALL.len()];
         for persistence in plan.pools.values().filter_map(|pool| pool.persistence.as_ref()) {
             if let Some(kind) = TableKind::of(&persistence.kind) {

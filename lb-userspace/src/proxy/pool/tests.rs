@@ -157,7 +157,9 @@ impl Bench {
     }
 
     fn of(plan: ProxyPlan) -> Self {
-        let pools = Pools::compile(&plan, &Shared::new(), None, ONE_THREAD, START);
+        let shared = Shared::new();
+        shared.size_tables(&plan);
+        let pools = Pools::compile(&plan, &shared, None, ONE_THREAD, START);
         Self { pools, plan, now: START, random: 1, request: TestRequest::from([198, 51, 100, 1]) }
     }
 
@@ -171,6 +173,7 @@ impl Bench {
     /// Changes the pool by a new plan.
     fn change(&mut self, change: impl FnOnce(&mut PlanPool)) {
         change(self.plan.pools.get_mut("web").unwrap());
+        self.pools.shared().size_tables(&self.plan);
         self.pools = Pools::compile(&self.plan, self.pools.shared(), Some(&self.pools), ONE_THREAD, self.now);
     }
 

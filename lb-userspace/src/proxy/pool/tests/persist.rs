@@ -304,6 +304,15 @@ fn the_table_is_bounded_and_the_oldest_gives_way() {
 }
 
 #[test]
+fn a_thread_that_is_late_with_an_older_plan_takes_no_session_away() {
+    let mut bench = Bench::new(pool(by_address(), 3));
+    let request = bench.request.clone();
+    let first = node(&mut bench, &request);
+    let _late = Pools::compile(&ProxyPlan::default(), bench.pools.shared(), None, ONE_THREAD, START);
+    assert!(stays(&mut bench, &request, &first));
+}
+
+#[test]
 fn sessions_end_after_their_time() {
     let mut bench = Bench::new(pool(by_address(), 3));
     let request = bench.request.clone();
