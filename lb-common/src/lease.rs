@@ -80,36 +80,11 @@ mod tests {
     use std::{vec, vec::Vec};
 
     use super::*;
-    use crate::{flow::FlowKey, vip::ServiceKey};
+    use crate::{flow::FlowKey, packet::SliceFrame, vip::ServiceKey};
 
     const VIP4: [u8; 4] = [192, 0, 2, 10];
     const VIP6: [u8; 16] = [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10];
     const OTHER4: [u8; 4] = [192, 0, 2, 99];
-
-    #[derive(Clone, Copy)]
-    struct Bytes<'b>(&'b [u8]);
-
-    impl View for Bytes<'_> {
-        fn u8(self, at: usize) -> u8 {
-            self.0[at]
-        }
-        fn u16(self, at: usize) -> u16 {
-            u16::from_ne_bytes([self.0[at], self.0[at + 1]])
-        }
-        fn u32(self, at: usize) -> u32 {
-            u32::from_ne_bytes([self.0[at], self.0[at + 1], self.0[at + 2], self.0[at + 3]])
-        }
-    }
-
-    impl<'b> Frame for Bytes<'b> {
-        type View = Bytes<'b>;
-        fn view<const LEN: usize>(self, offset: usize) -> Option<Bytes<'b>> {
-            self.0.get(offset..offset + LEN).map(Bytes)
-        }
-        fn len(self) -> usize {
-            self.0.len()
-        }
-    }
 
     fn frame(tags: usize, kind: u16, parts: &[(usize, &[u8])], length: usize) -> Vec<u8> {
         let mut frame = vec![0; 12];
@@ -165,17 +140,17 @@ mod tests {
             let parts: Vec<(usize, &[u8])> = parts.iter().map(|(at, bytes)| (*at, &bytes[..])).collect();
             for tags in 0..=2 {
                 let whole = frame(tags, kind, &parts, length);
-                assert_eq!(wanted(Bytes(&whole)), expected, "{name}, {tags} tags");
+                assert_eq!(wanted(SliceFrame(&whole)), expected, "{name}, {tags} tags");
                 // A solicitation cut short is a packet to its destination.
                 for cut in 0..whole.len() {
-                    let found = wanted(Bytes(&whole[..cut]));
+                    let found = wanted(SliceFrame(&whole[..cut]));
                     let least = whole.len() - length + IPV6;
                     let whole_enough = kind == ethertype::IPV6 && cut >= least;
                     assert!(found.is_none() || whole_enough, "{name}, {cut} bytes: {found:?}");
                 }
             }
         }
-        assert_eq!(wanted(Bytes(&frame(3, ethertype::IPV4, &[], 20))), None, "three tags");
+        assert_eq!(wanted(SliceFrame(&frame(3, ethertype::IPV4, &[], 20))), None, "three tags");
     }
 
     #[test]

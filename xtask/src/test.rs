@@ -18,5 +18,7 @@ pub(crate) fn run(args: &[OsString]) -> Result<()> {
     if !args.iter().any(|arg| arg == "--run-ignored") {
         nextest.args(["--run-ignored", "all"]);
     }
+    // What a test says of its failure is one line; the frames of its runner would push it out of a log that is cut.
+    nextest.env("RUST_LIB_BACKTRACE", "0");
     run::run(nextest.args(args))
 }

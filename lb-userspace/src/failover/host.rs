@@ -1,4 +1,5 @@
-//! The failover thread: addresses and cluster on a runtime of their own, at real-time priority where that is allowed.
+//! The failover thread: the cluster on a runtime of its own, at real-time priority where that is allowed. Addresses have another
+//! such thread (`StaticVips::spawn_thread`).
 //!
 //! Heartbeats must leave on time while everything else in lbd, or on the machine, is busy: a late one looks like a death.
 

@@ -4,7 +4,7 @@
 use std::{
     io::{self, Write},
     sync::{
-        OnceLock,
+        Arc, OnceLock,
         atomic::{AtomicU64, AtomicUsize, Ordering},
         mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
     },
@@ -26,9 +26,11 @@ static LOST: AtomicU64 = AtomicU64::new(0);
 
 struct Queue {
     lines: SyncSender<Vec<u8>>,
-    /// Lines that were put in and are not written yet.
-    waiting: AtomicUsize,
+    waiting: Waiting,
 }
+
+/// Lines that were put in and are not written yet.
+type Waiting = Arc<AtomicUsize>;
 
 /// From now on log lines are written by a thread. To be called when the process has given up its privileges, which belong to threads.
 ///
@@ -36,9 +38,11 @@ struct Queue {
 /// When there is no thread: lines are written by whoever has them, as before.
 pub fn detach() -> io::Result<()> {
     let (lines, queued) = sync_channel(WAITING);
-    if QUEUE.set(Queue { lines, waiting: AtomicUsize::new(0) }).is_ok() {
-        thread::Builder::new().name("log".to_owned()).spawn(move || write(&queued))?;
-    }
+    let waiting = Waiting::default();
+    let left = Arc::clone(&waiting);
+    thread::Builder::new().name("log".to_owned()).spawn(move || write(&queued, &left))?;
+    // Of a second call nothing stays: its thread ends with its queue.
+    let _ = QUEUE.set(Queue { lines, waiting });
     Ok(())
 }
 
@@ -57,7 +61,7 @@ pub fn lost() -> u64 {
     LOST.load(Ordering::Relaxed)
 }
 
-fn write(queued: &Receiver<Vec<u8>>) {
+fn write(queued: &Receiver<Vec<u8>>, waiting: &AtomicUsize) {
     let mut told = 0;
     for line in queued {
         // There is nowhere else to say it.
@@ -67,9 +71,7 @@ fn write(queued: &Receiver<Vec<u8>>) {
             let _ = writeln!(io::stderr(), "lbd: {} log lines were lost: nobody read them in time", lost - told);
             told = lost;
         }
-        if let Some(queue) = QUEUE.get() {
-            queue.waiting.fetch_sub(1, Ordering::Release);
-        }
+        waiting.fetch_sub(1, Ordering::Release);
     }
 }
 

@@ -19,7 +19,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 const GONE_WITHIN: Duration = Duration::from_secs(20);
 const REQUESTS: usize = 400;
 
-/// A SYN that is lost where a thousand answers leave a node at once is sent again after a second.
+/// Beside a thousand slow readers on a busy machine a connect to a node can take longer than the second that is the default.
 const TIMEOUTS: &str = "timeouts = { request_head = \"3s\", body_grace = \"2s\", body_rate = \"500B/s\", write_stall = \"8s\" }\n\
      [[virtual_server.web.rule]]\nwhen = { path = { prefix = \"/put\" } }\nthen = [{ pool = \"app\" }]\n\
      [pool.web.timeouts]\nconnect = \"4s\"\n\

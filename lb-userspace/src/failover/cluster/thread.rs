@@ -1,7 +1,7 @@
 //! The shell around a [`Cluster`]: sockets, clocks, and the addresses of the groups it owns.
 //!
-//! Runs as one task on the failover thread's own runtime, beside the task that keeps addresses up. What an [`Output`] asks
-//! for is done in its order; nothing in here decides anything.
+//! Runs as one task on the failover thread's own runtime; the task that keeps addresses up has a thread of its own. What an [`Output`]
+//! asks for is done in its order; nothing in here decides anything.
 
 mod guarding;
 mod sending;
