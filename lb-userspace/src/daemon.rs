@@ -213,7 +213,7 @@ async fn serve(
     let (data_plane, data_plane_thread) = task::start(data_plane).map_err(system("start the data plane's thread"))?;
     let plan = Arc::new(state.plan());
     enact_first(&data_plane, adopted, &plan).await?;
-    let sharing = sharing::start(state.config(), &vips, context.clone());
+    let sharing = sharing::start(state.config(), &vips, context.clone(), proxy.memory());
     let collector =
         Collector::spawn(context, data_plane.clone()).map_err(system("start the collector of flow records"))?;
 

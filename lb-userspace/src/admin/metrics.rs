@@ -282,7 +282,7 @@ fn shared(page: &mut Page, sharing: &SharingView) {
             page.sample(name, &[("machine", &machine.name)], value(machine));
         }
     }
-    page.family("lb_share_fates_total", "counter", "What became of messages on others' connections.");
+    page.family("lb_share_fates_total", "counter", "What became of messages on others' connections and sessions.");
     for (fate, count) in &sharing.fates {
         page.sample("lb_share_fates_total", &[("fate", fate)], count);
     }

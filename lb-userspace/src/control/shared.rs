@@ -1,9 +1,18 @@
-//! Connections and persistence as the machines of a cluster tell each other of them: by addresses and names, never by numbers
-//! that mean something on one machine alone (slots, ids, generations, interfaces). And as bytes. Pure.
+//! Connections, persistence and keys of TLS tickets as the machines of a cluster tell each other of them: by addresses, names and
+//! hashes under what they share, never by numbers that mean something on one machine alone (slots, ids, generations, interfaces). And as
+//! bytes. Pure.
 //!
 //! Integers are big-endian. A family is one byte, 4 or 6; an address of it has 4 or 16 bytes.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::Duration,
+};
+
+use super::proxy::{
+    Secret,
+    memory::{Session, TicketKey},
+};
 
 /// What one machine tells another.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,6 +23,10 @@ pub enum Shared {
     Ended(Ends),
     /// A client's node, by source-address persistence.
     Client(Client),
+    /// A session of the L7 proxy and its node. Whole seconds.
+    Session(Session),
+    /// A key that this machine's TLS tickets are made with.
+    TicketKey(TicketKey),
 }
 
 /// The client's view of a connection. Both addresses are of one family.
@@ -69,6 +82,8 @@ mod kind {
     pub(super) const CONNECTION: u8 = 1;
     pub(super) const ENDED: u8 = 2;
     pub(super) const CLIENT: u8 = 3;
+    pub(super) const SESSION: u8 = 4;
+    pub(super) const TICKET_KEY: u8 = 5;
 }
 
 /// The longest name of a virtual server.
@@ -110,6 +125,18 @@ impl Shared {
                 address(out, client.node.ip());
                 out.extend(client.node.port().to_be_bytes());
                 out.extend(client.idle.to_be_bytes());
+            }
+            Self::Session(session) => {
+                out.extend([kind::SESSION, session.kind]);
+                out.extend(session.pool.to_be_bytes());
+                out.extend(session.id.to_be_bytes());
+                out.extend(session.node.to_be_bytes());
+                out.extend(u32::try_from(session.left.as_secs()).unwrap_or(u32::MAX).to_be_bytes());
+            }
+            Self::TicketKey(key) => {
+                out.push(kind::TICKET_KEY);
+                out.extend(key.epoch.to_be_bytes());
+                out.extend(key.secret.0);
             }
         }
     }
@@ -188,6 +215,17 @@ impl Reader<'_> {
             kind::CONNECTION => Shared::Connection(self.connection()?),
             kind::ENDED => Shared::Ended(self.ends()?.1),
             kind::CLIENT => Shared::Client(self.client()?),
+            kind::SESSION => Shared::Session(Session {
+                kind: self.byte()?,
+                pool: self.take().map(u64::from_be_bytes)?,
+                id: self.take().map(u128::from_be_bytes)?,
+                node: self.take().map(u64::from_be_bytes)?,
+                left: Duration::from_secs(self.word()?.into()),
+            }),
+            kind::TICKET_KEY => {
+                let epoch = self.take().map(u64::from_be_bytes)?;
+                Shared::TicketKey(TicketKey { epoch, secret: Secret(self.take()?) })
+            }
             _ => return None,
         })
     }
@@ -255,6 +293,14 @@ mod tests {
             Shared::Ended(six),
             Shared::Client(client("192.0.2.0", "10.0.0.1:80")),
             Shared::Client(client("2001:db8::", "[fd00::1]:80")),
+            Shared::Session(Session {
+                kind: 2,
+                pool: 7,
+                id: 1 << 100,
+                node: u64::MAX,
+                left: Duration::from_secs(3_600),
+            }),
+            Shared::TicketKey(TicketKey { epoch: 41_666, secret: Secret([9; 32]) }),
         ]
     }
 
@@ -271,7 +317,7 @@ mod tests {
             virtual_server: "x".repeat(200),
             ..match &all()[5] {
                 Shared::Client(client) => client.clone(),
-                other @ (Shared::Connection(_) | Shared::Ended(_)) => panic!("{other:?}"),
+                other => panic!("{other:?}"),
             }
         };
         let mut bytes = Vec::new();

@@ -1,4 +1,4 @@
-//! Connections and persistence, told to the other machines of the cluster, so that they go on when a VIP group moves.
+//! Connections, persistence and keys of TLS tickets, told to the other machines of the cluster, so that they go on when a VIP group moves.
 //!
 //! One TCP connection from each machine to each other one, to the port of its heartbeats, and one way alone: who owns a VIP tells. `seal`
 //! (pure) is what keeps others out; `link` has the sockets. What is told and what becomes of it is the data plane's: it comes in as a
@@ -33,6 +33,8 @@ pub trait Source: Send {
 pub trait Sink: Send {
     /// Takes one of them.
     fn take(&mut self, shared: &Shared);
+    /// Some were taken, and more may come later.
+    fn taken(&mut self);
 }
 
 /// Whom to tell, and where to listen.

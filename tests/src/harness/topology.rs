@@ -229,6 +229,24 @@ impl Net {
         self.switch.ip(&[format!("link set {machine}.{interface} master {bridge}")])
     }
 
+    /// Takes both ports of one machine of a pair out at once: a [`Net::cut`] of one and then of the other would let heartbeats
+    /// through by the second for as long as it takes to start a program, which is long on a busy machine.
+    ///
+    /// # Errors
+    /// When there is no such machine, or it has one port.
+    pub fn isolate(&self, machine: &str) -> Result<()> {
+        self.switch.ip(&["eth0", "eth1"].map(|interface| format!("link set {machine}.{interface} nomaster")))
+    }
+
+    /// Puts both back.
+    ///
+    /// # Errors
+    /// As [`Net::isolate`].
+    pub fn rejoin(&self, machine: &str) -> Result<()> {
+        let ports = [("eth0", "br0"), ("eth1", "br1")];
+        self.switch.ip(&ports.map(|(interface, bridge)| format!("link set {machine}.{interface} master {bridge}")))
+    }
+
     /// The bridge sends a machine's own frames back to it, as virtual switches in promiscuous mode do.
     ///
     /// # Errors

@@ -211,8 +211,7 @@ fn what_a_dead_owner_said_does_not_keep_it_alive() -> Result<()> {
     let attacker = Attacker::start(&net, Attack::Replay(50 * MS))?;
     eventually("something is recorded", SOON, || attacker.sent() > 20)?;
     let mark = pair.probe.mark();
-    net.cut("lb", "eth0")?;
-    net.cut("lb", "eth1")?;
+    net.isolate("lb")?;
     // Dead indeed: what it would say now the attacker would only pass on.
     for pid in children(&pair.first)?.into_iter().chain([Pid::from_raw(pair.first.pid()?.cast_signed())]) {
         kill(pid, Signal::SIGKILL)?;

@@ -30,17 +30,13 @@ use super::{
 fn a_lost_machine_is_replaced_and_takes_the_group_back_when_it_is_well_again() -> Result<()> {
     let net = network("failover-lost")?;
     let pair = Pair::start(&net, "failback_delay = \"2s\"")?;
-    let gap = pair.gap(|| {
-        net.cut("lb", "eth0")?;
-        net.cut("lb", "eth1")
-    })?;
+    let gap = pair.gap(|| net.isolate("lb"))?;
     ensure!(gap < LOST, "{gap:?} without an answer");
     ensure!(state(&pair.second.vips()?) == Some(VipState::Active), "the second machine owns the group");
     // Both own it now: the first one cannot know better.
     ensure!(state(&pair.first.vips()?) == Some(VipState::Active), "nobody told the first machine");
     let healed = pair.gap(|| {
-        net.heal("lb", "eth0")?;
-        net.heal("lb", "eth1")?;
+        net.rejoin("lb")?;
         pair.wait_for(VipState::Active, VipState::Backup)
     })?;
     ensure!(healed < Duration::from_millis(300), "{healed:?} without an answer after the network was whole again");

@@ -77,8 +77,7 @@ fn two_hundred_dsr_streams_outlive_their_machine() -> Result<()> {
     streams.all_go_on(3, 2 * SOON)?;
     let placed = streams.by_node();
     ensure!(placed.len() == 3, "every node has some: {placed:?}");
-    net.cut("lb", "eth0")?;
-    net.cut("lb", "eth1")?;
+    net.isolate("lb")?;
     eventually("the second machine owns", SOON, || second.has_address(vip4(1)).unwrap_or(false))?;
     streams.all_go_on(5, 2 * SOON).context("after the machine was lost")?;
     ensure!(streams.broken().is_empty() && streams.by_node() == placed, "{:?}", streams.broken());

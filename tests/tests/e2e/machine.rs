@@ -245,10 +245,7 @@ fn another_configuration_of_the_cluster_moves_nothing() -> Result<()> {
     let heard = counters()? - before;
     ensure!(heard > 30, "twice as many heartbeats: {heard} in two seconds");
     // And a machine that is lost is found out in half the time.
-    let gap = pair.gap(|| {
-        net.cut("lb", "eth0")?;
-        net.cut("lb", "eth1")
-    })?;
+    let gap = pair.gap(|| net.isolate("lb"))?;
     ensure!(gap < LOST, "{gap:?} without an answer");
     Ok(())
 }

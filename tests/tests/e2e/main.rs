@@ -17,6 +17,7 @@ mod network;
 mod nodes;
 mod operator;
 mod pair;
+mod remembered;
 mod revisions;
 mod routers;
 mod scheduling;

@@ -51,8 +51,9 @@ pub(in crate::config) struct Cluster {
     /// While one of them fails, the machine gives its groups to one that is well.
     #[serde(default)]
     pub(in crate::config) monitors: Vec<At<String>>,
-    /// Whether the other machines are told of NAT connections and of clients' nodes (persistence), so that these go on when a VIP group
-    /// moves: encrypted, over TCP to the port of heartbeats, and never while that would take more than a twentieth of a processor.
+    /// Whether the other machines are told of NAT connections, of clients' nodes (persistence, L4 and L7) and of the keys of TLS
+    /// tickets, so that these go on when a VIP group moves: encrypted, over TCP to the port of heartbeats, and never while that would
+    /// take more than a twentieth of a processor.
     #[serde(default = "default_share")]
     pub(in crate::config) share_connections: At<bool>,
     /// Another machine of the cluster, by the name that it has there.

@@ -72,7 +72,7 @@ fn shared(sharing: &SharingView) -> String {
     let fates: Vec<String> =
         sharing.fates.iter().filter(|(_, count)| **count > 0).map(|(word, count)| format!("{count} {word}")).collect();
     if !fates.is_empty() || sharing.refused > 0 {
-        let _ = writeln!(text, "connections of others: {}; {} callers refused", fates.join(", "), sharing.refused);
+        let _ = writeln!(text, "heard from others: {}; {} callers refused", fates.join(", "), sharing.refused);
     }
     text
 }
@@ -234,7 +234,7 @@ mod tests {
             "tor1",
             "bad peer AS",
             "lb2 knows 17;",
-            "connections of others: 3 installed; 1 callers refused",
+            "heard from others: 3 installed; 1 callers refused",
         ] {
             assert!(text.contains(part), "no {part:?} in {text}");
         }

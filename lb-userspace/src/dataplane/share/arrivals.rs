@@ -99,6 +99,8 @@ impl Arrivals {
             Shared::Connection(connection) => self.connection(connection, interfaces),
             Shared::Ended(ends) => self.end(ends),
             Shared::Client(client) => self.client(client, owned),
+            // The L7 proxy's, which never come here.
+            Shared::Session(_) | Shared::TicketKey(_) => Fate::Unknown,
         }
     }
 

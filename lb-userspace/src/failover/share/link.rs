@@ -347,6 +347,7 @@ impl Hearer {
             };
             let mut sink = self.sink.lock().unwrap_or_else(PoisonError::into_inner);
             all.iter().for_each(|shared| sink.take(shared));
+            sink.taken();
             self.status.peer(&name, |peer| peer.received += all.len() as u64);
         }
     }

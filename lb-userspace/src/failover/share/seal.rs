@@ -1,8 +1,8 @@
 //! Frames that only machines of the cluster can write and read, each in its place alone. Pure.
 //!
 //! ```text
-//! listener → "LBS1", 32 random bytes
-//! caller   → "LBS1", its name's length and name, 32 random bytes
+//! listener → "LBS2", 32 random bytes
+//! caller   → "LBS2", its name's length and name, 32 random bytes
 //! then     → frames: 4 bytes of length, that many of AES-256-GCM with its tag; the first one is empty
 //! listener → one empty frame: it has the key as well
 //! ```
@@ -17,7 +17,7 @@ use aws_lc_rs::{
 };
 
 /// What both sides begin with.
-pub(super) const MAGIC: [u8; 4] = *b"LBS1";
+pub(super) const MAGIC: [u8; 4] = *b"LBS2";
 /// Random bytes of each side.
 pub(super) const RANDOM: usize = 32;
 /// The longest content of a frame.

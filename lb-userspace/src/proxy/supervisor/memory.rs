@@ -38,8 +38,8 @@ impl Memory {
         Self { inputs, kept }
     }
 
-    /// Up to `most` sessions of this machine's clients that were new, changed or used after the number, oldest first, and the
-    /// number to ask with next. After 0: all.
+    /// Sessions of this machine's clients that were new, changed or used after the number, oldest first, and the number to ask
+    /// with next: the same one when nothing is left. After 0: all. `most`: sessions to look at, those of others' clients included.
     #[must_use]
     pub fn sessions_since(&self, since: u64, most: usize) -> (Vec<Session>, u64) {
         lock(&self.kept).sessions.since(since, most, Instant::now())
@@ -86,9 +86,13 @@ impl Kept {
         remembered::Memory { sessions: self.sessions.all(Instant::now()), ticket_keys: self.tickets.keys().clone() }
     }
 
-    /// The worker learnt sessions, or they were used. Returns how many are kept.
-    pub(super) fn learnt(&mut self, sessions: &[Session]) -> usize {
+    /// The worker learnt sessions, or they were used.
+    pub(super) fn learnt(&mut self, sessions: &[Session]) {
         self.sessions.learn(sessions, true, Instant::now());
+    }
+
+    /// How many sessions are kept.
+    pub(super) fn known(&self) -> usize {
         self.sessions.len()
     }
 

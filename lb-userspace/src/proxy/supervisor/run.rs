@@ -329,7 +329,8 @@ impl Run {
                     beats.iter().map(|beat| beat.connections).sum(),
                     beats.iter().map(|beat| beat.generation).min().unwrap_or(0),
                 );
-                self.note(|state| state.connections = connections);
+                let sessions = memory::lock(&self.kept).known();
+                self.note(|state| (state.connections, state.sessions) = (connections, sessions));
                 self.acknowledged(goes_by);
             }
             FromWorker::WantSockets { ipv6 } => {
@@ -339,10 +340,7 @@ impl Run {
                 }
             }
             FromWorker::Events(events, lost) => self.happened(events, lost),
-            FromWorker::Sessions(sessions) => {
-                let kept = memory::lock(&self.kept).learnt(&sessions);
-                self.note(|state| state.sessions = kept);
-            }
+            FromWorker::Sessions(sessions) => memory::lock(&self.kept).learnt(&sessions),
             FromWorker::Answer { id, answer } => self.questions.answered(id, answer),
         }
     }

@@ -204,9 +204,7 @@ impl<'n> Machines<'n> {
     }
 
     pub(crate) fn cut(&self, machine: usize) -> Result<()> {
-        let name = self.name(machine);
-        self.net.cut(name, "eth0")?;
-        self.net.cut(name, "eth1")
+        self.net.isolate(self.name(machine))
     }
 
     /// The machines forget where their neighbours are, as they do in a long partition.
@@ -216,9 +214,7 @@ impl<'n> Machines<'n> {
     }
 
     pub(crate) fn heal(&self, machine: usize) -> Result<()> {
-        let name = self.name(machine);
-        self.net.heal(name, "eth0")?;
-        self.net.heal(name, "eth1")
+        self.net.rejoin(self.name(machine))
     }
 
     /// `lbctl` on a machine.

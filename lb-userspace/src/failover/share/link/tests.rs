@@ -38,6 +38,8 @@ impl Sink for Heard {
     fn take(&mut self, shared: &Shared) {
         self.0.lock().unwrap().push(shared.clone());
     }
+
+    fn taken(&mut self) {}
 }
 
 impl Heard {
@@ -161,7 +163,7 @@ fn garbage_and_silence_cost_a_connection_and_nothing_else() {
     let (a, b) = (("lb1", place()), ("lb2", place()));
     let (first, heard) = machine(a, b, &[b"secret"], 1);
     wait_for("it listens", || std::net::TcpStream::connect(a.1).is_ok());
-    for bytes in [&b"GET / HTTP/1.1\r\n\r\n"[..], b"LBS1\xff", b"LBS1\x03lb2", &[0xff; 4096]] {
+    for bytes in [&b"GET / HTTP/1.1\r\n\r\n"[..], b"LBS2\xff", b"LBS2\x03lb2", &[0xff; 4096]] {
         let mut stream = std::net::TcpStream::connect(a.1).unwrap();
         stream.write_all(bytes).unwrap();
         stream.shutdown(std::net::Shutdown::Write).unwrap();

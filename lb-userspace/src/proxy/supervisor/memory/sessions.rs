@@ -71,13 +71,12 @@ impl Sessions {
         true
     }
 
-    /// Up to `most` of ours that came after a number, oldest first, and the number to go on with.
+    /// Those of ours among the next `most` that came after a number, oldest first, and the number to go on with: the same one
+    /// when there is nothing after it.
     pub(super) fn since(&self, since: u64, most: usize, now: Instant) -> (Vec<Session>, u64) {
         let (mut found, mut last) = (Vec::new(), since);
-        for (number, key) in self.order.range(since + 1..) {
-            if found.len() == most {
-                break;
-            }
+        // Others' count, too: they are many on a machine that owns little, and everybody waits meanwhile.
+        for (number, key) in self.order.range(since + 1..).take(most) {
             last = *number;
             found.extend(self.places.get(key).filter(|place| place.is_ours).and_then(|place| place.session(*key, now)));
         }
@@ -128,6 +127,7 @@ mod tests {
         let (mut sessions, now) = (Sessions::default(), Instant::now());
         assert_eq!(sessions.learn(&[session(1, 10, 60)], false, now).len(), 1);
         assert_eq!(sessions.since(0, 9, now), (vec![], 1));
+        assert_eq!(sessions.since(1, 9, now), (vec![], 1), "there is nothing more");
         assert_eq!(sessions.all(now), [(session(1, 10, 60), false)], "but a worker is given it");
         assert_eq!(sessions.learn(&[session(1, 11, 50)], false, now), [], "an older use");
         assert_eq!(sessions.learn(&[session(1, 11, 70)], false, now).len(), 1);
@@ -143,6 +143,11 @@ mod tests {
         }
         assert_eq!((sessions.places.len(), sessions.order.len()), (MOST, MOST));
         assert_eq!(sessions.since(0, 1, now).0, [session(100, 1, 60)]);
+        sessions.learn(&[session(100, 2, 90)], false, now);
+        sessions.learn(&[session(0, 3, 90)], true, now);
+        let (last, all) = (sessions.last, sessions.since(0, MOST, now));
+        assert_eq!((all.0.len(), all.1), (MOST - 1, last));
+        assert_eq!(sessions.since(last - 2, 1, now), (vec![], last - 1), "one of others counts as looked at");
         assert_eq!(sessions.learn(&[Session { left: Duration::MAX, ..session(1, 1, 1) }], true, now), []);
     }
 }
