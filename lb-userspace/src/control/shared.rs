@@ -313,13 +313,8 @@ mod tests {
             assert!(bytes.len() - before <= MAX_BYTES, "{shared:?}");
         }
         assert_eq!(Shared::read_all(&bytes), Some(all()));
-        let longest = Client {
-            virtual_server: "x".repeat(200),
-            ..match &all()[5] {
-                Shared::Client(client) => client.clone(),
-                other => panic!("{other:?}"),
-            }
-        };
+        let Shared::Client(client) = all().swap_remove(5) else { panic!("the sixth is a client") };
+        let longest = Client { virtual_server: "x".repeat(200), ..client };
         let mut bytes = Vec::new();
         Shared::Client(longest).write(&mut bytes);
         assert!(bytes.len() <= MAX_BYTES && Shared::read_all(&bytes).is_some());
