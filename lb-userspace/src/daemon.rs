@@ -5,9 +5,8 @@
 //! decides nothing about packets, health or addresses itself. Called by `bin/lbd.rs`.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     io,
-    net::IpAddr,
     os::{fd::OwnedFd, unix::net::UnixStream},
     path::{Path, PathBuf},
     process::ExitCode,
@@ -25,7 +24,7 @@ use crate::{
         plan::Plan,
         proxy::memory::Memory,
         query::{DataPath, ProxyPath},
-        state::{Event, Overrides, State},
+        state::{Event, State},
         view::Health,
     },
     dataplane::{
@@ -53,6 +52,7 @@ pub mod handover;
 mod histories;
 mod incidents;
 mod journal;
+mod keeper;
 mod knocks;
 mod machine;
 mod machines;
@@ -81,11 +81,12 @@ use self::{
     handover::Handover,
     histories::Histories,
     journal::Teller,
+    keeper::Known,
     names::Names,
     pid::{PidError, PidFile},
     privileges::PrivilegesError,
     proxied::Proxied,
-    remembered::{DOWN, Down, NAMES, OVERRIDES, Remembered},
+    remembered::Down,
     revisions::{Found, Revisions},
     running::{Inputs, Parts, Running, Seat},
     signals::Signals,
@@ -187,10 +188,8 @@ async fn serve(
 ) -> Result<ExitCode, StartError> {
     let mut signals = Signals::new().map_err(system("listen to signals"))?;
     let config = &found.config;
-    let overrides = Remembered::<Overrides>::load(&config.daemon.state_dir, OVERRIDES);
-    let down = Remembered::<Vec<Down>>::load(&config.daemon.state_dir, DOWN);
-    let names = Remembered::<BTreeMap<String, Vec<IpAddr>>>::load(&config.daemon.state_dir, NAMES);
-    let state = refusing(resume(config.clone(), overrides.value(), down.value(), names.value()), &found);
+    let (known, keeper) = Known::load(&config.daemon.state_dir);
+    let state = refusing(resume(config.clone(), &known), &found);
     let (teller, for_alerts, journal) = Teller::open(&state.config().daemon.state_dir);
     let resumes = handover.as_ref().map(|handover| handover.vips.iter().cloned().collect()).unwrap_or_default();
     let mut vips = Vips::start(state.config(), resumes, teller.clone())?;
@@ -201,6 +200,7 @@ async fn serve(
     let (spawner, left) = estate(handover.as_ref(), stored).map_err(system("start the spawner of workers"))?;
     let runner = programs(state.config(), handover.as_ref()).map_err(system("keep the runner of programs"))?;
     settle()?;
+    let keeper = keeper.start().map_err(system("start the thread that keeps what is known"))?;
     journal.start().map_err(system("start the thread of events"))?;
     let settings = worker::settings(state.config(), log_format);
     let (tell, news) = mpsc::channel(NEWS);
@@ -273,8 +273,7 @@ async fn serve(
         access,
         histories: histories.clone(),
     };
-    let parts =
-        Parts { config_path, subsystems, adopted, overrides, down, names, secret, seat, reloads, teller, drains };
+    let parts = Parts { config_path, subsystems, adopted, keeper, secret, seat, reloads, teller, drains };
     let last_words = parts.teller.clone();
     let mut running = Running::new(state, plan, parts);
     running.begin().await;
@@ -353,16 +352,16 @@ fn system(doing: &'static str) -> impl Fn(io::Error) -> StartError {
 }
 
 /// The state where the lbd before this one left it.
-fn resume(config: Config, overrides: &Overrides, down: &[Down], names: &BTreeMap<String, Vec<IpAddr>>) -> State {
-    let mut state = State::new(config).with_overrides(overrides.clone());
+fn resume(config: Config, known: &Known) -> State {
+    let mut state = State::new(config).with_overrides(known.overrides.clone());
     let wanted: Vec<String> = state.config().proxy.names().into_iter().map(str::to_owned).collect();
     for name in wanted {
-        if let Some(addresses) = names.get(&name) {
+        if let Some(addresses) = known.names.get(&name) {
             // This event is never refused.
             let _ = state.apply(Event::Resolved { name, addresses: addresses.clone() });
         }
     }
-    for Down { pool, node, monitor, reason } in down.iter().cloned() {
+    for Down { pool, node, monitor, reason } in known.down.iter().cloned() {
         // Health events are never refused; those about what is no longer configured change nothing.
         let _ = state.apply(Event::Health { pool, node, monitor, health: Health::Down, reason });
     }

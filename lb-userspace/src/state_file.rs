@@ -61,6 +61,12 @@ pub fn prepare_shared(path: &Path, content: &[u8], mode: u32) -> io::Result<Prep
 }
 
 fn write(path: &Path, content: &[u8], mode: u32) -> io::Result<Prepared> {
+    let (prepared, file) = create(path, content, mode)?;
+    file.sync_all()?;
+    Ok(prepared)
+}
+
+fn create(path: &Path, content: &[u8], mode: u32) -> io::Result<(Prepared, File)> {
     let temporary = temporary(path);
     // A leftover of a write that was cut short.
     remove_if_there(&temporary)?;
@@ -68,8 +74,7 @@ fn write(path: &Path, content: &[u8], mode: u32) -> io::Result<Prepared> {
     let prepared = Prepared { temporary, path: path.to_owned(), is_done: false };
     file.set_permissions(Permissions::from_mode(mode))?;
     file.write_all(content)?;
-    file.sync_all()?;
-    Ok(prepared)
+    Ok((prepared, file))
 }
 
 impl Prepared {
@@ -77,10 +82,16 @@ impl Prepared {
     ///
     /// # Errors
     /// When the kernel refuses; after that of the last step, it may be there or not.
-    pub fn commit(mut self) -> io::Result<()> {
+    pub fn commit(self) -> io::Result<()> {
+        let path = self.path.clone();
+        self.put_in_place()?;
+        sync_directory_of(&path)
+    }
+
+    fn put_in_place(mut self) -> io::Result<()> {
         fs::rename(&self.temporary, &self.path)?;
         self.is_done = true;
-        sync_directory_of(&self.path)
+        Ok(())
     }
 }
 
@@ -108,6 +119,16 @@ pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
 /// As [`replace`].
 pub fn replace_sealed(path: &Path, content: &[u8]) -> io::Result<()> {
     replace(path, &seal(content))
+}
+
+/// As [`replace_sealed`], and does not wait for the disk: a power cut may leave the file damaged, which is seen when it is read.
+///
+/// # Errors
+/// When the kernel refuses any step.
+pub fn replace_sealed_unsynced(path: &Path, content: &[u8]) -> io::Result<()> {
+    fs::create_dir_all(directory_of(path))?;
+    let (prepared, _) = create(path, &seal(content), PRIVATE)?;
+    prepared.put_in_place()
 }
 
 /// What [`replace_sealed`] wrote; `None`: there is no file.

@@ -78,10 +78,10 @@ impl Histories {
         }
     }
 
-    /// Writes them now.
+    /// Writes them now. Not synced, since who calls may not wait for a disk: what a power cut leaves of them is known by its seal.
     pub(super) fn save(&self) {
         let bytes = file::write(&self.kept().history);
-        let outcome = state_file::replace_sealed(&self.0.path, &bytes);
+        let outcome = state_file::replace_sealed_unsynced(&self.0.path, &bytes);
         let mut kept = self.kept();
         if let Err(error) = &outcome
             && !kept.told

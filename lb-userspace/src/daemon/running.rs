@@ -1,5 +1,5 @@
 //! The control task: takes one event at a time, changes the state by it, and makes the data path, the monitors and the
-//! VIPs follow. Nothing else writes the state; nothing in here waits for the network.
+//! VIPs follow. Nothing else writes the state; nothing in here waits for the network, or for the disk.
 
 mod restart;
 mod tell;
@@ -7,8 +7,7 @@ mod upgrade;
 mod vips;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
+    collections::{BTreeSet, HashSet},
     path::PathBuf,
     process::{self, ExitCode},
     sync::{Arc, mpsc::Sender},
@@ -26,11 +25,12 @@ use super::{
     certificates::Certificates,
     handle::Request,
     journal::Teller,
+    keeper::Keeper,
     machines::Machines,
     names::Resolved,
     notify,
     proxied::unix_s,
-    remembered::{Down, Remembered},
+    remembered::Down,
     signals::{Signals, Wish},
     store,
     subsystems::Subsystems,
@@ -44,7 +44,7 @@ use crate::{
         plan::Plan,
         proxy::{ProxyPlan, Secret},
         query::{Counters, Order, QueryError},
-        state::{Check, Event, Overrides, Picture, State, VipPlan},
+        state::{Check, Event, Picture, State, VipPlan},
         view::{Health, NodeState, Status},
     },
     health::Report,
@@ -53,6 +53,9 @@ use crate::{
 
 /// How often what failed is tried again, and what has no event of its own is looked at.
 const TICK: Duration = Duration::from_secs(1);
+
+/// How long the end of this program waits for the disk to have what is known.
+const KEPT_WITHIN: Duration = Duration::from_secs(2);
 
 /// What a stop keeps of its time for what comes after the L7 proxy has drained.
 const STOP_MARGIN: Duration = Duration::from_secs(1);
@@ -64,9 +67,7 @@ pub(super) struct Parts<S> {
     pub(super) subsystems: S,
     /// Whether the data path was found, not made.
     pub(super) adopted: bool,
-    pub(super) overrides: Remembered<Overrides>,
-    pub(super) down: Remembered<Vec<Down>>,
-    pub(super) names: Remembered<BTreeMap<String, Vec<IpAddr>>>,
+    pub(super) keeper: Keeper,
     /// Signs the cookies of the L7 proxy.
     pub(super) secret: Secret,
     pub(super) seat: Seat,
@@ -97,6 +98,8 @@ pub(super) struct Running<S> {
     raised: Option<VipPlan>,
     /// What monitors say is down.
     down: Vec<Down>,
+    /// Whether monitors have said something since that was kept.
+    heard: bool,
     /// Why what is known now would not survive a restart.
     unsaved: Option<String>,
     certificates: Certificates,
@@ -119,7 +122,7 @@ pub(super) struct Inputs {
 impl<S: Subsystems> Running<S> {
     /// Takes over once the data path does what `state` says; the rest follows with [`Running::begin`].
     pub(super) fn new(state: State, applied: Arc<Plan>, parts: Parts<S>) -> Self {
-        let (first, down) = (state.config().clone(), parts.down.value().clone());
+        let (first, down) = (state.config().clone(), parts.keeper.known().down.clone());
         let upgrade = Upgrade::new(&parts.seat);
         let told = state.picture();
         parts.drains.send_replace(told.draining());
@@ -134,6 +137,7 @@ impl<S: Subsystems> Running<S> {
             checks: Vec::new(),
             raised: None,
             down,
+            heard: false,
             unsaved: None,
             certificates: Certificates::default(),
             upgrade,
@@ -188,19 +192,23 @@ impl<S: Subsystems> Running<S> {
                 Some(request) = inputs.requests.recv() => self.answer(request).await,
                 _ = tick.tick() => self.tick().await,
             }
-            // Of many reports at once, what they come to is told.
+            // Of many reports at once, what they come to is told and kept.
             if inputs.reports.is_empty() {
                 self.tell_changes();
+                if self.heard {
+                    self.remember();
+                }
             }
         }
     }
 
     /// Stops as the configuration says: forwarding is kept or withdrawn. A second signal, or the deadline, ends at once.
-    pub(super) async fn drain(self, signal: &'static str, api: admin::Server, signals: &mut Signals) -> ExitCode {
+    pub(super) async fn drain(mut self, signal: &'static str, api: admin::Server, signals: &mut Signals) -> ExitCode {
         let daemon = self.state.config().daemon.clone();
         self.tell(Fact::new(Name::Stopping, "", format!("lbd was told to stop by {signal}")));
         tracing::info!(signal, on_stop = ?daemon.on_stop, "lbd is stopping");
         notify::stopping("stopping");
+        self.remember();
         let stop = async {
             // First of all: the others take over while everything here still works.
             self.parts.subsystems.resign().await;
@@ -217,7 +225,7 @@ impl<S: Subsystems> Running<S> {
                 OnStop::Withdraw => self.parts.subsystems.withdraw().await,
             }
         };
-        tokio::select! {
+        let code = tokio::select! {
             stopped = timeout(daemon.shutdown_timeout, stop) => match stopped {
                 Ok(true) => {
                     tracing::info!("lbd has stopped");
@@ -233,12 +241,15 @@ impl<S: Subsystems> Running<S> {
                 tracing::warn!("a second signal: stopped at once, as far as it had come");
                 ExitCode::FAILURE
             }
-        }
+        };
+        kept(&self.parts.keeper);
+        code
     }
 
     async fn hear(&mut self, report: Report) {
         let Report { pool, node, monitor, health, reason } = report;
         tracing::debug!(pool, node, monitor, ?health, reason, "health changed");
+        self.heard = true;
         self.down.retain(|down| (&down.pool, &down.node, &down.monitor) != (&pool, &node, &monitor));
         if health == Health::Down {
             let (pool, node, monitor) = (pool.clone(), node.clone(), monitor.clone());
@@ -250,7 +261,6 @@ impl<S: Subsystems> Running<S> {
             tracing::error!(error, "the data path does not follow a node's health; it is tried again");
         }
         self.raise().await;
-        self.remember();
     }
 
     async fn resolved(&mut self, Resolved { name, addresses }: Resolved) {
@@ -279,7 +289,11 @@ impl<S: Subsystems> Running<S> {
             Request::Vips(answer) => drop(answer.send(self.vips())),
             Request::Order(Order::MoveVip { group, to }, answer) => drop(answer.send(self.move_vip(group, to).await)),
             Request::Configure(read, answer) => drop(answer.send(self.configure(read).await)),
-            Request::Order(order, answer) => drop(answer.send(self.change(Event::Order(order)).await)),
+            Request::Order(order, answer) => {
+                let outcome = self.change(Event::Order(order)).await;
+                // What an operator was told of survives a crash.
+                self.parts.keeper.then(move || drop(answer.send(outcome)));
+            }
         }
     }
 
@@ -438,17 +452,16 @@ impl<S: Subsystems> Running<S> {
         self.raise().await;
     }
 
+    /// Has what is known now kept over a restart.
     fn remember(&mut self) {
-        let known = |down: &Down| {
-            let same =
-                |check: &Check| (&check.pool, &check.node, &check.monitor) == (&down.pool, &down.node, &down.monitor);
-            self.checks.iter().any(same)
-        };
-        self.down.retain(known);
-        let Parts { overrides, down, names, .. } = &mut self.parts;
-        let saved = overrides.save(self.state.overrides());
-        let saved = saved.and_then(|()| down.save(&self.down)).and_then(|()| names.save(self.state.names()));
-        self.saved(saved.err().map(|error| error.to_string()));
+        self.heard = false;
+        if !self.down.is_empty() {
+            let checks: HashSet<_> =
+                self.checks.iter().map(|check| (&check.pool, &check.node, &check.monitor)).collect();
+            self.down.retain(|down| checks.contains(&(&down.pool, &down.node, &down.monitor)));
+        }
+        self.parts.keeper.keep(self.state.overrides(), &self.down, self.state.names());
+        self.saved(self.parts.keeper.failure());
     }
 
     fn status(&self, counters: &Counters) -> Status {
@@ -488,6 +501,13 @@ impl<S: Subsystems> Running<S> {
             config.pools.len() + config.proxy.pools.len(),
             self.state.generation()
         )
+    }
+}
+
+/// Waits until what is known is kept, but not long.
+fn kept(keeper: &Keeper) {
+    if !keeper.flush(KEPT_WITHIN) {
+        tracing::warn!("what is known may not survive this end: the disk takes too long");
     }
 }
 

@@ -7,10 +7,7 @@ use std::{
 };
 
 use super::{
-    super::{
-        remembered::{DOWN, NAMES, OVERRIDES},
-        resume,
-    },
+    super::{keeper::Known, resume},
     *,
 };
 use crate::{
@@ -133,17 +130,14 @@ impl Subsystems for Fake {
 async fn start(dir: &Path) -> Running<Fake> {
     let config_path = dir.join("lb.toml");
     let state_dir = dir.join("state");
-    let overrides = Remembered::<Overrides>::load(&state_dir, OVERRIDES);
-    let down = Remembered::<Vec<Down>>::load(&state_dir, DOWN);
-    let names = Remembered::<BTreeMap<String, Vec<IpAddr>>>::load(&state_dir, NAMES);
-    let state = resume(Config::load(&config_path).unwrap(), overrides.value(), down.value(), names.value());
+    let (known, keeper) = Known::load(&state_dir);
+    let (state, keeper) = (resume(Config::load(&config_path).unwrap(), &known), keeper.start().unwrap());
     let plan = Arc::new(state.plan());
     let subsystems = Fake::default();
     let (secret, seat) = (Secret::default(), Seat::for_tests(dir));
     let ((teller, _), drains) = (Teller::new(), watch::Sender::new(BTreeSet::new()));
     let ((reloads, _), adopted) = (std::sync::mpsc::channel(), true);
-    let parts =
-        Parts { config_path, subsystems, adopted, overrides, down, names, secret, seat, reloads, teller, drains };
+    let parts = Parts { config_path, subsystems, adopted, keeper, secret, seat, reloads, teller, drains };
     let mut running = Running::new(state, plan, parts);
     running.begin().await;
     running
@@ -172,6 +166,13 @@ impl Running<Fake> {
     async fn reload(&mut self) -> Result<(), QueryError> {
         let read = Config::load(&self.parts.config_path);
         self.configure(read.map(Box::new).map_err(|errors| QueryError::ConfigInvalid(errors.to_string()))).await
+    }
+
+    /// As after a crash a while later.
+    async fn restarted(&mut self, dir: &Path) -> Running<Fake> {
+        self.remember();
+        assert!(self.parts.keeper.flush(Duration::from_secs(20)));
+        start(dir).await
     }
 
     fn newest_plan(&self) -> Arc<Plan> {
@@ -250,11 +251,11 @@ async fn a_dead_node_gets_nothing_even_after_a_restart() {
     running.tick().await;
     assert_eq!(admissions(&running.newest_plan()), [Admission::All, Admission::Nothing], "tried again");
 
-    let mut restarted = start(dir.path()).await;
+    let mut restarted = running.restarted(dir.path()).await;
     assert_eq!(admissions(&restarted.applied), [Admission::All, Admission::Nothing]);
     restarted.hear(Report { health: Health::Up, reason: None, ..down("n2") }).await;
     assert_eq!(admissions(&restarted.newest_plan()), [Admission::All, Admission::All]);
-    assert_eq!(admissions(&start(dir.path()).await.applied), [Admission::All, Admission::All]);
+    assert_eq!(admissions(&restarted.restarted(dir.path()).await.applied), [Admission::All, Admission::All]);
 }
 
 #[tokio::test]
@@ -264,7 +265,7 @@ async fn what_is_set_at_run_time_survives_a_restart() {
     running.change(drain("n1")).await.unwrap();
     let order = Order::SetForwarding { pool: "web".to_owned(), forwarding: Forwarding::Dsr };
     running.change(Event::Order(order)).await.unwrap();
-    let restarted = start(dir.path()).await;
+    let restarted = running.restarted(dir.path()).await;
     assert_eq!(restarted.applied, running.applied);
     assert_eq!(restarted.applied.virtual_servers["web"].forwarding, Forwarding::Dsr);
 }

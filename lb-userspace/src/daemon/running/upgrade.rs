@@ -151,6 +151,7 @@ impl<S: Subsystems> Running<S> {
         }
         sleep(FAREWELL).await;
         self.parts.teller.flush();
+        super::kept(&self.parts.keeper);
         tracing::info!(program = %handover.installed.display(), "lbd is replaced by the installed program");
         notify::reloading();
         if let Err(error) = signals::hold() {
