@@ -42,13 +42,21 @@ fn keepalived(host: &Host, vip: &str, lines: &str, better: bool) -> Result<Route
 }
 
 /// VRRP version 3 with 200 ms, version 2 and CARP with a second.
-fn cases() -> [Case; 4] {
+fn cases() -> [Case; 5] {
     [
         Case {
             name: "vrrp",
             vip: vip4(1),
             router: "protocol = \"vrrp\"\nid = 42\ninterval = \"200ms\"",
             other: |host, better| keepalived(host, "10.1.1.1/32", "version 3\nadvert_int 0.2", better),
+            silence: Duration::from_millis(2_000),
+        },
+        Case {
+            // It has the VIP on an interface of its own, with the virtual MAC address (RFC 9568 §7.3); lb on the machine's.
+            name: "vrrp-vmac",
+            vip: vip4(1),
+            router: "protocol = \"vrrp\"\nid = 42\ninterval = \"200ms\"",
+            other: |host, better| keepalived(host, "10.1.1.1/32", "use_vmac\nversion 3\nadvert_int 0.2", better),
             silence: Duration::from_millis(2_000),
         },
         Case {
