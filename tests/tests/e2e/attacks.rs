@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use lb::control::view::HeartbeatCounters;
 use lb_tests::harness::{
     Attack, Attacker, BsdCarp, Change, Lb, Net, Owners, Probe, Topology, eventually, owners::Seen, topology::vip4,
@@ -30,6 +30,8 @@ use super::{
 const MS: Duration = Duration::from_millis(1);
 /// How long each attack lasts.
 const TIME: Duration = Duration::from_secs(3);
+/// How often it is counted how often the owner speaks, before that is held against it.
+const TRIES: usize = 3;
 /// Three heartbeats and a quarter, and what the machine needs.
 const LOST: Duration = Duration::from_millis(500);
 
@@ -94,22 +96,31 @@ impl<'n> Pair<'n> {
             let (start, mark) = (Instant::now(), self.probe.mark());
             let_pass(TIME);
             let heard = attacker.heard_since(start).iter().filter(|heard| heard.machine == 0).count();
+            // A busy machine lets more time pass.
+            let heard = (heard as f64 * TIME.as_secs_f64() / start.elapsed().as_secs_f64()).round() as usize;
             let (_, lost) = self.probe.gap_since(mark);
             Ok::<_, anyhow::Error>((heard, lost, self.probe.mark() - mark, self.owners.since(start), attacker.sent()))
         };
-        let before = match self.quiet.get() {
-            Some(before) => before,
-            None => watch(Attack::Watch)?.0,
-        };
-        self.quiet.set(Some(before));
-        let (heard, lost, asked, seen, sent) = watch(attack)?;
-        ensure!(attack == Attack::Watch || sent > 0, "{what}: nothing was sent");
-        ensure!(seen == Seen { owners_max: 1, ..Seen::default() }, "{what}: {seen:?}");
-        ensure!(lost * 1000 <= asked, "{what}: {lost} of {asked} pings were lost");
-        // A tenth, and one that falls into the next time.
-        let tenth = before / 10 + 1;
-        ensure!(heard.abs_diff(before) <= tenth, "{what}: {heard} advertisements instead of {before}");
-        Ok(sent / 2)
+        let mut counted = Vec::new();
+        while counted.len() < TRIES {
+            let before = match self.quiet.get() {
+                Some(before) => before,
+                None => watch(Attack::Watch)?.0,
+            };
+            let (heard, lost, asked, seen, sent) = watch(attack)?;
+            ensure!(attack == Attack::Watch || sent > 0, "{what}: nothing was sent");
+            ensure!(seen == Seen { owners_max: 1, ..Seen::default() }, "{what}: {seen:?}");
+            ensure!(lost * 1000 <= asked, "{what}: {lost} of {asked} pings were lost");
+            // A tenth, and one that falls into the next time.
+            if heard.abs_diff(before) <= before / 10 + 1 {
+                self.quiet.set(Some(before));
+                return Ok(sent / 2);
+            }
+            // A busy machine counts some of them late, here or before: both are counted anew.
+            self.quiet.set(None);
+            counted.push(format!("{heard} instead of {before}"));
+        }
+        bail!("{what}: another number of advertisements each time: {counted:?}")
     }
 }
 
