@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use axum::http::{HeaderMap, Method, header};
 
-use super::{Access, Caller, Via, lock, sessions, unix_s};
+use super::{Access, Caller, Via, backoff::Attempt, lock, sessions, unix_s};
 use crate::admin::problem::Refusal;
 
 /// The cookie of a session: `__Host-` makes browsers insist on Secure, Path=/ and no Domain.
@@ -59,25 +59,25 @@ impl Access {
     }
 
     fn bearer(&self, address: IpAddr, secret: &str) -> Result<Caller, Refusal> {
-        // Tokens cannot be guessed: waiting is for whoever tries nevertheless.
-        let now = self.now();
-        if let Some(wait) = lock(&self.backoff).wait(TOKENS, address, now) {
-            return Err(Refusal::wait(wait));
-        }
         let granted = (secret.len() <= MAX_SECRET).then(|| lock(&self.accounts).bearer(secret, unix_s())).flatten();
-        let Some(granted) = granted else {
-            lock(&self.backoff).failed(TOKENS, address, now);
-            self.counters.refused.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-            return Err(Refusal::unauthenticated());
-        };
+        let Some(granted) = granted else { return Err(self.wrong_token(address)) };
         lock(&self.seen).insert(format!("token {}", granted.id), unix_s());
         let via = Via::Token { address, id: granted.id, paths: granted.paths };
         Ok(Caller { name: format!("token {}", granted.name), role: Some(granted.role), via })
     }
-}
 
-/// The account that wrong tokens count for: no user has a space in its name.
-const TOKENS: &str = "by token";
+    /// Tokens cannot be guessed (256 random bits), so that nobody has to be kept from trying. Whoever tries nevertheless is told to
+    /// wait; who has a good token from the same address, behind the same NAT, does not.
+    fn wrong_token(&self, address: IpAddr) -> Refusal {
+        let (mut backoff, now) = (lock(&self.backoff), self.now());
+        if let Some(wait) = backoff.wait(Attempt::Token, address, now) {
+            return Refusal::wait(wait);
+        }
+        backoff.failed(Attempt::Token, address, now);
+        self.counters.refused.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        Refusal::unauthenticated()
+    }
+}
 
 fn cookie(headers: &HeaderMap) -> Option<&str> {
     let lists = headers.get_all(header::COOKIE).into_iter().filter_map(|value| value.to_str().ok());

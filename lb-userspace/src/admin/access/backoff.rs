@@ -1,5 +1,6 @@
 //! Who has failed to log in waits: 1 s after the fifth failure, doubling to 15 minutes, for each account and address
-//! together, so that nobody can lock out another; and, after many more failures, for the address alone. Pure.
+//! together, so that nobody can lock out another; and, after many more failures, for the address alone. Wrong tokens count by
+//! themselves: a program with a token that has expired locks out nobody. Pure.
 
 use std::{collections::HashMap, net::IpAddr, time::Duration};
 
@@ -21,9 +22,19 @@ const MOST: usize = 10_000;
 /// Bytes of a name that tell accounts apart here: what is longer is no user's.
 const NAME: usize = 64;
 
+/// How somebody tries to get in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Attempt<'n> {
+    /// As this user, whether there is one or not.
+    User(&'n str),
+    /// By a token, whichever.
+    Token,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Key {
     Pair(String, IpAddr),
+    Token(IpAddr),
     Address(IpAddr),
 }
 
@@ -41,8 +52,8 @@ pub(super) struct Backoff {
 
 impl Backoff {
     /// How long an attempt must wait still; `None`: it may be made. Times are those of one monotonic clock.
-    pub(super) fn wait(&self, name: &str, address: IpAddr, now: Duration) -> Option<Duration> {
-        let left = keys(name, address).into_iter().filter_map(|(key, free)| {
+    pub(super) fn wait(&self, attempt: Attempt<'_>, address: IpAddr, now: Duration) -> Option<Duration> {
+        let left = keys(attempt, address).into_iter().flatten().filter_map(|(key, free)| {
             let failures = self.failures.get(&key)?;
             (failures.last + delay(failures.count, free)).checked_sub(now)
         });
@@ -50,8 +61,8 @@ impl Backoff {
     }
 
     /// An attempt has failed.
-    pub(super) fn failed(&mut self, name: &str, address: IpAddr, now: Duration) {
-        for (key, _) in keys(name, address) {
+    pub(super) fn failed(&mut self, attempt: Attempt<'_>, address: IpAddr, now: Duration) {
+        for (key, _) in keys(attempt, address).into_iter().flatten() {
             if !self.failures.contains_key(&key) {
                 self.make_room(now);
             }
@@ -64,8 +75,8 @@ impl Backoff {
     }
 
     /// An attempt that was counted as failed is answered now.
-    pub(super) fn answered(&mut self, name: &str, address: IpAddr, now: Duration) {
-        for (key, _) in keys(name, address) {
+    pub(super) fn answered(&mut self, attempt: Attempt<'_>, address: IpAddr, now: Duration) {
+        for (key, _) in keys(attempt, address).into_iter().flatten() {
             if let Some(failures) = self.failures.get_mut(&key) {
                 failures.last = now;
             }
@@ -74,11 +85,16 @@ impl Backoff {
 
     /// An attempt that was counted as failed has succeeded: the account's own failures are forgotten, those of the address
     /// are not.
-    pub(super) fn succeeded(&mut self, name: &str, address: IpAddr) {
-        let [(pair, _), (address, _)] = keys(name, address);
-        self.failures.remove(&pair);
-        if let Some(failures) = self.failures.get_mut(&address) {
-            failures.count = failures.count.saturating_sub(1);
+    pub(super) fn succeeded(&mut self, attempt: Attempt<'_>, address: IpAddr) {
+        for (key, _) in keys(attempt, address).into_iter().flatten() {
+            match key {
+                Key::Pair(..) | Key::Token(_) => drop(self.failures.remove(&key)),
+                Key::Address(_) => {
+                    if let Some(failures) = self.failures.get_mut(&key) {
+                        failures.count = failures.count.saturating_sub(1);
+                    }
+                }
+            }
         }
     }
 
@@ -103,10 +119,16 @@ impl Backoff {
     }
 }
 
-fn keys(name: &str, address: IpAddr) -> [(Key, u32); 2] {
+/// What an attempt counts for, and how many failures of it cost nothing.
+fn keys(attempt: Attempt<'_>, address: IpAddr) -> [Option<(Key, u32)>; 2] {
     let address = network(address);
-    let name: String = name.chars().take(NAME).collect();
-    [(Key::Pair(name, address), FREE), (Key::Address(address), FREE_OF_ADDRESS)]
+    match attempt {
+        Attempt::Token => [Some((Key::Token(address), FREE)), None],
+        Attempt::User(name) => {
+            let name: String = name.chars().take(NAME).collect();
+            [Some((Key::Pair(name, address), FREE)), Some((Key::Address(address), FREE_OF_ADDRESS))]
+        }
+    }
 }
 
 /// Who has one IPv6 address has a network of them.
@@ -143,43 +165,52 @@ mod tests {
         let mut now = Duration::from_secs(1000);
         let mut waits = Vec::new();
         for _ in 0..17 {
-            waits.push(backoff.wait("ann", at(HERE), now).map_or(0, |wait| wait.as_secs()));
-            now += backoff.wait("ann", at(HERE), now).unwrap_or_default();
-            assert_eq!(backoff.wait("ann", at(HERE), now), None);
-            backoff.failed("ann", at(HERE), now);
+            waits.push(backoff.wait(Attempt::User("ann"), at(HERE), now).map_or(0, |wait| wait.as_secs()));
+            now += backoff.wait(Attempt::User("ann"), at(HERE), now).unwrap_or_default();
+            assert_eq!(backoff.wait(Attempt::User("ann"), at(HERE), now), None);
+            backoff.failed(Attempt::User("ann"), at(HERE), now);
         }
         assert_eq!(waits, [0, 0, 0, 0, 0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 900, 900]);
-        backoff.succeeded("ann", at(HERE));
-        assert_eq!(backoff.wait("ann", at(HERE), now), None);
+        backoff.succeeded(Attempt::User("ann"), at(HERE));
+        assert_eq!(backoff.wait(Attempt::User("ann"), at(HERE), now), None);
     }
 
     #[test]
     fn nobody_locks_out_another() {
         let mut backoff = Backoff::default();
         let now = Duration::from_secs(1);
-        (0..40).for_each(|_| backoff.failed("ann", at(HERE), now));
-        assert!(backoff.wait("ann", at(HERE), now).is_some());
-        assert!(backoff.wait("ann", at("192.0.2.2"), now).is_none());
-        assert!(backoff.wait("bob", at(HERE), now).is_none());
+        (0..40).for_each(|_| backoff.failed(Attempt::User("ann"), at(HERE), now));
+        assert!(backoff.wait(Attempt::User("ann"), at(HERE), now).is_some());
+        assert!(backoff.wait(Attempt::User("ann"), at("192.0.2.2"), now).is_none());
+        assert!(backoff.wait(Attempt::User("bob"), at(HERE), now).is_none());
     }
 
     #[test]
     fn one_address_does_not_try_many_accounts() {
         let mut backoff = Backoff::default();
         let now = Duration::from_secs(1);
-        (0..60).for_each(|n| backoff.failed(&format!("user{n}"), at("2001:db8::1"), now));
-        assert!(backoff.wait("another", at("2001:db8::ffff"), now).is_some(), "the same network");
-        assert!(backoff.wait("another", at("2001:db8:0:1::1"), now).is_none());
-        assert!(backoff.wait("another", at("2001:db8::1"), now + MEMORY).is_none());
+        (0..60).for_each(|n| backoff.failed(Attempt::User(&format!("user{n}")), at("2001:db8::1"), now));
+        assert!(backoff.wait(Attempt::User("another"), at("2001:db8::ffff"), now).is_some(), "the same network");
+        assert!(backoff.wait(Attempt::User("another"), at("2001:db8:0:1::1"), now).is_none());
+        assert!(backoff.wait(Attempt::User("another"), at("2001:db8::1"), now + MEMORY).is_none());
+    }
+
+    #[test]
+    fn a_program_with_an_old_token_locks_out_nobody() {
+        let mut backoff = Backoff::default();
+        let now = Duration::from_secs(1);
+        (0..1000).for_each(|_| backoff.failed(Attempt::Token, at(HERE), now));
+        assert!(backoff.wait(Attempt::Token, at(HERE), now).is_some());
+        assert!(backoff.wait(Attempt::User("ann"), at(HERE), now).is_none());
     }
 
     #[test]
     fn logging_in_often_is_no_failure() {
         let mut backoff = Backoff::default();
         for n in 0..200 {
-            assert_eq!(backoff.wait("ann", at(HERE), Duration::from_secs(n)), None);
-            backoff.failed("ann", at(HERE), Duration::from_secs(n));
-            backoff.succeeded("ann", at(HERE));
+            assert_eq!(backoff.wait(Attempt::User("ann"), at(HERE), Duration::from_secs(n)), None);
+            backoff.failed(Attempt::User("ann"), at(HERE), Duration::from_secs(n));
+            backoff.succeeded(Attempt::User("ann"), at(HERE));
         }
     }
 
@@ -187,7 +218,7 @@ mod tests {
     fn the_table_is_bounded() {
         let mut backoff = Backoff::default();
         for n in 0..3 * u32::try_from(MOST).unwrap() {
-            backoff.failed("ann", IpAddr::V4(n.into()), Duration::from_millis(n.into()));
+            backoff.failed(Attempt::User("ann"), IpAddr::V4(n.into()), Duration::from_millis(n.into()));
         }
         assert!(backoff.failures.len() <= MOST);
         let last = 3 * u32::try_from(MOST).unwrap() - 1;

@@ -3,7 +3,9 @@
 
 use std::{net::IpAddr, sync::atomic::Ordering, time::Duration};
 
-use super::{Access, Caller, Hashed, SETUP, Via, accounts::User, lock, password, random, sessions, unix_s};
+use super::{
+    Access, Caller, Hashed, SETUP, Via, accounts::User, backoff::Attempt, lock, password, random, sessions, unix_s,
+};
 use crate::control::{
     access::{
         Login, MadeToken, NewToken, NewUser, PasswordChange, Role, SessionView, Setup, TokenView, UserPatch, UserView,
@@ -55,23 +57,23 @@ impl Access {
         let now = self.now();
         {
             let mut backoff = lock(&self.backoff);
-            if let Some(wait) = backoff.wait(name, address, now) {
+            if let Some(wait) = backoff.wait(Attempt::User(name), address, now) {
                 return Err(LoginFailure::Wait(wait));
             }
             // Counted before it is known, so that attempts at the same time do not all find the count before.
-            backoff.failed(name, address, now);
+            backoff.failed(Attempt::User(name), address, now);
         }
         let user: Option<User> = lock(&self.accounts).users.get(name).cloned();
         let fits = user.as_ref().map_or(&self.nobody, |user| &user.password).is(password);
         match user.filter(|user| fits && !user.disabled) {
             Some(user) => {
-                lock(&self.backoff).succeeded(name, address);
+                lock(&self.backoff).succeeded(Attempt::User(name), address);
                 Ok(user.role)
             }
             None => {
                 self.counters.refused.fetch_add(1, Ordering::Relaxed);
                 // The wait begins with the answer, however long the password took to hash.
-                lock(&self.backoff).answered(name, address, self.now());
+                lock(&self.backoff).answered(Attempt::User(name), address, self.now());
                 Err(LoginFailure::Wrong)
             }
         }
@@ -112,11 +114,11 @@ impl Access {
         /// The account that wrong one-time tokens count for.
         const NAME: &str = "by setup";
         let now = self.now();
-        if let Some(wait) = lock(&self.backoff).wait(NAME, address, now) {
+        if let Some(wait) = lock(&self.backoff).wait(Attempt::User(NAME), address, now) {
             return Err(LoginFailure::Wait(wait));
         }
         if !self.setup_token().is_some_and(|token| sessions::same(&setup.token, &token)) {
-            lock(&self.backoff).failed(NAME, address, now);
+            lock(&self.backoff).failed(Attempt::User(NAME), address, now);
             self.counters.refused.fetch_add(1, Ordering::Relaxed);
             return Err(LoginFailure::Wrong);
         }

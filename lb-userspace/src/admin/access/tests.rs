@@ -191,6 +191,19 @@ fn tokens_do_what_they_are_for() {
 }
 
 #[test]
+fn wrong_tokens_lock_nobody_out_behind_the_same_address() {
+    let api = Https::start("");
+    api.add("ann", "admin");
+    let good = api.token("viewer", json!([]));
+    let wrong =
+        || api.send("GET", "/api/v1/status", &[("authorization", "Bearer lbt_0011223344556677_old")], None).status;
+    let statuses: Vec<u16> = (0..60).map(|_| wrong()).collect();
+    assert_eq!((statuses[0], statuses[59]), (401, 429), "who tries on is told to wait");
+    assert_eq!(good.get("/api/v1/status").status, 200);
+    assert!(api.log_in("ann", PASSWORD).is_some());
+}
+
+#[test]
 fn what_is_changed_is_written_down_and_no_secret_is() {
     const CANARY: &str = "CANARY-7f3a long enough";
     let api = Https::start("");
