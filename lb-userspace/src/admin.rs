@@ -19,6 +19,7 @@ use crate::control::{
 };
 
 mod access;
+mod answer;
 mod audit;
 mod backup;
 mod body;

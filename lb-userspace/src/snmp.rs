@@ -20,7 +20,7 @@ use self::{
     answer::{Tree, answer},
     pdu::{Header, Kind, Malformed, Pdu},
 };
-use crate::control::query::Control;
+use crate::control::query::{Control, Nodes};
 
 /// How long views are used for further questions: a walk of a table asks many.
 const FRESH: Duration = Duration::from_secs(2);
@@ -147,8 +147,8 @@ impl Source {
             if let Ok(status) = control.status() {
                 tree::system(&mut tree, &status, started.elapsed());
             }
-            tree::virtual_servers(&mut tree, &control.virtual_servers().unwrap_or_default());
-            tree::pools(&mut tree, &control.pools().unwrap_or_default());
+            tree::virtual_servers(&mut tree, &control.virtual_servers(Nodes::Counted).unwrap_or_default());
+            tree::pools(&mut tree, &control.pools(Nodes::Shown).unwrap_or_default());
             tree::vips(&mut tree, &control.vips().unwrap_or_default());
             (Instant::now(), tree)
         });

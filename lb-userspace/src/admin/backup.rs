@@ -6,17 +6,18 @@ mod files;
 
 use std::path::PathBuf;
 
-use axum::{Extension, Json, extract::State};
+use axum::{Extension, extract::State};
 use serde_json::json;
 
 use self::archive::{Archive, ArchiveError, Content, Random, SavedFile};
 use super::{
     Backend,
     access::{Caller, Note, random, unix_s},
+    answer::{Answer, Written, blocking},
     body::Body,
     lockout,
     problem::Refusal,
-    routes::{Answer, SLOW, blocking},
+    routes::SLOW,
     table::Route,
 };
 use crate::{
@@ -59,7 +60,7 @@ async fn backup(
     let worker = backend.clone();
     let (archive, revision) = blocking(move || make(&worker, &request)).await?.map_err(Refusal::of_order)?;
     note.change(json!(null), json!({"revision": revision}));
-    Ok(Json(archive))
+    Written::of(&archive)
 }
 
 fn make(backend: &Backend, request: &BackupRequest) -> Result<(Archive, Option<u64>), QueryError> {
@@ -96,7 +97,7 @@ async fn restore(
     let restored = blocking(move || bring_back(&worker, &caller, &request)).await?.map_err(Refusal::of_order)?;
     let revision = restored.applied.as_ref().and_then(|applied| applied.revision);
     note.change(json!(null), json!({"revision": revision, "files": restored.files, "users": restored.users_changed}));
-    Ok(Json(restored))
+    Written::of(&restored)
 }
 
 fn bring_back(backend: &Backend, caller: &Caller, request: &RestoreRequest) -> Result<Restored, QueryError> {

@@ -15,10 +15,10 @@ use serde_json::{Value, json};
 use super::{
     Backend,
     access::{Caller, Note},
+    answer::{Answer, ask, blocking},
     body::{Body, Params},
     lockout,
     problem::Refusal,
-    routes::{Answer, ask, blocking},
     table::Route,
 };
 use crate::control::{

@@ -3,7 +3,7 @@
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
-    Extension, Json,
+    Extension,
     extract::{Path, State},
     http::HeaderMap,
     response::sse::{Event, KeepAlive, Sse},
@@ -17,9 +17,9 @@ use tokio::{
 use super::{
     Access, Backend,
     access::Caller,
+    answer::{Answer, Written, ask},
     body::Params,
     problem::Refusal,
-    routes::{Answer, ask},
     table::Route,
 };
 use crate::control::{
@@ -73,7 +73,7 @@ async fn list(State(backend): State<Backend>, Params(filter): Params<Filter>) ->
         let _ = timeout(wait, backend.events.newer(events.newest)).await;
         events = backend.events.events(&filter);
     }
-    Ok(Json(events))
+    Written::of(&events)
 }
 
 /// Those from now on, or after `after` or `Last-Event-ID`. It ends when its session or token does.

@@ -15,12 +15,7 @@ use tokio::{
 };
 
 use super::{
-    Backend,
-    access::Caller,
-    body::Params,
-    problem::Refusal,
-    routes::{blocking, read_stats},
-    table::Route,
+    Backend, access::Caller, answer::blocking, body::Params, problem::Refusal, routes::read_stats, table::Route,
 };
 use crate::control::{access::Role::Viewer, query::QueryError};
 

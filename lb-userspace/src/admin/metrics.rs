@@ -15,7 +15,7 @@ use super::{Access, Backend};
 use crate::{
     control::{
         event::Name,
-        query::QueryError,
+        query::{Everything, QueryError},
         view::{
             AlertView, Health, InterfaceView, NeighborState, NodeView, PoolView, SharingMachine, SharingView, Status,
             TableUse, VipState, VipsView, VirtualServerView,
@@ -32,14 +32,12 @@ type Metric<T> = (&'static str, &'static str, &'static str, fn(&T) -> u64);
 
 /// All metrics now.
 pub(super) fn collect(backend: &Backend) -> Result<String, QueryError> {
-    let status = backend.control.status()?;
-    let virtual_servers = backend.control.virtual_servers()?;
-    let pools = backend.control.pools()?;
+    let Everything { status, virtual_servers, pools, proxy } = backend.control.everything()?;
     let certificates = backend.control.certificates()?;
     let vips = backend.control.vips()?;
     let mut page = render(&status, &virtual_servers, &pools, &vips);
     proxy::certificates(&mut page, &certificates, now());
-    proxy::proxy(&mut page, &backend.proxy.counted());
+    proxy::proxy(&mut page, &proxy);
     events(&mut page, &backend.events.counts());
     alerts(&mut page, &backend.alerts.alerts(), backend.events.lost());
     access(&mut page, &backend.access);

@@ -13,10 +13,10 @@ use serde_json::{Map, Value};
 use super::{
     Backend,
     access::{Caller, Note},
+    answer::blocking,
     body::{Body, Params},
     config::{propose, tagged},
     problem::Refusal,
-    routes::blocking,
     table::Route,
 };
 use crate::control::{

@@ -14,8 +14,9 @@ use serde_json::{Map, Value, json};
 
 use super::{
     Backend,
+    answer::{Answer, Written, blocking},
     problem::Refusal,
-    routes::{self, Answer, blocking},
+    routes,
     table::{Needs, Route},
 };
 use crate::control::api::{Empty, PREFIX, Problem};
@@ -43,7 +44,7 @@ pub(super) fn rows() -> Vec<Route> {
 /// Why not is for those who may read the status.
 async fn ready(State(backend): State<Backend>) -> Answer<Empty> {
     match blocking(move || backend.control.ready()).await? {
-        Ok(true) => Ok(Json(Empty {})),
+        Ok(true) => Written::of(&Empty {}),
         Ok(false) | Err(_) => Err(Refusal::unready()),
     }
 }

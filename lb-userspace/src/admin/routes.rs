@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use axum::{
-    Extension, Json, Router,
+    Extension, Router,
     extract::{Path, State},
     http::{Method, StatusCode, Uri, header},
     middleware,
@@ -11,11 +11,11 @@ use axum::{
 };
 use serde::Deserialize;
 use serde_json::json;
-use tokio::task::spawn_blocking;
 
 use super::{
     Backend,
     access::{Caller, Note},
+    answer::{Answer, ask, blocking},
     backup,
     body::{Body, Params},
     config, events, live, metrics, objects, openapi,
@@ -32,7 +32,7 @@ use crate::control::{
         stats::Snapshot,
         trace::{UrlTraceRequest, UrlTraceView},
     },
-    query::{ConnectionFilter, Connections, Order, QueryError},
+    query::{ConnectionFilter, Connections, Nodes, Order, Part, QueryError},
     view::{
         CertificateView, Finding, MapDump, MapView, NodeView, PoolView, RingShare, Status, TraceRequest, TraceView,
         VipsView, VirtualServerView,
@@ -45,13 +45,14 @@ pub(super) const SLOW: Option<Duration> = Some(Duration::from_secs(60));
 /// Connections and map rows listed when the request does not say how many.
 const DEFAULT_LIMIT: usize = 1000;
 
+/// Names that an error lists.
+const MAX_LISTED: usize = 20;
+
 /// The longest that something is set for: 30 days.
 const LONGEST_WHILE: u64 = 30 * 24 * 60 * 60;
 
 /// Connections and map rows listed at most: a few ten megabytes of JSON.
 const MAX_LIMIT: usize = 100_000;
-
-pub(super) type Answer<T> = Result<Json<T>, Refusal>;
 
 /// Everything the API answers.
 pub(super) fn router(backend: Backend) -> Router {
@@ -86,10 +87,11 @@ fn look() -> Vec<Route> {
     vec![
         Route::get("/api/v1/status", Viewer, "The daemon, its interfaces and tables", status).answers::<Status>(),
         Route::get("/api/v1/virtual_servers", Viewer, "Virtual servers", virtual_servers)
+            .queries::<List>()
             .answers::<Vec<VirtualServerView>>(),
         Route::get("/api/v1/virtual_servers/{name}", Viewer, "One virtual server, with its nodes", virtual_server)
             .answers::<VirtualServerView>(),
-        Route::get("/api/v1/pools", Viewer, "Pools", pools).answers::<Vec<PoolView>>(),
+        Route::get("/api/v1/pools", Viewer, "Pools", pools).queries::<List>().answers::<Vec<PoolView>>(),
         Route::get("/api/v1/pools/{name}", Viewer, "One pool, with its nodes", pool).answers::<PoolView>(),
         Route::get("/api/v1/pools/{pool}/nodes/{node}", Viewer, "One node of a pool", pool_node).answers::<NodeView>(),
         Route::get("/api/v1/nodes", Viewer, "Nodes of all pools", nodes).answers::<Vec<NodeView>>(),
@@ -165,24 +167,38 @@ fn diagnose() -> Vec<Route> {
     ]
 }
 
+/// Query of a list of virtual servers or pools.
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct List {
+    /// `false`: without the nodes of each, which are most of the answer.
+    nodes: Option<bool>,
+}
+
+impl List {
+    fn nodes(&self) -> Nodes {
+        if self.nodes == Some(false) { Nodes::Counted } else { Nodes::Shown }
+    }
+}
+
 async fn status(State(backend): State<Backend>) -> Answer<Status> {
     ask(move || backend.control.status()).await
 }
 
-async fn virtual_servers(State(backend): State<Backend>) -> Answer<Vec<VirtualServerView>> {
-    ask(move || backend.control.virtual_servers()).await
+async fn virtual_servers(State(backend): State<Backend>, Params(list): Params<List>) -> Answer<Vec<VirtualServerView>> {
+    ask(move || backend.control.virtual_servers(list.nodes())).await
 }
 
 async fn virtual_server(State(backend): State<Backend>, Path(name): Path<String>) -> Answer<VirtualServerView> {
     ask(move || match backend.control.virtual_server(&name)? {
         Some(server) => Ok(server),
-        None => named("virtual server", &name, backend.control.virtual_servers()?, |vs| &vs.name),
+        None => named("virtual server", &name, backend.control.virtual_servers(Nodes::Counted)?, |vs| &vs.name),
     })
     .await
 }
 
-async fn pools(State(backend): State<Backend>) -> Answer<Vec<PoolView>> {
-    ask(move || backend.control.pools()).await
+async fn pools(State(backend): State<Backend>, Params(list): Params<List>) -> Answer<Vec<PoolView>> {
+    ask(move || backend.control.pools(list.nodes())).await
 }
 
 async fn pool(State(backend): State<Backend>, Path(name): Path<String>) -> Answer<PoolView> {
@@ -190,7 +206,7 @@ async fn pool(State(backend): State<Backend>, Path(name): Path<String>) -> Answe
 }
 
 async fn nodes(State(backend): State<Backend>) -> Answer<Vec<NodeView>> {
-    ask(move || Ok(backend.control.pools()?.into_iter().flat_map(|pool| pool.nodes).collect())).await
+    ask(move || Ok(backend.control.pools(Nodes::Shown)?.into_iter().flat_map(|pool| pool.nodes).collect())).await
 }
 
 async fn node(State(backend): State<Backend>, Path(node): Path<String>) -> Answer<NodeView> {
@@ -395,21 +411,6 @@ async fn wrong_method(method: Method, uri: Uri) -> Refusal {
     Refusal::new(StatusCode::METHOD_NOT_ALLOWED, problem_type::INVALID, "Method not allowed", detail)
 }
 
-pub(super) async fn ask<T, F>(question: F) -> Answer<T>
-where
-    T: Send + 'static,
-    F: FnOnce() -> Result<T, QueryError> + Send + 'static,
-{
-    Ok(Json(blocking(question).await??))
-}
-
-pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Refusal> {
-    spawn_blocking(work).await.map_err(|error| {
-        tracing::error!(%error, "an admin request panicked");
-        Refusal::failed("lbd failed while it answered; this is a bug: see its log")
-    })
-}
-
 /// An order that is undone after so many seconds, if any are said.
 fn lasting(order: Order, for_s: Option<u64>) -> Result<Order, QueryError> {
     let Some(seconds) = for_s else { return Ok(order) };
@@ -434,7 +435,7 @@ fn order(backend: &Backend, caller: &Caller, order: Order) -> Result<(), QueryEr
 fn find_pool(backend: &Backend, name: &str) -> Result<PoolView, QueryError> {
     match backend.control.pool(name)? {
         Some(pool) => Ok(pool),
-        None => named("pool", name, backend.control.pools()?, |pool| &pool.name),
+        None => named("pool", name, backend.control.pools(Nodes::Counted)?, |pool| &pool.name),
     }
 }
 
@@ -442,7 +443,7 @@ fn find_node(backend: &Backend, pool: Option<&str>, node: &str) -> Result<NodeVi
     if let Some(pool) = pool {
         return named(&format!("node in pool \"{pool}\" called"), node, find_pool(backend, pool)?.nodes, |n| &n.name);
     }
-    let nodes: Vec<_> = backend.control.pools()?.into_iter().flat_map(|pool| pool.nodes).collect();
+    let nodes: Vec<_> = backend.control.pools(Nodes::Shown)?.into_iter().flat_map(|pool| pool.nodes).collect();
     let pools: Vec<_> = nodes.iter().filter(|n| n.name == node).map(|n| n.pool.clone()).collect();
     match pools.as_slice() {
         [_] | [] => named("node", node, nodes, |n| &n.name),
@@ -455,12 +456,15 @@ fn find_node(backend: &Backend, pool: Option<&str>, node: &str) -> Result<NodeVi
 
 /// The thing of that name, or an error that says which names there are.
 fn named<T>(kind: &str, name: &str, things: Vec<T>, name_of: impl Fn(&T) -> &String) -> Result<T, QueryError> {
-    let names: Vec<String> = things.iter().map(|thing| name_of(thing).clone()).collect();
-    things.into_iter().find(|thing| name_of(thing) == name).ok_or_else(|| {
-        let there =
-            if names.is_empty() { "there is none".to_owned() } else { format!("there is: {}", names.join(", ")) };
-        QueryError::NotFound(format!("no {kind} \"{name}\"; {there}"))
-    })
+    let names: Vec<&str> = things.iter().take(MAX_LISTED).map(|thing| name_of(thing).as_str()).collect();
+    let more = match things.len().saturating_sub(MAX_LISTED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let there = format!("there is: {}{more}", names.join(", "));
+    let there = if names.is_empty() { "there is none".to_owned() } else { there };
+    let found = things.into_iter().find(|thing| name_of(thing) == name);
+    found.ok_or_else(|| QueryError::NotFound(format!("no {kind} \"{name}\"; {there}")))
 }
 
 pub(super) fn read_stats(backend: &Backend) -> Result<Stats, QueryError> {
@@ -482,7 +486,7 @@ pub(super) fn read_stats(backend: &Backend) -> Result<Stats, QueryError> {
         tables: counters.tables,
         nodes: nodes.collect(),
         flood_limited: counters.flood_limited,
-        proxy: Snapshot::clone(&backend.proxy.counted()),
+        proxy: Snapshot::clone(&backend.proxy.counted(Part::All)),
     })
 }
 

@@ -17,7 +17,10 @@ use crate::control::{
         stats::{Snapshot, VirtualServerSnapshot},
         trace::{UrlTraceRequest, UrlTraceView},
     },
-    query::{ConnectionFilter, Connections, Control, Counters, DataPath, NodeCounters, Order, ProxyPath, QueryError},
+    query::{
+        ConnectionFilter, Connections, Control, Counters, DataPath, Everything, NodeCounters, Nodes, Order, Part,
+        ProxyPath, QueryError,
+    },
     revision::{
         Applied, Author, Configuration, Difference, Proposal, Revision, RevisionDocument, RevisionsView, Side, Source,
         Texts,
@@ -91,11 +94,11 @@ impl Control for FakeControl {
         Ok(Status { version: "1.2.3".into(), ..Status::default() })
     }
 
-    fn virtual_servers(&self) -> Result<Vec<VirtualServerView>, QueryError> {
+    fn virtual_servers(&self, _: Nodes) -> Result<Vec<VirtualServerView>, QueryError> {
         Ok(Vec::new())
     }
 
-    fn pools(&self) -> Result<Vec<PoolView>, QueryError> {
+    fn pools(&self, _: Nodes) -> Result<Vec<PoolView>, QueryError> {
         let mut web = pool("web", &["n1", "n2"]);
         for order in self.orders.lock().unwrap().iter() {
             if let Order::SetForwarding { forwarding, .. } = order {
@@ -103,6 +106,11 @@ impl Control for FakeControl {
             }
         }
         Ok(vec![pool("api", &["n1"]), web])
+    }
+
+    fn everything(&self) -> Result<Everything, QueryError> {
+        let (status, virtual_servers, pools) = (self.status()?, Vec::new(), self.pools(Nodes::Shown)?);
+        Ok(Everything { status, virtual_servers, pools, proxy: FakeProxy.counted(Part::All) })
     }
 
     fn certificates(&self) -> Result<Vec<CertificateView>, QueryError> {
@@ -168,7 +176,7 @@ impl DataPath for FakeDataPath {
 struct FakeProxy;
 
 impl ProxyPath for FakeProxy {
-    fn counted(&self) -> Arc<Snapshot> {
+    fn counted(&self, _: Part<'_>) -> Arc<Snapshot> {
         let web = VirtualServerSnapshot { requests: [0, 0, 7, 0, 0, 0], ..VirtualServerSnapshot::default() };
         Arc::new(Snapshot { virtual_servers: [("web".to_owned(), web)].into(), ..Snapshot::default() })
     }
@@ -194,6 +202,10 @@ fn pool(name: &str, nodes: &[&str]) -> PoolView {
         failure_pool: None,
         monitors: Vec::new(),
         virtual_servers: Vec::new(),
+        nodes_available: nodes.len(),
+        nodes_total: nodes.len(),
+        active: 0,
+        connections: 0,
         nodes: nodes.iter().map(|node| node_view(name, node)).collect(),
         proxy: None,
     }

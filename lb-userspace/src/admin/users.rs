@@ -12,9 +12,9 @@ use serde_json::json;
 use super::{
     Backend,
     access::{Caller, LoginFailure, Note, Via},
+    answer::{Answer, Written, ask, blocking},
     body::{Body, Params},
     problem::Refusal,
-    routes::{Answer, ask, blocking},
     table::{Needs, Route},
 };
 use crate::control::{
@@ -115,7 +115,7 @@ async fn password(
     let access = backend.access.clone();
     let _place = backend.access.may_hash().await;
     blocking(move || access.change_own_password(&caller, &change)).await?.map_err(refusal)?;
-    Ok(Json(Empty {}))
+    Written::of(&Empty {})
 }
 
 async fn setup(
@@ -132,7 +132,7 @@ async fn setup(
     let _place = backend.access.may_hash().await;
     let user = blocking(move || access.set_up(&setup, address)).await?.map_err(refusal)?;
     note.change(json!(null), json!(user));
-    Ok(Json(user))
+    Written::of(&user)
 }
 
 fn refusal(failure: LoginFailure) -> Refusal {
@@ -165,7 +165,7 @@ async fn add_user(
     let _place = backend.access.may_hash().await;
     let added = blocking(move || access.add_user(&user)).await?.map_err(Refusal::of_order)?;
     note.change(json!(null), json!(added));
-    Ok(Json(added))
+    Written::of(&added)
 }
 
 async fn change_user(
@@ -180,7 +180,7 @@ async fn change_user(
     let before = backend.access.user(&name)?;
     let changed = blocking(move || access.change_user(&caller, &name, &patch)).await?.map_err(Refusal::of_order)?;
     note.change(json!(before), json!(changed));
-    Ok(Json(changed))
+    Written::of(&changed)
 }
 
 async fn remove_user(
@@ -206,7 +206,7 @@ async fn make_token(
 ) -> Answer<MadeToken> {
     let made = blocking(move || backend.access.make_token(&caller, &wanted)).await?.map_err(Refusal::of_order)?;
     note.change(json!(null), json!(made.token));
-    Ok(Json(made))
+    Written::of(&made)
 }
 
 async fn revoke(

@@ -127,19 +127,7 @@ impl Proxy {
     /// Names of the pools that a virtual server names: its own, those of its rules and of its server names.
     #[must_use]
     pub fn named_pools(server: &VirtualServer) -> Vec<&str> {
-        let mut names: Vec<&str> = server.settings.pool.iter().map(String::as_str).collect();
-        match &server.settings.service {
-            proxy::Service::Http(http) => {
-                let rules = http.rules.request.iter().flat_map(|rule| &rule.actions);
-                names.extend(rules.filter_map(|action| {
-                    if let proxy::rule::Action::Pool(name) = action { Some(name.as_str()) } else { None }
-                }));
-            }
-            proxy::Service::Stream(stream) => names.extend(stream.by_server_name.values().map(String::as_str)),
-        }
-        names.sort_unstable();
-        names.dedup();
-        names
+        server.settings.named_pools()
     }
 
     /// Virtual servers that a pool may serve, by pool.
@@ -191,6 +179,15 @@ impl Config {
     pub fn monitors_of(&self, pool: &str) -> Option<&[String]> {
         let l4 = self.pools.get(pool).map(|pool| &pool.monitors[..]);
         l4.or_else(|| self.proxy.pools.get(pool).map(|pool| &pool.monitors[..]))
+    }
+
+    /// Names of all pools, of both kinds, each with those of its nodes.
+    pub fn node_names(&self) -> impl Iterator<Item = (&str, Box<dyn Iterator<Item = &str> + '_>)> {
+        fn names<N>(nodes: &BTreeMap<String, N>) -> Box<dyn Iterator<Item = &str> + '_> {
+            Box::new(nodes.keys().map(String::as_str))
+        }
+        let l4 = self.pools.iter().map(|(pool, p)| (pool.as_str(), names(&p.nodes)));
+        l4.chain(self.proxy.pools.iter().map(|(pool, p)| (pool.as_str(), names(&p.nodes))))
     }
 
     /// Names of all pools and their nodes, of both kinds.

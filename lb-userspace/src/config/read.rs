@@ -34,7 +34,9 @@ pub(super) fn read<'i>(sources: &'i Sources, problems: &mut Problems) -> Tree<'i
         for error in first_of_lines(file, errors) {
             problems.push(syntax(file, &error));
         }
-        let mut table = shift(parsed.into_inner(), file.base);
+        // The first file is where the common space begins.
+        let parsed = parsed.into_inner();
+        let mut table = if file.base == 0 { parsed } else { shift(parsed, file.base) };
         version(&mut table, file, index > 0 || broken, problems);
         merge(&mut tree.root, table, &[], problems);
     }

@@ -5,7 +5,7 @@
 //! fit their certificates. File contents (certificates, pages) are inside, because the worker can open no file of root's.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
     time::Duration,
 };
@@ -76,6 +76,41 @@ pub struct VirtualServer {
     pub access_log: Option<log::AccessLog>,
     /// How many finished requests or connections are remembered for `lbctl conn ls --l7`.
     pub recent: u32,
+}
+
+impl ProxyPlan {
+    /// Names of the pools that may serve a virtual server, failure pools among them.
+    #[must_use]
+    pub fn pools_of(&self, virtual_server: &str) -> BTreeSet<&str> {
+        let mut pools = BTreeSet::new();
+        for named in self.virtual_servers.get(virtual_server).into_iter().flat_map(VirtualServer::named_pools) {
+            let mut next = Some(named);
+            while let Some(name) = next.filter(|name| pools.insert(*name)) {
+                next = self.pools.get(name).and_then(|pool| pool.failure_pool.as_deref());
+            }
+        }
+        pools
+    }
+}
+
+impl VirtualServer {
+    /// Names of the pools that it names: its own, those of its rules and of its server names.
+    #[must_use]
+    pub fn named_pools(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = self.pool.iter().map(String::as_str).collect();
+        match &self.service {
+            Service::Http(http) => {
+                let rules = http.rules.request.iter().flat_map(|rule| &rule.actions);
+                names.extend(rules.filter_map(|action| {
+                    if let rule::Action::Pool(name) = action { Some(name.as_str()) } else { None }
+                }));
+            }
+            Service::Stream(stream) => names.extend(stream.by_server_name.values().map(String::as_str)),
+        }
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
 }
 
 /// What a virtual server speaks with clients.

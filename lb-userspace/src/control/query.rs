@@ -118,10 +118,31 @@ pub enum Part<'a> {
     All,
     /// Interfaces and tables, which every answer has.
     Machine,
+    /// All virtual servers, too, added up: of the L7 proxy without pools and nodes.
+    VirtualServers,
     /// Nodes of a pool, too.
     Pool(&'a str),
     /// Nodes of a virtual server, too.
     VirtualServer(&'a str),
+}
+
+/// Whether lists of virtual servers and pools have their nodes: of a large site, most of the answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Nodes {
+    /// Each with its nodes.
+    Shown,
+    /// Numbers alone.
+    Counted,
+}
+
+impl Nodes {
+    /// Them, if they are shown.
+    pub fn of<T>(self, nodes: impl FnOnce() -> Vec<T>) -> Vec<T> {
+        match self {
+            Self::Shown => nodes(),
+            Self::Counted => Vec::new(),
+        }
+    }
 }
 
 /// What the data plane answers. Implemented by `dataplane`; may block for milliseconds.
@@ -172,8 +193,8 @@ pub trait DataPath: Send + Sync + std::fmt::Debug {
 
 /// What the L7 proxy answers. Implemented by `daemon`; may wait for the worker, for seconds at most.
 pub trait ProxyPath: Send + Sync + std::fmt::Debug {
-    /// Counters now; of a worker that does not answer, those of its last answer.
-    fn counted(&self) -> Arc<Snapshot>;
+    /// Counters now, of a part at least; of a worker that does not answer, those of its last answer.
+    fn counted(&self, part: Part<'_>) -> Arc<Snapshot>;
     /// Requests that ended lately, newest first.
     ///
     /// # Errors
@@ -265,6 +286,19 @@ pub enum Order {
     Upgrade,
 }
 
+/// What a page of metrics is made of.
+#[derive(Clone, Debug)]
+pub struct Everything {
+    /// The daemon.
+    pub status: Status,
+    /// By name, without their nodes.
+    pub virtual_servers: Vec<VirtualServerView>,
+    /// By name.
+    pub pools: Vec<PoolView>,
+    /// What the L7 proxy counted.
+    pub proxy: Arc<Snapshot>,
+}
+
 /// What the control task answers.
 pub trait Control: Send + Sync + std::fmt::Debug {
     /// Whether everything that the configuration says is in force: packets are forwarded, and the L7 proxy serves.
@@ -281,26 +315,31 @@ pub trait Control: Send + Sync + std::fmt::Debug {
     ///
     /// # Errors
     /// As the data path's.
-    fn virtual_servers(&self) -> Result<Vec<VirtualServerView>, QueryError>;
+    fn virtual_servers(&self, nodes: Nodes) -> Result<Vec<VirtualServerView>, QueryError>;
     /// The one of a name, if there is one.
     ///
     /// # Errors
     /// As the data path's.
     fn virtual_server(&self, name: &str) -> Result<Option<VirtualServerView>, QueryError> {
-        Ok(self.virtual_servers()?.into_iter().find(|server| server.name == name))
+        Ok(self.virtual_servers(Nodes::Shown)?.into_iter().find(|server| server.name == name))
     }
     /// All pools, by name.
     ///
     /// # Errors
     /// As the data path's.
-    fn pools(&self) -> Result<Vec<PoolView>, QueryError>;
+    fn pools(&self, nodes: Nodes) -> Result<Vec<PoolView>, QueryError>;
     /// The one of a name, if there is one.
     ///
     /// # Errors
     /// As the data path's.
     fn pool(&self, name: &str) -> Result<Option<PoolView>, QueryError> {
-        Ok(self.pools()?.into_iter().find(|pool| pool.name == name))
+        Ok(self.pools(Nodes::Shown)?.into_iter().find(|pool| pool.name == name))
     }
+    /// The daemon, all virtual servers without their nodes and all pools with theirs, of one moment.
+    ///
+    /// # Errors
+    /// As the data path's.
+    fn everything(&self) -> Result<Everything, QueryError>;
     /// The certificates of the configuration, by name.
     ///
     /// # Errors

@@ -5,6 +5,7 @@
 
 mod checks;
 mod derive;
+mod facts;
 mod orders;
 mod overrides;
 mod picture;
@@ -17,8 +18,9 @@ mod vips;
 mod tests;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
+    sync::Arc,
     time::Duration,
 };
 
@@ -28,27 +30,31 @@ pub use self::{
     vips::{AnnouncedGroup, FailoverGroup, RaisedVip, VipPlan},
 };
 use super::{
-    plan::{Admission, Forwarding, Plan},
+    plan::{Forwarding, Plan},
     probe::Kind,
     proxy::pool::{NodeChange, NodeEvent},
     query::{Order, QueryError},
-    view::{Health, NodeState},
+    view::Health,
 };
 use crate::config::Config;
 
 /// What the control task knows. The same events in the same order make the same state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct State {
-    config: Config,
+    /// Shared: the state is copied before each change, to go back to.
+    config: Arc<Config>,
+    /// All nodes of the configuration, by pool and name.
+    known: Arc<BTreeSet<(String, String)>>,
     generation: u64,
     config_error: Option<String>,
     overrides: Overrides,
-    findings: BTreeMap<CheckId, Finding>,
+    /// By pool, node and monitor.
+    findings: BTreeMap<String, BTreeMap<String, BTreeMap<String, Finding>>>,
     /// What DNS names of nodes stand for, as far as they were looked up.
     names: BTreeMap<String, Vec<IpAddr>>,
     /// Nodes that the proxy's passive monitoring took out, by pool and name. Shown only: the worker itself leaves them out,
     /// and tries them again.
-    passive: BTreeMap<(String, String), NodeChange>,
+    passive: BTreeMap<String, BTreeMap<String, NodeChange>>,
 }
 
 /// What changes the state.
@@ -130,7 +136,8 @@ impl State {
     #[must_use]
     pub fn new(config: Config) -> Self {
         Self {
-            config,
+            known: Arc::new(all_names(&config)),
+            config: Arc::new(config),
             generation: 1,
             config_error: None,
             overrides: Overrides::default(),
@@ -173,9 +180,13 @@ impl State {
             }
             Event::Passive(NodeEvent { pool, node, change }) => {
                 match change {
-                    NodeChange::Back => drop(self.passive.remove(&(pool, node))),
+                    NodeChange::Back => {
+                        if let Some(nodes) = self.passive.get_mut(&pool) {
+                            nodes.remove(&node);
+                        }
+                    }
                     NodeChange::Out { .. } if self.config.node(&pool, &node).is_some() => {
-                        self.passive.insert((pool, node), change);
+                        self.passive.entry(pool).or_default().insert(node, change);
                     }
                     NodeChange::Out { .. } => {}
                 }
@@ -243,14 +254,27 @@ impl State {
 
     fn replace_config(&mut self, config: Config) {
         let before = asked(self.monitors());
-        self.config = config;
+        self.known = Arc::new(all_names(&config));
+        self.config = Arc::new(config);
         self.generation += 1;
         self.config_error = None;
         self.overrides.retain_valid(&self.config);
-        let nodes = &self.config;
-        self.passive.retain(|(pool, node), _| nodes.node(pool, node).is_some());
+        let config = &self.config;
+        self.passive.retain(|pool, nodes| {
+            nodes.retain(|node, _| config.node(pool, node).is_some());
+            !nodes.is_empty()
+        });
         let after = asked(self.monitors());
-        self.findings.retain(|id, _| after.contains_key(id) && before.get(id) == after.get(id));
+        for (pool, nodes) in &mut self.findings {
+            for (node, found) in nodes.iter_mut() {
+                found.retain(|monitor, _| {
+                    let id = (pool.clone(), node.clone(), monitor.clone());
+                    after.contains_key(&id) && before.get(&id) == after.get(&id)
+                });
+            }
+            nodes.retain(|_, found| !found.is_empty());
+        }
+        self.findings.retain(|_, nodes| !nodes.is_empty());
     }
 
     fn find(&mut self, id: CheckId, finding: Finding) {
@@ -260,56 +284,15 @@ impl State {
             if finding.health == Health::Down && self.config.recovers_manually(pool, monitor) {
                 self.overrides.hold(pool, node, monitor, finding.reason.as_deref().unwrap_or(NO_REASON));
             }
-            self.findings.insert(id, finding);
+            let (pool, node, monitor) = id;
+            self.findings.entry(pool).or_default().entry(node).or_default().insert(monitor, finding);
         }
     }
+}
 
-    fn node_state(&self, pool: &str, name: &str, configured: NodeState) -> NodeState {
-        self.overrides.node(pool, name).and_then(|o| o.state).map_or(configured, |o| o.value)
-    }
-
-    fn node_weight(&self, pool: &str, name: &str, configured: u32) -> u32 {
-        self.overrides.node(pool, name).and_then(|o| o.weight).map_or(configured, |o| o.value)
-    }
-
-    /// What the monitors say of a node together: down when one says so, or said so and is not to take it back by itself; up
-    /// when all of them do.
-    fn node_health(&self, pool: &str, name: &str) -> (Health, Option<String>) {
-        let Some(monitors) = self.config.monitors_of(pool) else { return (Health::Unknown, None) };
-        let held = self.overrides.held(pool, name);
-        let mut words = Vec::new();
-        let mut all_up = !monitors.is_empty();
-        for monitor in monitors {
-            let found = self.findings.get(&(pool.to_owned(), name.to_owned(), monitor.clone()));
-            let health = found.map_or(Health::Unknown, |found| found.health);
-            all_up &= health == Health::Up;
-            let held = held.and_then(|held| held.get(monitor));
-            match (health, held) {
-                (Health::Down, _) => {
-                    let reason = found.and_then(|found| found.reason.as_deref()).unwrap_or(NO_REASON);
-                    words.push(format!("{monitor}: {reason}"));
-                }
-                (Health::Up, Some(why)) => {
-                    words.push(format!("{monitor}: {why}; it answers again and waits for: lbctl node up {pool}/{name}"))
-                }
-                (Health::Unknown, Some(why)) => words.push(format!("{monitor}: {why}; not checked since")),
-                (Health::Up | Health::Unknown, None) => {}
-            }
-        }
-        if !words.is_empty() {
-            return (Health::Down, Some(words.join("; ")));
-        }
-        (if all_up { Health::Up } else { Health::Unknown }, None)
-    }
-
-    /// What a node takes when its pool is in use.
-    fn node_admission(&self, pool: &str, name: &str, configured: NodeState) -> Admission {
-        match (self.node_state(pool, name, configured), self.node_health(pool, name).0) {
-            (NodeState::Disabled, _) | (_, Health::Down) => Admission::Nothing,
-            (NodeState::Draining, _) => Admission::Tracked,
-            (NodeState::Active, Health::Up | Health::Unknown) => Admission::All,
-        }
-    }
+/// The nodes of a configuration, by pool and name.
+fn all_names(config: &Config) -> BTreeSet<(String, String)> {
+    config.all_nodes().map(|(pool, node)| (pool.to_owned(), node.to_owned())).collect()
 }
 
 /// What each check asks whom.

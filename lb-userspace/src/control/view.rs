@@ -146,7 +146,8 @@ pub struct VirtualServerView {
     pub reply: Traffic,
     /// New connections placed by the ring because `flood_limit` was exceeded.
     pub flood_limited: u64,
-    /// Its nodes, with the counters of this virtual server alone.
+    /// Its nodes, with the counters of this virtual server alone; left out where the list was asked for without.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub nodes: Vec<NodeView>,
     /// More of the L7 proxy; `None`: packets are forwarded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -176,7 +177,20 @@ pub struct PoolView {
     pub monitors: Vec<String>,
     /// Virtual servers that use it.
     pub virtual_servers: Vec<String>,
-    /// Its nodes, counters summed over virtual servers.
+    /// Nodes that take new connections now.
+    #[serde(default)]
+    pub nodes_available: usize,
+    /// All nodes.
+    #[serde(default)]
+    pub nodes_total: usize,
+    /// Active connections.
+    #[serde(default)]
+    pub active: u64,
+    /// Connections since the data path was created, or the worker started (L7).
+    #[serde(default)]
+    pub connections: u64,
+    /// Its nodes, counters summed over virtual servers; left out where the list was asked for without.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub nodes: Vec<NodeView>,
     /// More of the L7 proxy; `None`: packets are forwarded.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -10,7 +10,10 @@ use hyper::{
     header::{AUTHORIZATION, CONTENT_TYPE, HOST},
 };
 use hyper_util::rt::TokioIo;
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{
+    Serialize,
+    de::{DeserializeOwned, IgnoredAny},
+};
 use serde_json::Value;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -81,6 +84,16 @@ impl Client {
 
     pub(super) fn get<T: DeserializeOwned>(&self, path: &str) -> Result<Answer<T>, Failure> {
         self.request(Method::GET, path, None::<&()>)
+    }
+
+    /// The JSON of a long list as it comes, for those who want no more than that: reading it takes as long as all else together.
+    pub(super) fn raw(&self, path: &str) -> Result<String, Failure> {
+        let (status, json) = self.send(Method::GET, &format!("{PREFIX}/{path}"), Vec::new())?;
+        if status.is_success() {
+            Ok(json)
+        } else {
+            self.understand::<IgnoredAny>(status, json).map(|answer| answer.json)
+        }
     }
 
     pub(super) fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<Answer<T>, Failure> {

@@ -28,7 +28,7 @@ pub(super) fn execute(client: &Client, output: &Output, command: Command) -> Res
     match command {
         Command::Status => output.answer(&client.get::<Status>("status")?, views::status),
         Command::Vs(Named::Ls) => output
-            .answer(&client.get::<Vec<VirtualServerView>>("virtual_servers")?, |list, look| {
+            .answer(&client.get::<Vec<VirtualServerView>>("virtual_servers?nodes=false")?, |list, look| {
                 views::virtual_servers(list, look)
             }),
         Command::Vs(Named::Show { name }) => {
@@ -107,7 +107,7 @@ pub(super) fn execute(client: &Client, output: &Output, command: Command) -> Res
 fn pool(client: &Client, output: &Output, verb: Pool) -> Result<(), Failure> {
     match verb {
         Pool::Ls => {
-            let answer = client.get::<Vec<PoolView>>("pools")?;
+            let answer = client.get::<Vec<PoolView>>("pools?nodes=false")?;
             output.answer(&answer, |list, look| views::pools(list, look))?;
             explain_mark(output, answer.value.iter().any(|pool| pool.forwarding_overridden));
             Ok(())
@@ -125,6 +125,7 @@ fn pool(client: &Client, output: &Output, verb: Pool) -> Result<(), Failure> {
 
 fn node(client: &Client, output: &Output, verb: Node) -> Result<(), Failure> {
     match verb {
+        Node::Ls if output.is_raw() => Ok(output.print(&client.raw("nodes")?)?),
         Node::Ls => {
             let answer = client.get::<Vec<NodeView>>("nodes")?;
             output.answer(&answer, |list, look| views::nodes(list, look))?;

@@ -118,9 +118,14 @@ fn write_node(
     let how = lasting.written("node", settings)?;
     let (pool, node) = whole_name(client, name)?;
     config::merge(client, output, &["pool", &pool, "node", &node], object(settings), &how)?;
-    if patch.state.is_some() || patch.weight.is_some() {
-        let patch = NodePatch { for_s: None, ..patch.clone() };
-        client.patch::<NodeView>(&node_path(&format!("{pool}/{node}")), &patch)?;
+    if patch.state.is_none() && patch.weight.is_none() {
+        return Ok(());
+    }
+    // What was set at run time goes by itself, unless the configuration said the same before.
+    let path = node_path(&format!("{pool}/{node}"));
+    let now = client.get::<NodeView>(&path)?.value;
+    if patch.state.is_some_and(|state| state != now.state) || patch.weight.is_some_and(|weight| weight != now.weight) {
+        client.patch::<NodeView>(&path, &NodePatch { for_s: None, ..patch.clone() })?;
     }
     Ok(())
 }

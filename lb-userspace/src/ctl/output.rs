@@ -52,6 +52,11 @@ impl Output {
         self.json
     }
 
+    /// Whether answers go out as they come.
+    pub(super) fn is_raw(&self) -> bool {
+        self.json && !self.terminal
+    }
+
     pub(super) fn is_terminal(&self) -> bool {
         self.terminal
     }

@@ -9,7 +9,7 @@ use super::revisions::Revisions;
 use crate::{
     config::Config,
     control::{
-        query::{Control, Counters, DataPath, Order, Part, ProxyPath, QueryError},
+        query::{Control, Counters, DataPath, Everything, Nodes, Order, Part, ProxyPath, QueryError},
         revision::{
             Applied, Author, Configuration, Content, Difference, Proposal, RevisionDocument, RevisionsView, Side,
             Source,
@@ -29,13 +29,15 @@ pub(super) enum Request {
     /// The daemon.
     Status(Counters, oneshot::Sender<Status>),
     /// All virtual servers.
-    VirtualServers(Counters, oneshot::Sender<Vec<VirtualServerView>>),
+    VirtualServers(Counters, Nodes, oneshot::Sender<Vec<VirtualServerView>>),
     /// A virtual server.
     VirtualServer(String, Counters, oneshot::Sender<Option<VirtualServerView>>),
     /// A pool.
     Pool(String, Counters, oneshot::Sender<Option<PoolView>>),
     /// All pools.
-    Pools(Counters, oneshot::Sender<Vec<PoolView>>),
+    Pools(Counters, Nodes, oneshot::Sender<Vec<PoolView>>),
+    /// All of it at one moment.
+    Everything(Counters, oneshot::Sender<Everything>),
     /// The certificates of the configuration.
     Certificates(oneshot::Sender<Vec<CertificateView>>),
     /// VIP groups and machines.
@@ -67,7 +69,7 @@ impl Handle {
     }
 
     fn counters_of(&self, part: Part<'_>) -> Result<Counters, QueryError> {
-        Ok(Counters { proxy: self.proxy.counted(), ..self.data_path.counters_of(part)? })
+        Ok(Counters { proxy: self.proxy.counted(part), ..self.data_path.counters_of(part)? })
     }
 
     /// Says how many connections go through what changes.
@@ -75,7 +77,11 @@ impl Handle {
         if difference.changes.is_empty() {
             return Ok(());
         }
-        let Counters { nodes, proxy, .. } = self.counters()?;
+        let part = match &difference.changes[..] {
+            [change] if change.kind == "node" => change.name.split_once('/').map(|(pool, _)| Part::Pool(pool)),
+            _ => None,
+        };
+        let Counters { nodes, proxy, .. } = self.counters_of(part.unwrap_or(Part::All))?;
         let l4 = |is_meant: &dyn Fn(&str, &str, &str) -> bool| -> u64 {
             nodes.iter().filter(|((server, pool, node), _)| is_meant(server, pool, node)).map(|(_, c)| c.active).sum()
         };
@@ -120,9 +126,12 @@ impl Control for Handle {
         Ok(status)
     }
 
-    fn virtual_servers(&self) -> Result<Vec<VirtualServerView>, QueryError> {
-        let counters = self.counters()?;
-        self.ask(|answer| Request::VirtualServers(counters, answer))
+    fn virtual_servers(&self, nodes: Nodes) -> Result<Vec<VirtualServerView>, QueryError> {
+        let counters = self.counters_of(match nodes {
+            Nodes::Shown => Part::All,
+            Nodes::Counted => Part::VirtualServers,
+        })?;
+        self.ask(|answer| Request::VirtualServers(counters, nodes, answer))
     }
 
     fn virtual_server(&self, name: &str) -> Result<Option<VirtualServerView>, QueryError> {
@@ -135,9 +144,16 @@ impl Control for Handle {
         self.ask(|answer| Request::Pool(name.to_owned(), counters, answer))
     }
 
-    fn pools(&self) -> Result<Vec<PoolView>, QueryError> {
+    fn pools(&self, nodes: Nodes) -> Result<Vec<PoolView>, QueryError> {
         let counters = self.counters()?;
-        self.ask(|answer| Request::Pools(counters, answer))
+        self.ask(|answer| Request::Pools(counters, nodes, answer))
+    }
+
+    fn everything(&self) -> Result<Everything, QueryError> {
+        let counters = self.counters()?;
+        let mut everything = self.ask(|answer| Request::Everything(counters, answer))?;
+        self.revisions.annotate(&mut everything.status);
+        Ok(everything)
     }
 
     fn certificates(&self) -> Result<Vec<CertificateView>, QueryError> {

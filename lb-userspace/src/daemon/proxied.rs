@@ -9,7 +9,7 @@ use crate::{
             stats::Snapshot,
             trace::{UrlTraceRequest, UrlTraceView},
         },
-        query::{ProxyPath, QueryError},
+        query::{Part, ProxyPath, QueryError},
     },
     proxy::{
         supervisor::Asker,
@@ -22,8 +22,8 @@ use crate::{
 pub(super) struct Proxied(pub(super) Asker);
 
 impl ProxyPath for Proxied {
-    fn counted(&self) -> Arc<Snapshot> {
-        self.0.counted()
+    fn counted(&self, part: Part<'_>) -> Arc<Snapshot> {
+        self.0.counted(part)
     }
 
     fn recent(&self, filter: &Filter) -> Result<Vec<Record>, QueryError> {

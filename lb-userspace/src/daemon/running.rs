@@ -1,6 +1,7 @@
 //! The control task: takes one event at a time, changes the state by it, and makes the data path, the monitors and the
 //! VIPs follow. Nothing else writes the state; nothing in here waits for the network, or for the disk.
 
+mod answers;
 mod restart;
 mod tell;
 mod upgrade;
@@ -9,7 +10,7 @@ mod vips;
 use std::{
     collections::{BTreeSet, HashSet},
     path::PathBuf,
-    process::{self, ExitCode},
+    process::ExitCode,
     sync::{Arc, mpsc::Sender},
     time::{Duration, Instant},
 };
@@ -43,9 +44,9 @@ use crate::{
         event::{Fact, Name},
         plan::Plan,
         proxy::{ProxyPlan, Secret},
-        query::{Counters, Order, QueryError},
+        query::{Order, QueryError},
         state::{Check, Event, Picture, State, VipPlan},
-        view::{Health, NodeState, Status},
+        view::{Health, NodeState},
     },
     health::Report,
     proxy::supervisor::News,
@@ -56,6 +57,9 @@ const TICK: Duration = Duration::from_secs(1);
 
 /// How long the end of this program waits for the disk to have what is known.
 const KEPT_WITHIN: Duration = Duration::from_secs(2);
+
+/// Reports of monitors that are taken in at a time, beside the first: operators wait meanwhile.
+const MOST_REPORTS: usize = 1_000;
 
 /// What a stop keeps of its time for what comes after the L7 proxy has drained.
 const STOP_MARGIN: Duration = Duration::from_secs(1);
@@ -106,6 +110,8 @@ pub(super) struct Running<S> {
     upgrade: Upgrade,
     /// The state as it was told last.
     told: Picture,
+    /// Whether something has happened since.
+    untold: bool,
     machines: Machines,
     rule_events: tell::Pace,
 }
@@ -142,6 +148,7 @@ impl<S: Subsystems> Running<S> {
             certificates: Certificates::default(),
             upgrade,
             told,
+            untold: false,
             machines: Machines::default(),
             rule_events: tell::Pace::default(),
         }
@@ -182,7 +189,10 @@ impl<S: Subsystems> Running<S> {
                     Wish::Reopen => self.parts.subsystems.reopen_logs(),
                     Wish::Upgrade => self.upgrade.begin(&self.parts.seat, &self.parts.config_path, None),
                 },
-                Some(report) = inputs.reports.recv() => self.hear(report).await,
+                Some(report) = inputs.reports.recv() => {
+                    let more = std::iter::from_fn(|| inputs.reports.try_recv().ok()).take(MOST_REPORTS);
+                    self.hear(std::iter::once(report).chain(more)).await;
+                }
                 Some(answer) = inputs.answers.recv() => self.resolved(answer).await,
                 outcome = self.upgrade.rehearsed() => self.replace(outcome).await,
                 Some(news) = inputs.news.recv() => {
@@ -246,17 +256,19 @@ impl<S: Subsystems> Running<S> {
         code
     }
 
-    async fn hear(&mut self, report: Report) {
-        let Report { pool, node, monitor, health, reason } = report;
-        tracing::debug!(pool, node, monitor, ?health, reason, "health changed");
-        self.heard = true;
-        self.down.retain(|down| (&down.pool, &down.node, &down.monitor) != (&pool, &node, &monitor));
-        if health == Health::Down {
-            let (pool, node, monitor) = (pool.clone(), node.clone(), monitor.clone());
-            self.down.push(Down { pool, node, monitor, reason: reason.clone() });
+    /// Of many reports at once, the data path follows what they come to.
+    async fn hear(&mut self, reports: impl IntoIterator<Item = Report>) {
+        for Report { pool, node, monitor, health, reason } in reports {
+            tracing::debug!(pool, node, monitor, ?health, reason, "health changed");
+            self.heard = true;
+            self.down.retain(|down| (&down.pool, &down.node, &down.monitor) != (&pool, &node, &monitor));
+            if health == Health::Down {
+                let (pool, node, monitor) = (pool.clone(), node.clone(), monitor.clone());
+                self.down.push(Down { pool, node, monitor, reason: reason.clone() });
+            }
+            // Health events are never refused.
+            let _ = self.apply(Event::Health { pool, node, monitor, health, reason });
         }
-        // Health events are never refused.
-        let _ = self.state.apply(Event::Health { pool, node, monitor, health, reason });
         if let Err(error) = self.enact().await {
             tracing::error!(error, "the data path does not follow a node's health; it is tried again");
         }
@@ -266,41 +278,11 @@ impl<S: Subsystems> Running<S> {
     async fn resolved(&mut self, Resolved { name, addresses }: Resolved) {
         tracing::info!(name, ?addresses, "a node's name stands for other addresses");
         // This event is never refused.
-        let _ = self.state.apply(Event::Resolved { name, addresses });
+        let _ = self.apply(Event::Resolved { name, addresses });
         if let Err(error) = self.enact().await {
             tracing::error!(error, "the L7 proxy does not follow a node's name; it is tried again");
         }
         self.follow().await;
-    }
-
-    async fn answer(&mut self, request: Request) {
-        // An asker that went away wants no answer.
-        match request {
-            Request::Ready(answer) => drop(answer.send(self.is_ready())),
-            Request::Status(counters, answer) => drop(answer.send(self.status(&counters))),
-            Request::VirtualServers(counters, answer) => drop(answer.send(self.state.virtual_servers(&counters))),
-            Request::VirtualServer(name, known, answer) => drop(answer.send(self.state.virtual_server(&name, &known))),
-            Request::Pool(name, counters, answer) => drop(answer.send(self.state.pool(&name, &counters))),
-            Request::Pools(counters, answer) => drop(answer.send(self.state.pools(&counters))),
-            Request::Certificates(answer) => drop(answer.send(self.certificates.views())),
-            Request::Order(Order::Upgrade, answer) => {
-                self.upgrade.begin(&self.parts.seat, &self.parts.config_path, Some(answer));
-            }
-            Request::Vips(answer) => drop(answer.send(self.vips())),
-            Request::Order(Order::MoveVip { group, to }, answer) => drop(answer.send(self.move_vip(group, to).await)),
-            Request::Configure(read, answer) => drop(answer.send(self.configure(read).await)),
-            Request::Order(order, answer) => {
-                let outcome = self.change(Event::Order(order)).await;
-                // What an operator was told of survives a crash.
-                self.parts.keeper.then(move || drop(answer.send(outcome)));
-            }
-        }
-    }
-
-    /// Whether data path and L7 proxy do what the configuration says.
-    fn is_ready(&self) -> bool {
-        let proxies = !self.state.config().proxy.virtual_servers.is_empty();
-        self.behind.is_none() && (!proxies || self.parts.subsystems.worker().is_some_and(|worker| worker.ready))
     }
 
     async fn tick(&mut self) {
@@ -347,16 +329,24 @@ impl<S: Subsystems> Running<S> {
         }
         if let Err(why) = &outcome {
             // This event is never refused.
-            let _ = self.state.apply(Event::ConfigRefused(why.to_string()));
+            let _ = self.apply(Event::ConfigRefused(why.to_string()));
         }
         notify::ready(&self.summary());
         outcome
     }
 
+    /// Changes the state alone. All events go through here.
+    fn apply(&mut self, event: Event) -> Result<(), QueryError> {
+        self.untold = true;
+        self.state.apply(event)
+    }
+
     /// Changes the state and makes everything follow; what the data path refuses is undone.
     async fn change(&mut self, event: Event) -> Result<(), QueryError> {
         let before = self.state.clone();
-        self.state.apply(event.clone())?;
+        let is_config = matches!(event, Event::NewConfig(_));
+        let order = if let Event::Order(order) = &event { Some(order.clone()) } else { None };
+        self.apply(event)?;
         if let Err(error) = self.enact().await {
             self.state = before;
             return Err(match self.enact().await {
@@ -364,21 +354,20 @@ impl<S: Subsystems> Running<S> {
                 Err(undo) => QueryError::Failed(format!("{error}; going back failed too and is tried again: {undo}")),
             });
         }
-        if let Event::NewConfig(_) = &event {
+        if is_config {
             self.raised = None;
         }
         self.follow().await;
         self.remember();
-        if let Event::NewConfig(_) = &event {
+        if is_config {
             // First of all: the alerts of this configuration tell what it brings.
             self.parts.subsystems.alert(self.state.config());
             let loaded = self.certificates.read(self.state.config());
             loaded.into_iter().for_each(|fact| self.tell(fact));
         }
-        let order = if let Event::Order(order) = &event { Some(order) } else { None };
-        let order = if let Some(Order::Until(order, _)) = order { Some(&**order) } else { order };
+        let order = if let Some(Order::Until(order, _)) = order { Some(*order) } else { order };
         if let Some(Order::SetNodeState { pool, node, state: NodeState::Active }) = order {
-            self.bring_back(pool.as_deref(), node);
+            self.bring_back(pool.as_deref(), &node);
         }
         Ok(())
     }
@@ -462,34 +451,6 @@ impl<S: Subsystems> Running<S> {
         }
         self.parts.keeper.keep(self.state.overrides(), &self.down, self.state.names());
         self.saved(self.parts.keeper.failure());
-    }
-
-    fn status(&self, counters: &Counters) -> Status {
-        let mut status = self.state.status(counters);
-        status.version = env!("CARGO_PKG_VERSION").to_owned();
-        status.pid = process::id();
-        status.uptime_s = self.started.elapsed().as_secs();
-        status.config_file = self.parts.config_path.display().to_string();
-        status.data_path = self.origin().to_owned();
-        status.upgrades = self.parts.seat.upgrades;
-        status.upgrade_error = self.upgrade.failure().map(str::to_owned);
-        status.worker = self.parts.subsystems.worker();
-        status.warnings.extend(self.certificates.warnings(now()));
-        if let Some(why) = &self.behind {
-            status.warnings.insert(0, format!("the data path does not do what it should, and is tried again: {why}"));
-        }
-        status.warnings.extend(self.parts.subsystems.problems());
-        status.warnings.extend(restart::needed(&self.first, self.state.config()));
-        status.warnings.extend(self.state.config().warnings());
-        if let Some(why) = &self.unsaved {
-            status.warnings.push(format!("what was set at run time would not survive a restart: {why}"));
-        }
-        status
-    }
-
-    /// How lbd found the data path.
-    fn origin(&self) -> &'static str {
-        if self.parts.adopted { "adopted" } else { "created" }
     }
 
     /// One line for the service manager.

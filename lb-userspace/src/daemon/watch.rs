@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use super::{histories::Histories, journal::Teller};
 use crate::control::{
     event::{Fact, Name},
-    query::{Counters, DataPath, ProxyPath},
+    query::{Counters, DataPath, Part, ProxyPath},
     view::TableUse,
 };
 
@@ -45,7 +45,7 @@ pub(super) fn start(
             thread::sleep(EVERY);
             // What cannot be read now is looked at again.
             let Ok(counters) = data_path.counters() else { continue };
-            let counters = Counters { proxy: proxy.counted(), ..counters };
+            let counters = Counters { proxy: proxy.counted(Part::All), ..counters };
             let draining = draining.borrow().clone();
             watched.look(&counters, &draining).into_iter().for_each(|fact| teller.tell(fact));
             histories.take(counters);

@@ -29,12 +29,16 @@ pub fn counters(context: &Context, part: Part<'_>) -> Result<Counters, QueryErro
     let names = context.names.snapshot();
     let maps = &context.maps;
     let is_wanted = |info: &SlotInfo| match part {
-        Part::All => true,
+        Part::All | Part::VirtualServers => true,
         Part::Machine => false,
         Part::Pool(name) => info.pool == name,
         Part::VirtualServer(name) => info.virtual_server == name,
     };
-    let limited = |name: &str| part == Part::All || part == Part::VirtualServer(name);
+    let limited = |name: &str| match part {
+        Part::All | Part::VirtualServers => true,
+        Part::VirtualServer(wanted) => wanted == name,
+        Part::Machine | Part::Pool(_) => false,
+    };
     Ok(Counters {
         interfaces: names.interfaces.iter().map(|info| interface(maps, info)).collect::<Result<_, _>>()?,
         tables: context.collected.tables(),

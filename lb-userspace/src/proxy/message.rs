@@ -8,7 +8,7 @@ use crate::control::proxy::{
     ProxyEvent, ProxyPlan,
     memory::{Session, TicketKeys},
     recent::{Filter, Record},
-    stats::Snapshot,
+    stats::{Scope, Snapshot},
 };
 
 /// What lbd tells its worker.
@@ -68,7 +68,7 @@ pub enum ToWorker {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Question {
     /// What was counted.
-    Stats,
+    Stats(Scope),
     /// Requests that ended lately.
     Recent(Box<Filter>),
 }

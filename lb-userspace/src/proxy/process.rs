@@ -38,6 +38,9 @@ use crate::{control::proxy::memory::Session, telemetry};
 /// How often the worker says that it lives.
 pub const HEARTBEAT: Duration = Duration::from_millis(250);
 
+/// How often it looks whether all threads go by a new plan: somebody waits to hear it.
+const SETTLING: Duration = Duration::from_millis(2);
+
 /// Sessions that lbd is told of with each heartbeat.
 const SESSIONS: usize = 2000;
 
@@ -95,8 +98,15 @@ pub fn run() -> Result<(), WorkerError> {
     confine::all_threads()?;
     // There is room for the first message.
     let _ = outbox.tell(FromWorker::Ready);
-    let worker =
-        Worker { engine, outbox, waiting: Vec::new(), early: Some(Vec::new()), is_upgrade: false, unsaid: None };
+    let worker = Worker {
+        engine,
+        outbox,
+        waiting: Vec::new(),
+        early: Some(Vec::new()),
+        is_upgrade: false,
+        unsaid: None,
+        settles: None,
+    };
     worker.serve(&received, &signals)
 }
 
@@ -121,6 +131,8 @@ struct Worker {
     is_upgrade: bool,
     /// What had no room yet.
     unsaid: Option<FromWorker>,
+    /// The generation of a plan that not all threads may go by yet.
+    settles: Option<u64>,
 }
 
 /// How long requests may go on after SIGTERM, whatever their virtual server says.
@@ -131,7 +143,8 @@ impl Worker {
         let mut draining = false;
         let mut beat = Instant::now() + HEARTBEAT;
         loop {
-            match inputs.recv_timeout(beat.saturating_duration_since(Instant::now())) {
+            let wait = beat.saturating_duration_since(Instant::now());
+            match inputs.recv_timeout(if self.settles.is_some() { wait.min(SETTLING) } else { wait }) {
                 Ok(Input::Message(ToWorker::Drain(longest), _)) => {
                     draining = true;
                     self.engine.drain(longest);
@@ -149,7 +162,7 @@ impl Worker {
                 Err(RecvTimeoutError::Disconnected) => std::thread::sleep(HEARTBEAT),
             }
             // By the clock: one who asks without a pause must not keep lbd from hearing that the worker lives.
-            if Instant::now() >= beat {
+            if self.has_settled() || Instant::now() >= beat {
                 self.beat();
                 beat = Instant::now() + HEARTBEAT;
             }
@@ -180,8 +193,8 @@ impl Worker {
                     self.engine.make_room(&plan);
                     self.engine.import_sessions(&early);
                 }
+                self.settles = Some(plan.generation);
                 self.engine.swap(Arc::new(*plan), std::mem::take(&mut self.waiting));
-                self.beat();
             }
             ToWorker::Ask { id, question } => {
                 // Whom it reaches too late has asked somebody else.
@@ -204,9 +217,15 @@ impl Worker {
         }
     }
 
+    /// Whether all threads go by the plan that came last, and lbd does not know.
+    fn has_settled(&mut self) -> bool {
+        let goes_by = |plan: &mut u64| self.engine.states().iter().all(|state| state.generation >= *plan);
+        self.settles.take_if(goes_by).is_some()
+    }
+
     fn answer(&self, question: &Question) -> Answer {
         match question {
-            Question::Stats => Answer::Stats(Box::new(self.engine.stats().snapshot())),
+            Question::Stats(scope) => Answer::Stats(Box::new(self.engine.stats().snapshot_of(scope))),
             Question::Recent(filter) => Answer::Recent(self.engine.recent(filter)),
         }
     }

@@ -17,7 +17,10 @@ use std::{
 pub use counter::{Counter, Entered, Gauge};
 pub use histogram::Histogram;
 
-use crate::control::proxy::{ProxyPlan, Service, stats::Snapshot};
+use crate::control::proxy::{
+    ProxyPlan, Service,
+    stats::{Scope, Snapshot},
+};
 
 /// The counters of all threads.
 #[derive(Debug)]
@@ -303,9 +306,15 @@ impl Stats {
     /// Everything, added up over the threads.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
+        self.snapshot_of(&Scope::All)
+    }
+
+    /// What is in the scope, added up over the threads.
+    #[must_use]
+    pub fn snapshot_of(&self, scope: &Scope) -> Snapshot {
         let mut snapshot = Snapshot::default();
         for thread in &self.threads {
-            snapshot.add_thread(thread);
+            snapshot.add_thread(thread, scope);
         }
         snapshot
     }

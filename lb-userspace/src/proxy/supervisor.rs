@@ -13,7 +13,7 @@ mod run;
 mod transparent;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs, io,
     os::fd::OwnedFd,
     path::PathBuf,
@@ -33,11 +33,14 @@ use super::{
     message::{Answer, FromWorker, Question, ToWorker},
     spawner::FromSpawner,
 };
-use crate::control::proxy::{
-    ProxyEvent, ProxyPlan, memory as remembered,
-    pool::NodeChange,
-    recent::{Filter, Record},
-    stats::Snapshot,
+use crate::control::{
+    proxy::{
+        ProxyEvent, ProxyPlan, memory as remembered,
+        pool::NodeChange,
+        recent::{Filter, Record},
+        stats::{Scope, Snapshot},
+    },
+    query::Part,
 };
 
 /// How long a question waits for the worker: who asks for counters gets the last known ones then.
@@ -248,14 +251,28 @@ pub struct Asker {
 }
 
 impl Asker {
-    /// What was counted up to now; by a worker that does not answer, up to the last answer.
+    /// What was counted up to now, of a part at least; by a worker that does not answer, up to the last answer about everything.
     #[must_use]
-    pub fn counted(&self) -> Arc<Snapshot> {
-        let mut last = self.known.counted.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Ok(Answer::Stats(snapshot)) = self.ask(Question::Stats, COUNTERS) {
-            *last = Arc::from(snapshot);
+    pub fn counted(&self, part: Part<'_>) -> Arc<Snapshot> {
+        let last = || self.known.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        let scope = match part {
+            Part::Machine => return Arc::clone(&last()),
+            Part::All => Scope::All,
+            Part::VirtualServers => Scope::VirtualServers,
+            Part::Pool(name) => Scope::Of { virtual_servers: BTreeSet::new(), pools: [name.to_owned()].into() },
+            Part::VirtualServer(name) => Scope::Of {
+                virtual_servers: [name.to_owned()].into(),
+                pools: self.plan().pools_of(name).into_iter().map(str::to_owned).collect(),
+            },
+        };
+        let Ok(Answer::Stats(snapshot)) = self.ask(Question::Stats(scope), COUNTERS) else {
+            return Arc::clone(&last());
+        };
+        let snapshot = Arc::from(snapshot);
+        if part == Part::All {
+            *last() = Arc::clone(&snapshot);
         }
-        Arc::clone(&last)
+        snapshot
     }
 
     /// Requests that ended lately, newest first.

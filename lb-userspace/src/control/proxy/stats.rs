@@ -1,12 +1,49 @@
 //! Counters of all threads of the worker at one time, as they go from the worker to lbd. Counted by `proxy::stats`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
 mod histogram;
 
 pub use histogram::{BUCKETS, HistogramSnapshot, bucket};
+
+/// What of it is asked for: a site may have ten thousand nodes, and a question be about one of them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Scope {
+    /// Everything.
+    All,
+    /// Virtual servers, without pools and nodes.
+    VirtualServers,
+    /// These virtual servers and pools, with the nodes of the latter.
+    Of {
+        /// Names of virtual servers.
+        virtual_servers: BTreeSet<String>,
+        /// Names of pools.
+        pools: BTreeSet<String>,
+    },
+}
+
+impl Scope {
+    /// Whether it has a virtual server.
+    #[must_use]
+    pub fn has_virtual_server(&self, name: &str) -> bool {
+        match self {
+            Self::All | Self::VirtualServers => true,
+            Self::Of { virtual_servers, .. } => virtual_servers.contains(name),
+        }
+    }
+
+    /// Whether it has a pool and its nodes.
+    #[must_use]
+    pub fn has_pool(&self, name: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::VirtualServers => false,
+            Self::Of { pools, .. } => pools.contains(name),
+        }
+    }
+}
 
 /// Everything counted, added up over the threads. Counters start anew with each worker.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]

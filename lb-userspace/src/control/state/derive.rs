@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use lb_common::conntrack::State as Conntrack;
 
-use super::State;
+use super::{State, facts::Facts};
 use crate::{
     config::{self, Pool},
     control::plan::{Admission, Node, Plan, VirtualServer},
@@ -22,6 +22,14 @@ pub(super) fn plan(state: &State) -> Plan {
 /// How new connections are placed (forwarding, scheduler, persistence) is said by the pool in use; what happens when
 /// that fails (`on_node_failure`, `refusal`) by the virtual server's own pool, whichever serves.
 pub(super) fn virtual_server(state: &State, server: &config::VirtualServer) -> VirtualServer {
+    let mut plan = without_nodes(state, server);
+    let chain = state.config.pool_chain(&server.pool).into_iter();
+    plan.nodes = chain.flat_map(|(name, _)| nodes(state, name, name == plan.pool)).collect();
+    plan
+}
+
+/// All of it but its nodes.
+pub(super) fn without_nodes(state: &State, server: &config::VirtualServer) -> VirtualServer {
     let config = &state.config;
     let own = &config.pools[&server.pool];
     let (name, pool) = pool_in_use(state, &server.pool);
@@ -43,7 +51,7 @@ pub(super) fn virtual_server(state: &State, server: &config::VirtualServer) -> V
         flood_limit: config.dataplane.flood_limit,
         ring_seed: config.dataplane.ring_seed,
         source_ports: config.dataplane.source_ports,
-        nodes: config.pool_chain(&server.pool).into_iter().flat_map(|(p, _)| nodes(state, p, p == name)).collect(),
+        nodes: Vec::new(),
     }
 }
 
@@ -51,19 +59,20 @@ pub(super) fn virtual_server(state: &State, server: &config::VirtualServer) -> V
 pub(super) fn pool_in_use<'a>(state: &'a State, own: &'a str) -> (&'a str, &'a Pool) {
     let chain = state.config.pool_chain(own);
     let takes_new = |name: &str, pool: &Pool| {
-        pool.nodes.iter().any(|(node, n)| state.node_admission(name, node, n.state) == Admission::All)
+        let facts = state.facts(name);
+        pool.nodes.iter().any(|(node, n)| facts.admission(node, n.state) == Admission::All)
     };
     *chain.iter().find(|(name, pool)| takes_new(name, pool)).unwrap_or(&chain[0])
 }
 
 fn nodes(state: &State, pool_name: &str, in_use: bool) -> Vec<Node> {
-    let pool = &state.config.pools[pool_name];
+    let (pool, facts) = (&state.config.pools[pool_name], state.facts(pool_name));
     let node = |(name, node): (&String, &config::Node)| Node {
         pool: pool_name.to_owned(),
         name: name.clone(),
         address: SocketAddr::new(node.address, node.port.unwrap_or(0)),
-        weight: state.node_weight(pool_name, name, node.weight),
-        admission: admission(state, pool_name, name, node, in_use),
+        weight: facts.weight(name, node.weight),
+        admission: admission(&facts, name, node, in_use),
         source_address: match node.address {
             IpAddr::V4(_) => pool.source_address4.map(IpAddr::V4),
             IpAddr::V6(_) => pool.source_address6.map(IpAddr::V6),
@@ -73,8 +82,8 @@ fn nodes(state: &State, pool_name: &str, in_use: bool) -> Vec<Node> {
 }
 
 /// What a node takes from a virtual server that its pool serves, or could serve.
-pub(super) fn admission(state: &State, pool: &str, name: &str, node: &config::Node, in_use: bool) -> Admission {
-    match state.node_admission(pool, name, node.state) {
+pub(super) fn admission(facts: &Facts<'_>, name: &str, node: &config::Node, in_use: bool) -> Admission {
+    match facts.admission(name, node.state) {
         Admission::All if !in_use => Admission::Tracked,
         admission @ (Admission::All | Admission::Tracked | Admission::Nothing) => admission,
     }

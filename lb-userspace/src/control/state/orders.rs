@@ -94,7 +94,7 @@ impl State {
         let (pool, name, _) = find_node(&self.config, pool, node)?;
         let held = self.overrides.held(&pool, &name).into_iter().flatten();
         for (monitor, _) in held {
-            let found = self.findings.get(&(pool.clone(), name.clone(), monitor.clone()));
+            let found = self.findings.get(&pool).and_then(|nodes| nodes.get(&name)?.get(monitor));
             if let Some(found) = found.filter(|found| found.health == Health::Down) {
                 let why = found.reason.as_deref().unwrap_or_default();
                 return Err(QueryError::Invalid(format!(

@@ -1,15 +1,17 @@
 //! What of the state is told when it changes: a [`Picture`] before and one after give the [`Fact`]s between. Pure; called by
 //! the control task, which may take in several events between two pictures.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
-use super::{State, derive};
+use super::{State, derive, proxy_views::out_reason};
 use crate::{
     config::proxy::Proxy,
     control::{
         event::{Fact, Name},
         plan::Admission,
-        proxy::stats::Snapshot,
         view::{Health, NodeState},
     },
 };
@@ -17,8 +19,8 @@ use crate::{
 /// The state as it is told. Only what is not as it should be is in it, so that it stays small.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Picture {
-    /// What nodes exist: one that is new or gone has not changed. Shared with nobody, as sets of names are cheap to compare.
-    known: BTreeSet<(String, String)>,
+    /// What nodes exist: one that is new or gone has not changed. Shared with the state.
+    known: Arc<BTreeSet<(String, String)>>,
     /// Nodes that are down, with the monitors' words.
     down: BTreeMap<(String, String), String>,
     /// Nodes that are not active.
@@ -35,36 +37,50 @@ impl State {
     /// The state as it is told.
     #[must_use]
     pub fn picture(&self) -> Picture {
-        let mut picture = Picture::default();
-        for (pool, node) in self.config.all_nodes() {
-            let id = (pool.to_owned(), node.to_owned());
-            if let (Health::Down, reason) = self.node_health(pool, node) {
-                picture.down.insert(id.clone(), reason.unwrap_or_default());
-            }
-            let configured = self.config.node(pool, node).map_or(NodeState::Active, |(state, _)| state);
-            let state = self.node_state(pool, node, configured);
-            if state != NodeState::Active {
-                picture.states.insert(id.clone(), state);
-            }
-            picture.known.insert(id);
+        let mut picture = Picture { known: Arc::clone(&self.known), ..Picture::default() };
+        for (name, pool) in &self.config.pools {
+            self.picture_nodes(&mut picture, name, pool.nodes.iter().map(|(name, node)| (name, node.state)));
         }
-        let out = self.passive.iter().map(|(id, change)| (id.clone(), super::proxy_views::out_reason(*change)));
-        picture.out.extend(out);
+        for (name, pool) in &self.config.proxy.pools {
+            self.picture_nodes(&mut picture, name, pool.nodes.iter().map(|(name, node)| (name, node.state)));
+        }
+        for (pool, nodes) in &self.passive {
+            let out = nodes.iter().map(|(node, change)| ((pool.clone(), node.clone()), out_reason(*change)));
+            picture.out.extend(out);
+        }
         self.picture_servers(&mut picture);
         picture
     }
 
+    fn picture_nodes<'s>(
+        &self,
+        picture: &mut Picture,
+        pool: &str,
+        nodes: impl Iterator<Item = (&'s String, NodeState)>,
+    ) {
+        let facts = self.facts(pool);
+        for (node, configured) in nodes {
+            let id = || (pool.to_owned(), node.clone());
+            if facts.health(node) == Health::Down {
+                picture.down.insert(id(), facts.reason(node).unwrap_or_default());
+            }
+            let state = facts.state(node, configured);
+            if state != NodeState::Active {
+                picture.states.insert(id(), state);
+            }
+        }
+    }
+
     fn picture_servers(&self, picture: &mut Picture) {
         for (name, pool) in &self.config.pools {
-            let takes =
-                |(node, n): (&String, &crate::config::Node)| self.node_admission(name, node, n.state) == Admission::All;
+            let facts = self.facts(name);
+            let takes = |(node, n): (&String, &crate::config::Node)| facts.admission(node, n.state) == Admission::All;
             if !pool.nodes.iter().any(takes) {
                 picture.pools_down.insert(name.clone());
             }
         }
-        let nothing = Snapshot::default();
-        for name in self.config.proxy.pools.keys() {
-            if !self.proxy_pool_serves(name, &nothing) {
+        for (name, pool) in &self.config.proxy.pools {
+            if !self.proxy_pool_serves(name, pool) {
                 picture.pools_down.insert(name.clone());
             }
         }
@@ -77,7 +93,7 @@ impl State {
         }
         for (name, server) in &self.config.proxy.virtual_servers {
             for own in Proxy::named_pools(server) {
-                let serving = self.proxy_pool_in_use(own, &nothing).map(str::to_owned);
+                let serving = self.proxy_pool_in_use(own).map(str::to_owned);
                 if serving.as_deref() != Some(own) {
                     picture.servers.insert(name.clone(), serving);
                     break;

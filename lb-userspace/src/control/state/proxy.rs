@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::State;
+use super::{State, facts::Facts};
 use crate::{
     config::proxy::{self as config, FileRef, Host},
     control::{
@@ -73,7 +73,8 @@ impl State {
                 tls.authorities.ca_pem.clone_from(&self.config.proxy.files.system_store);
             }
         }
-        plan.nodes = pool.nodes.iter().map(|(node, n)| (node.clone(), self.proxy_node(name, node, n))).collect();
+        let facts = self.facts(name);
+        plan.nodes = pool.nodes.iter().map(|(node, n)| (node.clone(), self.proxy_node(&facts, node, n))).collect();
         plan
     }
 
@@ -82,16 +83,12 @@ impl State {
         Authorities { ca_pem: text(ca), crl_pem: text(crl) }
     }
 
-    fn proxy_node(&self, pool: &str, name: &str, node: &config::Node) -> Node {
+    fn proxy_node(&self, facts: &Facts<'_>, name: &str, node: &config::Node) -> Node {
         let addresses = self.node_addresses(node);
         Node {
-            admission: if addresses.is_empty() {
-                Admission::Nothing
-            } else {
-                self.node_admission(pool, name, node.state)
-            },
+            admission: if addresses.is_empty() { Admission::Nothing } else { facts.admission(name, node.state) },
             addresses: addresses.into_iter().map(|address| SocketAddr::new(address, node.port)).collect(),
-            weight: self.node_weight(pool, name, node.weight),
+            weight: facts.weight(name, node.weight),
             priority: node.priority,
             max_connections: node.max_connections,
         }

@@ -5,7 +5,10 @@ mod shown;
 use lb_common::conntrack::State as Conntrack;
 
 use super::*;
-use crate::control::{plan, view::VirtualServerView};
+use crate::control::{
+    plan::{self, Admission},
+    view::{NodeState, VirtualServerView},
+};
 
 const CONFIG: &str = r#"
 version = 1
@@ -117,6 +120,13 @@ fn configured_state_and_health_say_what_a_node_takes() {
         state.finds("web", "n2", "alive", health);
         state.finds("web", "n2", "port", Health::Up);
         assert_eq!(state.admissions("web")[1], ("web/n2".to_owned(), expected), "{node_state:?} {health:?}");
+    }
+}
+
+impl State {
+    fn node_health(&self, pool: &str, node: &str) -> (Health, Option<String>) {
+        let facts = self.facts(pool);
+        (facts.health(node), facts.reason(node))
     }
 }
 

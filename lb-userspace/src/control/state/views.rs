@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use super::{State, derive};
+use super::{State, derive, facts::Facts};
 use crate::{
-    config::{Node, Pool},
+    config::{self, Node, Pool},
     control::{
         plan::{Admission, Forwarding, VirtualServer},
-        query::{Counters, NodeCounters},
+        query::{Counters, NodeCounters, Nodes},
         view::{Health, InterfaceView, NodeView, PoolView, Status, Traffic, VirtualServerView},
     },
 };
@@ -24,68 +24,113 @@ struct Use<'s> {
     counters: Vec<&'s NodeCounters>,
 }
 
+/// By pool and node.
+type Uses<'s> = BTreeMap<(&'s str, &'s str), Use<'s>>;
+
+/// Counters by virtual server, pool and node.
+type Counted<'c> = BTreeMap<(&'c str, &'c str, &'c str), &'c NodeCounters>;
+
 impl State {
     /// All virtual servers, by name.
     #[must_use]
-    pub fn virtual_servers(&self, counters: &Counters) -> Vec<VirtualServerView> {
-        self.servers_of(counters, |_| true)
+    pub fn virtual_servers(&self, counters: &Counters, nodes: Nodes) -> Vec<VirtualServerView> {
+        self.servers_of(counters, nodes, |_| true)
     }
 
     /// The one of a name, if there is one.
     #[must_use]
     pub fn virtual_server(&self, name: &str, counters: &Counters) -> Option<VirtualServerView> {
-        self.servers_of(counters, |other| other == name).pop()
+        self.servers_of(counters, Nodes::Shown, |other| other == name).pop()
     }
 
-    fn servers_of(&self, counters: &Counters, is_wanted: impl Fn(&str) -> bool) -> Vec<VirtualServerView> {
+    fn servers_of(
+        &self,
+        counters: &Counters,
+        nodes: Nodes,
+        is_wanted: impl Fn(&str) -> bool,
+    ) -> Vec<VirtualServerView> {
+        let counted = counters.nodes.iter().filter(|((server, ..), _)| is_wanted(server));
+        let counted = counted.map(|((server, pool, node), c)| ((server.as_str(), pool.as_str(), node.as_str()), c));
+        let counted: Counted<'_> = counted.collect();
         let servers = self.config.virtual_servers.iter().filter(|(name, _)| is_wanted(name));
         let mut views: Vec<_> = servers
             .map(|(name, server)| {
-                let plan = derive::virtual_server(self, server);
-                let nodes = plan.nodes.iter().map(|planned| {
-                    let id = (name.clone(), planned.pool.clone(), planned.name.clone());
-                    let node = &self.config.pools[&planned.pool].nodes[&planned.name];
-                    self.node_view(
-                        &planned.pool,
-                        &planned.name,
-                        node,
-                        planned.admission,
-                        counters.nodes.get(&id).into_iter(),
-                    )
-                });
-                let nodes = nodes.collect();
                 let flood_limited = counters.flood_limited.get(name).copied().unwrap_or(0);
-                virtual_server_view(name, &server.pool, plan, nodes, flood_limited)
+                VirtualServerView { flood_limited, ..self.server_view(name, server, &counted, nodes) }
             })
             .collect();
-        views.extend(self.proxy_servers(&counters.proxy, is_wanted));
+        views.extend(self.proxy_servers(&counters.proxy, nodes, is_wanted));
         views.sort_by(|a, b| a.name.cmp(&b.name));
         views
     }
 
+    fn server_view(
+        &self,
+        name: &str,
+        server: &config::VirtualServer,
+        counted: &Counted<'_>,
+        nodes: Nodes,
+    ) -> VirtualServerView {
+        let mut view = empty_view(name, &server.pool, derive::without_nodes(self, server));
+        for (pool_name, pool) in self.config.pool_chain(&server.pool) {
+            let (facts, in_use) = (self.facts(pool_name), pool_name == view.pool_in_use);
+            view.nodes_total += if in_use { pool.nodes.len() } else { 0 };
+            for (node_name, node) in &pool.nodes {
+                let admission = derive::admission(&facts, node_name, node, in_use);
+                view.nodes_available += usize::from(admission == Admission::All);
+                let counted = counted.get(&(name, pool_name, node_name.as_str())).copied();
+                if let Some(counted) = counted {
+                    view.active = view.active.saturating_add(counted.active);
+                    view.connections = view.connections.saturating_add(counted.connections);
+                    view.forward = sum([view.forward, counted.forward].iter());
+                    view.reply = sum([view.reply, counted.reply].iter());
+                }
+                if nodes == Nodes::Shown {
+                    view.nodes.push(node_view((pool_name, &facts), node_name, node, admission, counted.into_iter()));
+                }
+            }
+        }
+        view
+    }
+
     /// All pools, by name.
     #[must_use]
-    pub fn pools(&self, counters: &Counters) -> Vec<PoolView> {
-        self.pools_of(counters, |_| true)
+    pub fn pools(&self, counters: &Counters, nodes: Nodes) -> Vec<PoolView> {
+        self.pools_of(counters, nodes, |_| true)
     }
 
     /// The one of a name, if there is one.
     #[must_use]
     pub fn pool(&self, name: &str, counters: &Counters) -> Option<PoolView> {
-        self.pools_of(counters, |other| other == name).pop()
+        self.pools_of(counters, Nodes::Shown, |other| other == name).pop()
     }
 
-    fn pools_of(&self, counters: &Counters, is_wanted: impl Fn(&str) -> bool) -> Vec<PoolView> {
+    fn pools_of(&self, counters: &Counters, nodes: Nodes, is_wanted: impl Fn(&str) -> bool) -> Vec<PoolView> {
         let users = self.config.users();
         let uses = self.uses(counters, &is_wanted);
-        let node_view = |pool: &String, name: &String, node: &Node| {
-            let used = uses.get(&(pool.as_str(), name.as_str()));
-            let admission = used.and_then(|used| used.admission);
-            let admission = admission.unwrap_or_else(|| self.node_admission(pool, name, node.state));
-            self.node_view(pool, name, node, admission, used.iter().flat_map(|used| used.counters.iter().copied()))
-        };
-        let view = |(name, pool): (&String, &Pool)| PoolView {
-            name: name.clone(),
+        let pools = self.config.pools.iter().filter(|(name, _)| is_wanted(name));
+        let mut views: Vec<_> = pools
+            .map(|(name, pool)| {
+                let users = users.get(name.as_str()).into_iter().flatten().map(|(name, _)| (*name).to_owned());
+                self.pool_view(name, pool, users.collect(), &uses, nodes)
+            })
+            .collect();
+        views.extend(self.proxy_pools(&counters.proxy, nodes, is_wanted));
+        views.sort_by(|a, b| a.name.cmp(&b.name));
+        views
+    }
+
+    fn pool_view(
+        &self,
+        name: &str,
+        pool: &Pool,
+        virtual_servers: Vec<String>,
+        uses: &Uses<'_>,
+        nodes: Nodes,
+    ) -> PoolView {
+        let facts = self.facts(name);
+        let mut view = PoolView {
+            name: name.to_owned(),
             forwarding: self.forwarding(name).unwrap_or(pool.forwarding).into(),
             forwarding_overridden: self.overrides.pools.contains_key(name),
             scheduler: word(&pool.scheduler),
@@ -93,28 +138,34 @@ impl State {
             refusal: Some(pool.refusal),
             failure_pool: pool.failure_pool.clone(),
             monitors: pool.monitors.clone(),
-            virtual_servers: users
-                .get(name.as_str())
-                .into_iter()
-                .flatten()
-                .map(|(name, _)| (*name).to_owned())
-                .collect(),
-            nodes: pool.nodes.iter().map(|(node_name, node)| node_view(name, node_name, node)).collect(),
+            virtual_servers,
+            nodes_available: 0,
+            nodes_total: pool.nodes.len(),
+            active: 0,
+            connections: 0,
+            nodes: Vec::new(),
             proxy: None,
         };
-        let mut views: Vec<_> = self.config.pools.iter().filter(|(name, _)| is_wanted(name)).map(view).collect();
-        views.extend(self.proxy_pools(&counters.proxy, is_wanted));
-        views.sort_by(|a, b| a.name.cmp(&b.name));
-        views
+        for (node_name, node) in &pool.nodes {
+            let used = uses.get(&(name, node_name.as_str()));
+            let admission = used.and_then(|used| used.admission);
+            let admission = admission.unwrap_or_else(|| facts.admission(node_name, node.state));
+            view.nodes_available += usize::from(admission == Admission::All);
+            let counters = used.iter().flat_map(|used| used.counters.iter().copied());
+            for counted in counters.clone() {
+                view.active = view.active.saturating_add(counted.active);
+                view.connections = view.connections.saturating_add(counted.connections);
+            }
+            if nodes == Nodes::Shown {
+                view.nodes.push(node_view((name, &facts), node_name, node, admission, counters));
+            }
+        }
+        view
     }
 
     /// What virtual servers do with each node of some pools, together.
-    fn uses<'s>(
-        &'s self,
-        counters: &'s Counters,
-        is_wanted: impl Fn(&str) -> bool,
-    ) -> BTreeMap<(&'s str, &'s str), Use<'s>> {
-        let mut uses: BTreeMap<_, Use<'_>> = BTreeMap::new();
+    fn uses<'s>(&'s self, counters: &'s Counters, is_wanted: impl Fn(&str) -> bool) -> Uses<'s> {
+        let mut uses = Uses::new();
         for ((_, pool, node), counted) in counters.nodes.iter().filter(|((_, pool, _), _)| is_wanted(pool)) {
             uses.entry((pool.as_str(), node.as_str())).or_default().counters.push(counted);
         }
@@ -126,8 +177,9 @@ impl State {
             }
             let (in_use, _) = derive::pool_in_use(self, &server.pool);
             for (pool_name, pool) in chain {
+                let facts = self.facts(pool_name);
                 for (name, node) in &pool.nodes {
-                    let admission = derive::admission(self, pool_name, name, node, pool_name == in_use);
+                    let admission = derive::admission(&facts, name, node, pool_name == in_use);
                     let used = uses.entry((pool_name, name)).or_default();
                     used.admission = used.admission.into_iter().chain([admission]).min_by_key(openness);
                 }
@@ -164,19 +216,21 @@ impl State {
             warnings.push("the last reload was refused: the configuration in force is an older one".to_owned());
         }
         for (name, server) in &self.config.virtual_servers {
-            let plan = derive::virtual_server(self, server);
-            if plan.nodes.iter().all(|node| node.admission != Admission::All) {
+            let (other, pool) = derive::pool_in_use(self, &server.pool);
+            let (own, facts) = (&server.pool, self.facts(other));
+            if pool.nodes.iter().all(|(name, node)| facts.admission(name, node.state) != Admission::All) {
                 warnings.push(format!("virtual server {name:?}: no node takes new connections"));
-            } else if plan.pool != server.pool {
-                let (own, other) = (&server.pool, &plan.pool);
+            } else if other != own {
                 warnings
                     .push(format!("virtual server {name:?}: failure pool {other:?} serves, no node of {own:?} can"));
             }
         }
         warnings.extend(self.proxy_warnings());
-        for (pool, node) in self.config.all_nodes() {
-            if let (Health::Down, reason) = self.node_health(pool, node) {
-                warnings.push(format!("node {pool}/{node} is down: {}", reason.unwrap_or_default()));
+        for (pool, nodes) in self.config.node_names() {
+            let facts = self.facts(pool);
+            for node in nodes.filter(|node| facts.health(node) == Health::Down) {
+                let reason = facts.reason(node).unwrap_or_default();
+                warnings.push(format!("node {pool}/{node} is down: {reason}"));
             }
         }
         for interface in status.interfaces.iter().filter(|interface| interface.mode != "native") {
@@ -199,44 +253,42 @@ impl State {
         }
         warnings
     }
+}
 
-    fn node_view<'a>(
-        &self,
-        pool: &str,
-        name: &str,
-        node: &Node,
-        admission: Admission,
-        counters: impl Iterator<Item = &'a NodeCounters>,
-    ) -> NodeView {
-        let (health, health_reason) = self.node_health(pool, name);
-        let mut view = NodeView {
-            pool: pool.to_owned(),
-            name: name.to_owned(),
-            address: match node.port {
-                Some(port) => std::net::SocketAddr::new(node.address, port).to_string(),
-                None => node.address.to_string(),
-            },
-            weight: self.node_weight(pool, name, node.weight),
-            state: self.node_state(pool, name, node.state),
-            state_overridden: self.overrides.node(pool, name).is_some_and(|set| set.state.is_some()),
-            health,
-            health_reason,
-            admission,
-            mac: None,
-            interface: None,
-            active: 0,
-            connections: 0,
-            rescheduled: 0,
-            evicted: 0,
-            forward: Traffic::default(),
-            reply: Traffic::default(),
-            proxy: None,
-        };
-        for counted in counters {
-            add(&mut view, counted);
-        }
-        view
+fn node_view<'a>(
+    (pool, facts): (&str, &Facts<'_>),
+    name: &str,
+    node: &Node,
+    admission: Admission,
+    counters: impl Iterator<Item = &'a NodeCounters>,
+) -> NodeView {
+    let mut view = NodeView {
+        pool: pool.to_owned(),
+        name: name.to_owned(),
+        address: match node.port {
+            Some(port) => std::net::SocketAddr::new(node.address, port).to_string(),
+            None => node.address.to_string(),
+        },
+        weight: facts.weight(name, node.weight),
+        state: facts.state(name, node.state),
+        state_overridden: facts.set(name).is_some_and(|set| set.state.is_some()),
+        health: facts.health(name),
+        health_reason: facts.reason(name),
+        admission,
+        mac: None,
+        interface: None,
+        active: 0,
+        connections: 0,
+        rescheduled: 0,
+        evicted: 0,
+        forward: Traffic::default(),
+        reply: Traffic::default(),
+        proxy: None,
+    };
+    for counted in counters {
+        add(&mut view, counted);
     }
+    view
 }
 
 /// As the configuration and the API call it.
@@ -280,25 +332,19 @@ fn sum<'a>(parts: impl Iterator<Item = &'a Traffic>) -> Traffic {
     })
 }
 
-fn virtual_server_view(
-    name: &str,
-    own_pool: &str,
-    plan: VirtualServer,
-    nodes: Vec<NodeView>,
-    flood_limited: u64,
-) -> VirtualServerView {
-    let in_use = |node: &&NodeView| node.pool == plan.pool;
+/// A virtual server of which nothing is counted yet.
+fn empty_view(name: &str, own_pool: &str, plan: VirtualServer) -> VirtualServerView {
     VirtualServerView {
         name: name.to_owned(),
         pool: own_pool.to_owned(),
-        nodes_available: nodes.iter().filter(|node| node.admission == Admission::All).count(),
-        nodes_total: nodes.iter().filter(in_use).count(),
-        active: nodes.iter().map(|node| node.active).sum(),
-        connections: nodes.iter().map(|node| node.connections).sum(),
-        forward: sum(nodes.iter().map(|node| &node.forward)),
-        reply: sum(nodes.iter().map(|node| &node.reply)),
-        flood_limited,
-        nodes,
+        nodes_available: 0,
+        nodes_total: 0,
+        active: 0,
+        connections: 0,
+        forward: Traffic::default(),
+        reply: Traffic::default(),
+        flood_limited: 0,
+        nodes: Vec::new(),
         proxy: None,
         addresses: plan.addresses,
         protocol: word(&plan.protocol),

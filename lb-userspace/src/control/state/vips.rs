@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use super::{State, orders::list};
+use super::{State, facts::Facts, orders::list};
 use crate::{
     config::{
         bgp::AnnounceWhen,
@@ -118,34 +118,37 @@ fn servers<'s>(state: &'s State, group: &'s str) -> impl Iterator<Item = (&'s st
     let l4 = config.virtual_servers.iter().filter(move |(_, server)| uses(&server.vips));
     let l4 = l4.map(|(name, server)| {
         let mut pools = config.pool_chain(&server.pool).into_iter();
-        let serves =
-            pools.any(|(pool, p)| p.nodes.iter().any(|(node, n)| state.is_known_to_serve(pool, node, n.state)));
+        let serves = pools.any(|(pool, p)| {
+            let facts = state.facts(pool);
+            p.nodes.iter().any(|(node, n)| facts.is_known_to_serve(node, n.state))
+        });
         (name.as_str(), serves)
     });
     let l7 = config.proxy.virtual_servers.iter().filter(move |(_, server)| uses(&server.vips));
     let l7 = l7.map(|(name, server)| {
         let named = Proxy::named_pools(server);
         let mut pools = named.iter().flat_map(|pool| config.proxy.pool_chain(pool));
-        let serves =
-            pools.any(|(pool, p)| p.nodes.iter().any(|(node, n)| state.is_known_to_serve(pool, node, n.state)));
+        let serves = pools.any(|(pool, p)| {
+            let facts = state.facts(pool);
+            p.nodes.iter().any(|(node, n)| facts.is_known_to_serve(node, n.state))
+        });
         // Without a pool its rules answer.
         (name.as_str(), named.is_empty() || serves)
     });
     l4.chain(l7)
 }
 
-impl State {
+impl Facts<'_> {
     /// Whether a node takes connections for all that is known. One that monitors have not answered for yet does not: a machine
     /// that has just started draws clients only when it can serve them.
-    fn is_known_to_serve(&self, pool: &str, node: &str, configured: NodeState) -> bool {
-        let unchecked = || self.config.monitors_of(pool).is_none_or(<[String]>::is_empty);
-        let health = self.node_health(pool, node).0;
-        let is_out = self.passive.contains_key(&(pool.to_owned(), node.to_owned()));
-        self.node_admission(pool, node, configured) == Admission::All
-            && (health == Health::Up || unchecked())
-            && !is_out
+    fn is_known_to_serve(&self, node: &str, configured: NodeState) -> bool {
+        self.admission(node, configured) == Admission::All
+            && (self.is_unchecked() || self.health(node) == Health::Up)
+            && self.out(node).is_none()
     }
+}
 
+impl State {
     /// Whether a group can be asked to move there; whether it does is for the machines to agree on.
     pub(super) fn check_move(&self, group: &str, to: Option<&str>) -> Result<(), QueryError> {
         let moving = |mode: VipMode| mode == VipMode::Failover;

@@ -1,6 +1,6 @@
 //! What `top` shows: the last two looks as rows of text, and what keys change of it. Pure.
 
-use std::{cmp::Reverse, time::Duration};
+use std::{cmp::Reverse, collections::BTreeMap, time::Duration};
 
 use super::sample::Sample;
 use crate::{
@@ -372,10 +372,10 @@ fn server_bytes(server: &VirtualServerView) -> (u64, u64) {
 }
 
 fn by_node(sample: &Sample) -> Vec<NodeView> {
-    let mut nodes: Vec<NodeView> = Vec::new();
+    let mut nodes: BTreeMap<(&str, &str), NodeView> = BTreeMap::new();
     let add = |a: Traffic, b: Traffic| Traffic { packets: a.packets + b.packets, bytes: a.bytes + b.bytes };
     for node in sample.servers.iter().flat_map(|server| &server.nodes) {
-        match nodes.iter_mut().find(|known| (&known.pool, &known.name) == (&node.pool, &node.name)) {
+        match nodes.get_mut(&(node.pool.as_str(), node.name.as_str())) {
             // What the proxy counts of a node is of all virtual servers already.
             Some(_) if node.proxy.is_some() => {}
             Some(known) => {
@@ -384,11 +384,10 @@ fn by_node(sample: &Sample) -> Vec<NodeView> {
                 known.forward = add(known.forward, node.forward);
                 known.reply = add(known.reply, node.reply);
             }
-            None => nodes.push(node.clone()),
+            None => drop(nodes.insert((&node.pool, &node.name), node.clone())),
         }
     }
-    nodes.sort_by(|a, b| (&a.pool, &a.name).cmp(&(&b.pool, &b.name)));
-    nodes
+    nodes.into_values().collect()
 }
 
 fn action(reason: &str) -> (&'static str, Tone) {

@@ -66,11 +66,9 @@ pub(in crate::ctl) fn pools(list: &[PoolView], look: Look) -> String {
         left("NAME", |pool: &Pool| Cell::new(&pool.name)),
         left("FORWARDING", forwarding),
         left("SCHEDULER", |pool: &Pool| Cell::new(word(&pool.scheduler))),
-        left("NODES", |pool: &Pool| {
-            available(pool.nodes.iter().filter(|n| n.admission == Admission::All).count(), pool.nodes.len())
-        }),
-        right("ACTIVE", |pool: &Pool| Cell::new(pool.nodes.iter().map(|node| node.active).sum::<u64>())),
-        right("CONNECTIONS", |pool: &Pool| Cell::new(pool.nodes.iter().map(|node| node.connections).sum::<u64>())),
+        left("NODES", |pool: &Pool| available(pool.nodes_available, pool.nodes_total)),
+        right("ACTIVE", |pool: &Pool| Cell::new(pool.active)),
+        right("CONNECTIONS", |pool: &Pool| Cell::new(pool.connections)),
         left("VIRTUAL SERVERS", |pool: &Pool| Cell::new(pool.virtual_servers.join(","))),
         left("FAILURE POOL", |pool: &Pool| Cell::optional(pool.failure_pool.as_ref())).wide(),
         left("MONITORS", |pool: &Pool| Cell::new(pool.monitors.join(","))).wide(),

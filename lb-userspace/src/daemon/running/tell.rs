@@ -46,10 +46,10 @@ impl<S: Subsystems> Running<S> {
 
     /// Tells what is different since the last time.
     pub(super) fn tell_changes(&mut self) {
-        let now = self.state.picture();
-        if now == self.told {
+        if !std::mem::take(&mut self.untold) {
             return;
         }
+        let now = self.state.picture();
         let before = std::mem::replace(&mut self.told, now);
         before.until(&self.told).into_iter().for_each(|fact| self.tell(fact));
         let draining = self.told.draining();
@@ -110,7 +110,7 @@ impl<S: Subsystems> Running<S> {
             }
         };
         // These events are never refused.
-        let _ = self.state.apply(event);
+        let _ = self.apply(event);
     }
 }
 

@@ -13,6 +13,7 @@ use super::{
 use crate::{
     control::{
         plan::{Admission, Forwarding},
+        query::Counters,
         view::{NodeState, VipsView, WorkerView},
     },
     proxy::supervisor::Estate,
@@ -247,13 +248,13 @@ async fn a_dead_node_gets_nothing_even_after_a_restart() {
     let dir = directory(CONFIG);
     let mut running = start(dir.path()).await;
     running.parts.subsystems.refusals.set(1);
-    running.hear(down("n2")).await;
+    running.hear([down("n2")]).await;
     running.tick().await;
     assert_eq!(admissions(&running.newest_plan()), [Admission::All, Admission::Nothing], "tried again");
 
     let mut restarted = running.restarted(dir.path()).await;
     assert_eq!(admissions(&restarted.applied), [Admission::All, Admission::Nothing]);
-    restarted.hear(Report { health: Health::Up, reason: None, ..down("n2") }).await;
+    restarted.hear([Report { health: Health::Up, reason: None, ..down("n2") }]).await;
     assert_eq!(admissions(&restarted.newest_plan()), [Admission::All, Admission::All]);
     assert_eq!(admissions(&restarted.restarted(dir.path()).await.applied), [Admission::All, Admission::All]);
 }
@@ -279,5 +280,5 @@ async fn the_status_says_what_needs_a_restart_and_what_the_subsystems_say() {
     let status = running.status(&Counters::default());
     let says = |words: &str| status.warnings.iter().any(|warning| warning.contains(words));
     assert!(says("daemon.socket was changed") && says("a VIP is not up"), "{:?}", status.warnings);
-    assert_eq!((status.data_path.as_str(), status.pid), ("adopted", process::id()));
+    assert_eq!((status.data_path.as_str(), status.pid), ("adopted", std::process::id()));
 }

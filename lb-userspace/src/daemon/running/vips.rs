@@ -16,7 +16,7 @@ impl<S: Subsystems> Running<S> {
     }
 
     pub(super) async fn move_vip(&mut self, group: String, to: Option<String>) -> Result<(), QueryError> {
-        self.state.apply(Event::Order(Order::MoveVip { group: group.clone(), to: to.clone() }))?;
+        self.apply(Event::Order(Order::MoveVip { group: group.clone(), to: to.clone() }))?;
         self.parts.subsystems.move_vip(&group, to.as_deref()).await
     }
 

@@ -1,28 +1,38 @@
 //! From counters of threads to the [`Snapshot`] that lbd gets.
 
+use std::collections::BTreeMap;
+
 use super::{Classes, NodeStats, PoolStats, Refused, ThreadStats, VirtualServerStats};
-use crate::control::proxy::stats::{NodeSnapshot, PoolSnapshot, Snapshot, VirtualServerSnapshot};
+use crate::control::proxy::stats::{NodeSnapshot, PoolSnapshot, Scope, Snapshot, VirtualServerSnapshot};
 
 impl Snapshot {
-    pub(super) fn add_thread(&mut self, thread: &ThreadStats) {
+    pub(super) fn add_thread(&mut self, thread: &ThreadStats, scope: &Scope) {
         self.log_lines_dropped += thread.own.log_lines_dropped.read();
         self.recent_skipped += thread.own.recent_skipped.read();
         self.panics += thread.own.panics.read();
         self.accept_pauses += thread.own.accept_pauses.read();
         let named = thread.named();
-        for (name, stats) in &named.virtual_servers {
-            self.virtual_servers.entry(name.clone()).or_default().add(stats);
+        for (name, stats) in named.virtual_servers.iter().filter(|(name, _)| scope.has_virtual_server(name)) {
+            of(&mut self.virtual_servers, name).add(stats);
         }
-        for (name, stats) in &named.pools {
-            self.pools.entry(name.clone()).or_default().add(stats);
+        for (name, stats) in named.pools.iter().filter(|(name, _)| scope.has_pool(name)) {
+            of(&mut self.pools, name).add(stats);
         }
-        for ((pool, name), stats) in &named.nodes {
-            self.nodes.entry(pool.clone()).or_default().entry(name.clone()).or_default().add(stats);
+        for ((pool, name), stats) in named.nodes.iter().filter(|((pool, _), _)| scope.has_pool(pool)) {
+            of(of(&mut self.nodes, pool), name).add(stats);
         }
-        for ((server, rule), hits) in &named.rules {
-            *self.rules.entry(server.clone()).or_default().entry(rule.clone()).or_default() += hits.read();
+        for ((server, rule), hits) in named.rules.iter().filter(|((server, _), _)| scope.has_virtual_server(server)) {
+            *of(of(&mut self.rules, server), rule) += hits.read();
         }
     }
+}
+
+/// What stands under a name; the name is copied only where nothing does yet.
+fn of<'m, T: Default>(map: &'m mut BTreeMap<String, T>, name: &str) -> &'m mut T {
+    if !map.contains_key(name) {
+        map.insert(name.to_owned(), T::default());
+    }
+    map.get_mut(name).expect("it is there now")
 }
 
 /// Adds each named counter of the second to the first.

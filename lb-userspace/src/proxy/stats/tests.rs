@@ -27,6 +27,30 @@ fn threads_are_added_up() {
 }
 
 #[test]
+fn of_a_scope_only_what_is_in_it_is_told() {
+    let stats = Stats::new(2);
+    for thread in [0, 1].map(|thread| stats.thread(thread).unwrap()) {
+        for name in ["a", "b"] {
+            thread.virtual_server(name).accepted.add(1);
+            thread.pool(name).retries.add(1);
+            thread.node(name, "n").connected.add(1);
+            thread.rules(name, ["r"].into_iter())[0].add(1);
+        }
+    }
+    let all = stats.snapshot();
+    assert_eq!(all.nodes["b"]["n"].connected, 2);
+    let one = |of: &str| [of.to_owned()].into();
+    let part = stats.snapshot_of(&Scope::Of { virtual_servers: one("a"), pools: one("b") });
+    assert_eq!(part.virtual_servers, BTreeMap::from([("a".to_owned(), all.virtual_servers["a"].clone())]));
+    assert_eq!(part.rules, BTreeMap::from([("a".to_owned(), all.rules["a"].clone())]));
+    assert_eq!(part.pools, BTreeMap::from([("b".to_owned(), all.pools["b"].clone())]));
+    assert_eq!(part.nodes, BTreeMap::from([("b".to_owned(), all.nodes["b"].clone())]));
+    let servers = stats.snapshot_of(&Scope::VirtualServers);
+    assert_eq!((&servers.virtual_servers, &servers.rules), (&all.virtual_servers, &all.rules));
+    assert!(servers.pools.is_empty() && servers.nodes.is_empty());
+}
+
+#[test]
 fn rules_keep_their_counters_when_others_come_and_go() {
     let stats = Stats::new(1);
     let thread = stats.thread(0).unwrap();

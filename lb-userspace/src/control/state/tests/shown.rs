@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::control::{
-    query::{Counters, NodeCounters},
+    query::{Counters, NodeCounters, Nodes},
     view::{InterfaceView, TableUse, Traffic, Way},
 };
 
@@ -33,7 +33,7 @@ fn counters() -> Counters {
 }
 
 fn server(state: &State, name: &str) -> VirtualServerView {
-    state.virtual_servers(&counters()).into_iter().find(|server| server.name == name).unwrap()
+    state.virtual_servers(&counters(), Nodes::Shown).into_iter().find(|server| server.name == name).unwrap()
 }
 
 #[test]
@@ -70,12 +70,12 @@ fn a_pool_shows_the_sum_over_its_virtual_servers() {
     let text = CONFIG.replace("[pool.web]", second).replace("[monitor.port]", with_port);
     let mut state = State::new(config(&text));
     state.set_forwarding("web", Forwarding::Nat).unwrap();
-    let pools = state.pools(&counters());
+    let pools = state.pools(&counters(), Nodes::Shown);
     for pool in &pools {
         assert_eq!(state.pool(&pool.name, &counters()).as_ref(), Some(pool), "one alone is shown as among all");
     }
     assert_eq!(state.pool("nothing", &counters()), None);
-    for server in state.virtual_servers(&counters()) {
+    for server in state.virtual_servers(&counters(), Nodes::Shown) {
         assert_eq!(state.virtual_server(&server.name, &counters()).as_ref(), Some(&server));
     }
     assert_eq!(pools.iter().map(|pool| pool.name.as_str()).collect::<Vec<_>>(), ["api", "sorry", "web"]);
@@ -116,4 +116,24 @@ fn status_warns_of_what_needs_an_operator() {
     let status = state.status(&Counters::default());
     assert_eq!(status.interfaces[0].mode, "absent");
     assert!(status.warnings.iter().any(|w| w == "interface \"eth0\" does not exist: packets there are not balanced"));
+}
+
+#[test]
+fn lists_without_nodes_say_the_same_of_all_else() {
+    let mut state = state();
+    state.finds("web", "n1", "port", Health::Down);
+    state.set_state("web/n2", NodeState::Draining);
+    let mut servers = state.virtual_servers(&counters(), Nodes::Shown);
+    assert!(servers.iter().all(|server| !server.nodes.is_empty()));
+    servers.iter_mut().for_each(|server| server.nodes.clear());
+    assert_eq!(state.virtual_servers(&counters(), Nodes::Counted), servers);
+    let mut pools = state.pools(&counters(), Nodes::Shown);
+    for pool in &mut pools {
+        let takes_new = pool.nodes.iter().filter(|node| node.admission == Admission::All).count();
+        assert_eq!((pool.nodes_available, pool.nodes_total), (takes_new, pool.nodes.len()), "{}", pool.name);
+        assert_eq!(pool.active, pool.nodes.iter().map(|node| node.active).sum::<u64>(), "{}", pool.name);
+        pool.nodes.clear();
+    }
+    assert!(pools.iter().any(|pool| pool.nodes_available < pool.nodes_total));
+    assert_eq!(state.pools(&counters(), Nodes::Counted), pools);
 }
