@@ -251,7 +251,7 @@ pub struct Asker {
 }
 
 impl Asker {
-    /// What was counted up to now, of a part at least; by a worker that does not answer, up to the last answer about everything.
+    /// What was counted up to now, of a part at least; by a worker that does not answer, up to the last answers.
     #[must_use]
     pub fn counted(&self, part: Part<'_>) -> Arc<Snapshot> {
         let last = || self.known.counted.lock().unwrap_or_else(PoisonError::into_inner);
@@ -268,9 +268,12 @@ impl Asker {
         let Ok(Answer::Stats(snapshot)) = self.ask(Question::Stats(scope), COUNTERS) else {
             return Arc::clone(&last());
         };
-        let snapshot = Arc::from(snapshot);
+        let snapshot: Arc<Snapshot> = Arc::from(snapshot);
+        let mut last = last();
         if part == Part::All {
-            *last() = Arc::clone(&snapshot);
+            *last = Arc::clone(&snapshot);
+        } else {
+            Arc::make_mut(&mut last).update(&snapshot);
         }
         snapshot
     }

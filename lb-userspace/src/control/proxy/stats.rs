@@ -67,6 +67,23 @@ pub struct Snapshot {
     pub accept_pauses: u64,
 }
 
+impl Snapshot {
+    /// Takes over what a later one of a smaller [`Scope`] says.
+    pub fn update(&mut self, later: &Self) {
+        fn take<T: Clone>(into: &mut BTreeMap<String, T>, from: &BTreeMap<String, T>) {
+            into.extend(from.iter().map(|(name, value)| (name.clone(), value.clone())));
+        }
+        take(&mut self.virtual_servers, &later.virtual_servers);
+        take(&mut self.pools, &later.pools);
+        take(&mut self.nodes, &later.nodes);
+        take(&mut self.rules, &later.rules);
+        self.log_lines_dropped = later.log_lines_dropped;
+        self.recent_skipped = later.recent_skipped;
+        self.panics = later.panics;
+        self.accept_pauses = later.accept_pauses;
+    }
+}
+
 /// Counters of a virtual server.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct VirtualServerSnapshot {

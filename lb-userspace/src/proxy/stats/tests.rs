@@ -48,6 +48,13 @@ fn of_a_scope_only_what_is_in_it_is_told() {
     let servers = stats.snapshot_of(&Scope::VirtualServers);
     assert_eq!((&servers.virtual_servers, &servers.rules), (&all.virtual_servers, &all.rules));
     assert!(servers.pools.is_empty() && servers.nodes.is_empty());
+    // What is known already stays when a part is told anew.
+    let thread = stats.thread(0).unwrap();
+    thread.virtual_server("a").accepted.add(1);
+    thread.node("b", "n").connected.add(1);
+    let mut known = all;
+    known.update(&stats.snapshot_of(&Scope::Of { virtual_servers: one("a"), pools: one("b") }));
+    assert_eq!(known, stats.snapshot());
 }
 
 #[test]
