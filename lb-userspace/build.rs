@@ -1,4 +1,5 @@
-//! Builds the XDP programs of `lb-ebpf` from source and leaves the object as `$OUT_DIR/lb.bpf`, for `dataplane::load`.
+//! Builds the XDP programs of `lb-ebpf` from source and leaves the objects as `$OUT_DIR/lb.bpf` and, with the feature
+//! `capture`, `$OUT_DIR/lb-capture.bpf`, for `dataplane::load`.
 //!
 //! The nested cargo uses the stable toolchain with `RUSTC_BOOTSTRAP=1` (core has to be built for the BPF target) and the
 //! bpf-linker that `cargo xtask setup` installs into `target/tools`. Its target directory is its own: cargo locks them.
@@ -24,13 +25,17 @@ fn main() {
     println!("cargo:rerun-if-env-changed=LB_BPF_TARGET_DIR");
     assert!(linker.exists(), "{} is missing: run `cargo xtask setup` first", linker.display());
 
-    let object = build(root, &linker);
-    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it")).join("lb.bpf");
-    std::fs::copy(&object, &out)
-        .unwrap_or_else(|error| panic!("copying {} to {}: {error}", object.display(), out.display()));
+    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it"));
+    // Cargo leaves both at the same place; the one without features last, where others look for it.
+    for (name, features) in [("lb-capture.bpf", &["--features", "capture"][..]), ("lb.bpf", &[])] {
+        let object = build(root, &linker, features);
+        let out = out.join(name);
+        std::fs::copy(&object, &out)
+            .unwrap_or_else(|error| panic!("copying {} to {}: {error}", object.display(), out.display()));
+    }
 }
 
-fn build(root: &Path, linker: &Path) -> PathBuf {
+fn build(root: &Path, linker: &Path, features: &[&str]) -> PathBuf {
     let target_dir = env::var_os("LB_BPF_TARGET_DIR").map_or_else(|| root.join("target/bpf"), PathBuf::from);
     let mut path = vec![linker.parent().expect("a file has a folder").to_path_buf()];
     path.extend(env::split_paths(&env::var_os("PATH").unwrap_or_default()));
@@ -53,6 +58,7 @@ fn build(root: &Path, linker: &Path) -> PathBuf {
     let status = cargo
         .current_dir(root.join("lb-ebpf"))
         .args(["build", "--release", "--locked", "--package", "lb-ebpf", "-Zbuild-std=core", "--target", TARGET])
+        .args(features)
         .arg("--target-dir")
         .arg(&target_dir)
         .env("PATH", env::join_paths(path).expect("folders of PATH have no colons"))

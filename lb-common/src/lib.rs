@@ -8,6 +8,7 @@
 #[cfg(test)]
 extern crate std;
 
+pub mod capture;
 pub mod checksum;
 pub mod conntrack;
 pub mod digest;

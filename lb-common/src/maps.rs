@@ -106,6 +106,7 @@ mod pod {
         )+ };
     }
     pod!(
+        crate::capture::Control,
         crate::explain::Explanation,
         crate::digest::DigestLine,
         crate::flow::Bucket,

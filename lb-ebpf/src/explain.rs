@@ -1,18 +1,31 @@
-//! Notes for `lbctl trace`. In the program that forwards, `explaining()` is a constant false and all of this disappears.
+//! Notes for `lbctl trace` and `lbctl capture`. In the program that forwards, `noting()` is a constant false and all of this
+//! disappears.
 
 use lb_common::{explain::Explanation, flow::FlowKey};
 
-use crate::{globals::explaining, maps::EXPLANATION};
+use crate::{globals::noting, maps::EXPLANATION};
 
 #[inline(always)]
 fn edit(change: impl FnOnce(&mut Explanation)) {
-    if !explaining() {
+    if !noting() {
         return;
     }
-    if let Some(explanation) = EXPLANATION.get_ptr_mut(0) {
-        // SAFETY: a live map value; `lbctl trace` runs one test at a time.
+    if let Some(explanation) = notes() {
+        // SAFETY: a live map value; `lbctl trace` runs one test at a time, and a CPU's notes are its own.
         change(unsafe { &mut *explanation });
     }
+}
+
+#[cfg(not(feature = "capture"))]
+#[inline(always)]
+fn notes() -> Option<*mut Explanation> {
+    EXPLANATION.get_ptr_mut(0)
+}
+
+#[cfg(feature = "capture")]
+#[inline(always)]
+fn notes() -> Option<*mut Explanation> {
+    crate::capture::snapshot().map(|snapshot| &raw mut snapshot.note)
 }
 
 /// Index and slot of the interface that the packet is said to come in by. For the explaining twin alone.

@@ -16,7 +16,7 @@ use crate::{
     digest::{self, Known},
     forward::{self, Hop, Layout},
     frame::XdpFrame,
-    globals::explaining,
+    globals::noting,
     maps::NODES,
     table::{self, Flows},
     track::{self, Arrival},
@@ -31,7 +31,7 @@ pub const MOVING: u8 = tcp_flag::SYN | tcp_flag::FIN | tcp_flag::RST;
 #[inline(always)]
 pub fn forward(frame: XdpFrame, layout: Layout, words: &[u64; 5], arrival: Arrival) -> Result<Verdict, u32> {
     let Some(known) = digest::find(arrival.hash) else { return Err(0) };
-    let plain = arrival.tcp_flags & MOVING == 0 && !explaining();
+    let plain = arrival.tcp_flags & MOVING == 0 && !noting();
     if plain && known.digest.is_fresh(arrival.check, track::now()) {
         if let Some(verdict) = by_digest(frame, layout, words, arrival, known) {
             return Ok(verdict);

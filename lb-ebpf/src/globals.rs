@@ -66,3 +66,9 @@ pub fn table_keys() -> HashKeys {
 pub fn explaining() -> bool {
     explain_flag() != 0
 }
+
+/// Whether somebody wants to know what is decided, and by what: the explaining twin, and the program that captures.
+#[inline(always)]
+pub fn noting() -> bool {
+    cfg!(feature = "capture") || explaining()
+}

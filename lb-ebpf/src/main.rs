@@ -13,6 +13,8 @@ fn main() {}
 
 #[cfg(target_arch = "bpf")]
 mod atomic;
+#[cfg(all(target_arch = "bpf", feature = "capture"))]
+mod capture;
 #[cfg(target_arch = "bpf")]
 mod count;
 #[cfg(target_arch = "bpf")]
@@ -72,15 +74,33 @@ mod program {
 
     use lb_common::reason::Reason;
 
+    #[cfg(feature = "capture")]
+    use crate::capture;
     use crate::{count, explain, lease, pipeline, verdict::Verdict};
 
     /// The one entry: every frame that an interface of ours receives.
+    #[cfg(not(feature = "capture"))]
     #[xdp(frags)]
     fn lb_ingress(ctx: XdpContext) -> u32 {
-        let verdict = if lease::refuses(&ctx) { Verdict::end(Reason::LeaseEnded) } else { pipeline::run(&ctx) };
-        count::reason(&ctx, verdict.reason());
-        explain::reason(verdict.reason());
+        decide(&ctx).action()
+    }
+
+    /// The same while somebody captures: tells what it decided.
+    #[cfg(feature = "capture")]
+    #[xdp(frags)]
+    fn lb_capture(ctx: XdpContext) -> u32 {
+        capture::capture_arrival(ctx.ctx);
+        let verdict = decide(&ctx);
+        capture::capture_end(ctx.ctx, verdict.to_register());
         verdict.action()
+    }
+
+    #[inline(always)]
+    fn decide(ctx: &XdpContext) -> Verdict {
+        let verdict = if lease::refuses(ctx) { Verdict::end(Reason::LeaseEnded) } else { pipeline::run(ctx) };
+        count::reason(ctx, verdict.reason());
+        explain::reason(verdict.reason());
+        verdict
     }
 
     #[panic_handler]

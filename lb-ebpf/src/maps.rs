@@ -157,3 +157,18 @@ pub static ICMP_ERRORS: Array<u64> = Array::with_max_entries(1, 0);
 /// Layout version and secrets, for the next daemon. Written once by the daemon; never read by XDP.
 #[map]
 pub static META: Array<Meta> = Array::with_max_entries(1, 0);
+
+/// What is captured, for how long and how much of it. Written by the daemon, and its counters by XDP, shared by all CPUs.
+#[cfg(feature = "capture")]
+#[map]
+pub static CAPTURE: Array<lb_common::capture::Control> = Array::with_max_entries(1, 0);
+
+/// Captured frames on their way to the daemon, sized by it. What finds no room is counted in `CAPTURE` and lost.
+#[cfg(feature = "capture")]
+#[map]
+pub static CAPTURED: aya_ebpf::maps::RingBuf = aya_ebpf::maps::RingBuf::with_byte_size(4096, 0);
+
+/// The packet that is being decided about. Written by XDP, per CPU; means nothing between two packets.
+#[cfg(feature = "capture")]
+#[map]
+pub static SNAPSHOT: PerCpuArray<crate::capture::Snapshot> = PerCpuArray::with_max_entries(1, 0);

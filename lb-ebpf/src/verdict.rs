@@ -80,6 +80,13 @@ impl Verdict {
         self.reason() <= Reason::ForwardedIcmpError as u32 || self == Verdict::RETAG
     }
 
+    /// Whether the frame goes out of an interface, whoever it is for.
+    #[cfg(feature = "capture")]
+    #[inline(always)]
+    pub fn is_transmitted(self) -> bool {
+        matches!(self.action(), xdp_action::XDP_TX | xdp_action::XDP_REDIRECT)
+    }
+
     /// Number of the reason.
     #[inline(always)]
     pub fn reason(self) -> u32 {

@@ -1,6 +1,7 @@
 //! The XDP program in a bench vice: loaded with maps of its own, never attached, run packet by packet through
 //! `BPF_PROG_TEST_RUN`. Verdict tests depend on nothing but maps and program: no interface, no daemon.
 
+pub mod capture;
 mod counters;
 mod pair;
 pub mod tables;
@@ -16,15 +17,20 @@ use aya::{
     programs::Xdp,
 };
 use lb_common::{
+    capture::{Control, map},
     digest::{Digest, DigestLine},
-    flow::{Control, FlowKey, FlowRecord, HashKeys},
+    flow::{Control as FlowControl, FlowKey, FlowRecord, HashKeys},
     maps::global,
     node::{NodeLoad, NodeStats},
     proof::{Proof, ProofSet},
     reason::{Counter, Reason},
 };
 
-use lb::dataplane::{clock, table::Table};
+use lb::dataplane::{
+    clock,
+    load::{capture_object, object},
+    table::Table,
+};
 pub use pair::Ran;
 use world::{IFINDEX, SLOT, World};
 
@@ -89,6 +95,7 @@ pub const TABLE_KEYS: HashKeys = HashKeys([11, 22, 33, 44, 55, 66, 77, 88, 99, 1
 
 /// The loaded program with its maps.
 pub struct Rig {
+    program: &'static str,
     ebpf: Ebpf,
     writer: write::Writer,
     reasons: counters::Counters,
@@ -132,8 +139,23 @@ impl Rig {
     /// # Errors
     /// As [`Rig::new`].
     pub fn with(world: World, sizes: Sizes) -> Result<Self> {
-        let mut ebpf = load(sizes)?;
+        Self::of(FORWARDING, world, sizes)
+    }
+
+    /// The same with the program that captures, which tells what `control` asks for.
+    ///
+    /// # Errors
+    /// As [`Rig::new`].
+    pub fn capturing(world: World, sizes: Sizes, control: Control) -> Result<(Self, capture::Tap)> {
+        let mut rig = Self::of(CAPTURING, world, sizes)?;
+        let tap = capture::Tap::open(&mut rig.ebpf, control)?;
+        Ok((rig, tap))
+    }
+
+    fn of(program: &'static str, world: World, sizes: Sizes) -> Result<Self> {
+        let mut ebpf = load(program, sizes)?;
         let mut rig = Self {
+            program,
             reasons: counters::Counters::new(reasons(&mut ebpf)?, SLOT)?,
             counted: vec![Counter::default(); Reason::ALL.len()],
             node_stats: take(&mut ebpf, "NODE_STATS")?.try_into()?,
@@ -188,7 +210,7 @@ impl Rig {
     /// # Errors
     /// Never: it was loaded.
     pub fn program(&self) -> Result<&Xdp> {
-        Ok(self.ebpf.program(PROGRAM).context("the object has the program")?.try_into()?)
+        Ok(self.ebpf.program(self.program).context("the object has the program")?.try_into()?)
     }
 
     /// Runs the program on a frame, without looking at counters. Returns the action and fills `out` with the frame.
@@ -289,7 +311,7 @@ impl Rig {
         let server = self.world.servers.iter().find(|server| server.id == world::server_of(proof.node()))?;
         Some(FlowRecord {
             key: *key,
-            control: Control { seen, state, flags: 0, generation },
+            control: FlowControl { seen, state, flags: 0, generation },
             node: proof.node(),
             virtual_server: server.id,
             nat_port: key.source_port().to_be(),
@@ -326,9 +348,13 @@ impl Rig {
     }
 }
 
-const PROGRAM: &str = "lb_ingress";
+/// The program that forwards.
+pub const FORWARDING: &str = "lb_ingress";
+/// The program that captures.
+pub const CAPTURING: &str = "lb_capture";
 
-fn load(sizes: Sizes) -> Result<Ebpf> {
+fn load(program: &str, sizes: Sizes) -> Result<Ebpf> {
+    let object = if program == CAPTURING { capture_object() } else { object() };
     let mut loader = EbpfLoader::new();
     loader.btf(None).verifier_log_level(VerifierLogLevel::DEBUG | VerifierLogLevel::STATS);
     for (name, buckets) in [
@@ -355,8 +381,11 @@ fn load(sizes: Sizes) -> Result<Ebpf> {
     let (jiffy, epoch) = clock::jiffies();
     loader.override_global(global::JIFFY_NS, &jiffy, true);
     loader.override_global(global::JIFFIES_EPOCH, &epoch, true);
-    let mut ebpf = loader.load(lb::dataplane::load::object()).context("creating the maps (root is needed)")?;
-    let program: &mut Xdp = ebpf.program_mut(PROGRAM).context("the object has the program")?.try_into()?;
+    if program == CAPTURING {
+        loader.map_max_entries(map::CAPTURED, capture::RING);
+    }
+    let mut ebpf = loader.load(object).context("creating the maps (root is needed)")?;
+    let program: &mut Xdp = ebpf.program_mut(program).context("the object has the program")?.try_into()?;
     program.load().context("loading the program")?;
     Ok(ebpf)
 }

@@ -5,10 +5,11 @@ use std::{collections::BTreeMap, io, path::Path, sync::OnceLock};
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader, VerifierLogLevel,
-    maps::MapError,
+    maps::{Map, MapError},
     programs::{ProgramError, Xdp},
 };
 use lb_common::{
+    capture,
     flow::{HashKeys, WAYS, mix64},
     maglev::RING_CHUNKS,
     maps::{LAYOUT_VERSION, MAX_VIRTUAL_SERVERS, META_MAGIC, Meta, global},
@@ -22,11 +23,23 @@ pub const KERNEL_FLOOR: (u32, u32) = (6, 1);
 /// The program in the object.
 const PROGRAM: &str = "lb_ingress";
 
+/// The program that captures, in an object of its own.
+const CAPTURING: &str = "lb_capture";
+
 /// Lines of the verifier's log that an error shows: the last ones say what was refused.
 const LOG_LINES: usize = 12;
 
 /// The object that `build.rs` made of `lb-ebpf`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lb.bpf"));
+
+/// The same with the feature `capture`.
+static CAPTURE_OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lb-capture.bpf"));
+
+/// The object that captures, as it was built: as [`object`].
+#[must_use]
+pub fn capture_object() -> &'static [u8] {
+    CAPTURE_OBJECT
+}
 
 /// The object as it was built, for tests and benches that load it with maps of their own.
 #[must_use]
@@ -219,7 +232,10 @@ impl Purpose {
 
 /// A program in the kernel.
 #[derive(Debug)]
-pub struct Program(Ebpf);
+pub struct Program {
+    ebpf: Ebpf,
+    name: &'static str,
+}
 
 impl Program {
     /// The program.
@@ -227,8 +243,14 @@ impl Program {
     /// # Errors
     /// Never after [`load`]; a missing program is an `Object` error there.
     pub fn xdp(&mut self) -> Result<&mut Xdp, LoadError> {
-        let program = self.0.program_mut(PROGRAM).ok_or_else(|| LoadError::Object(format!("no program {PROGRAM}")))?;
-        program.try_into().map_err(|error: ProgramError| LoadError::Object(format!("program {PROGRAM}: {error}")))
+        let name = self.name;
+        let program = self.ebpf.program_mut(name).ok_or_else(|| LoadError::Object(format!("no program {name}")))?;
+        program.try_into().map_err(|error: ProgramError| LoadError::Object(format!("program {name}: {error}")))
+    }
+
+    /// A map that is its alone: not among those that were pinned before.
+    pub(super) fn take_map(&mut self, name: &str) -> Result<Map, LoadError> {
+        self.ebpf.take_map(name).ok_or_else(|| LoadError::Object(format!("map {name} is missing")))
     }
 }
 
@@ -237,6 +259,31 @@ impl Program {
 /// # Errors
 /// See [`LoadError`]; the kernel forgets a program that failed.
 pub fn load(maps: &Path, meta: &Meta, purpose: Purpose) -> Result<Program, LoadError> {
+    load_from(OBJECT, PROGRAM, maps, meta, purpose, |_| ())
+}
+
+/// Loads an instance that captures: as [`load`], and the maps that it alone has are pinned in `own`, the ring with so many
+/// bytes (a power of two, and of pages).
+///
+/// # Errors
+/// As [`load`].
+pub fn load_capture(maps: &Path, meta: &Meta, purpose: Purpose, own: &Path, ring: u32) -> Result<Program, LoadError> {
+    load_from(CAPTURE_OBJECT, CAPTURING, maps, meta, purpose, |loader| {
+        for name in capture::map::NAMES {
+            loader.map_pin_path(name, own.join(name));
+        }
+        loader.map_max_entries(capture::map::CAPTURED, ring);
+    })
+}
+
+fn load_from(
+    object: &[u8],
+    name: &'static str,
+    maps: &Path,
+    meta: &Meta,
+    purpose: Purpose,
+    more: impl FnOnce(&mut EbpfLoader<'_>),
+) -> Result<Program, LoadError> {
     let explain = u32::from(purpose.explain);
     let mut loader = EbpfLoader::new();
     // The object needs no relocation by BTF; the log is fetched only when loading fails.
@@ -247,6 +294,7 @@ pub fn load(maps: &Path, meta: &Meta, purpose: Purpose) -> Result<Program, LoadE
     for (name, entries) in sized(meta) {
         loader.map_max_entries(name, entries);
     }
+    more(&mut loader);
     let globals: [(&str, &u32); 7] = [
         (global::FLOW_MASK, &meta.flow_mask),
         (global::PENDING_MASK, &meta.pending_mask),
@@ -263,7 +311,7 @@ pub fn load(maps: &Path, meta: &Meta, purpose: Purpose) -> Result<Program, LoadE
     let (jiffy, epoch) = clock::jiffies();
     loader.override_global(global::JIFFY_NS, &jiffy, true);
     loader.override_global(global::JIFFIES_EPOCH, &epoch, true);
-    let mut program = Program(loader.load(OBJECT).map_err(refused)?);
+    let mut program = Program { ebpf: loader.load(object).map_err(refused)?, name };
     program.xdp()?.load().map_err(|error| refused(EbpfError::ProgramError(error)))?;
     Ok(program)
 }

@@ -2,6 +2,7 @@
 //! each in every forwarding mode. Needs root; no interface, no daemon.
 
 mod basic;
+mod capture;
 mod differential;
 mod flows;
 mod fragments;
