@@ -14,7 +14,7 @@ use std::{
 use tokio::sync::watch;
 
 use crate::control::{
-    query::{AlertPath, Control, DataPath, EventPath, HistoryPath, ProxyPath},
+    query::{AlertPath, CapturePath, Control, DataPath, EventPath, HistoryPath, ProxyPath},
     revision::Configuration,
 };
 
@@ -23,6 +23,7 @@ mod answer;
 mod audit;
 mod backup;
 mod body;
+mod capture;
 mod config;
 mod events;
 mod https;
@@ -65,6 +66,8 @@ pub struct Backend {
     pub histories: Arc<dyn HistoryPath>,
     /// Who is told of them.
     pub alerts: Arc<dyn AlertPath>,
+    /// Packets as the data path decides about them.
+    pub capture: Arc<dyn CapturePath>,
 }
 
 /// The running API; serves until [`Server::stop`] or drop.

@@ -4,6 +4,7 @@
 pub mod access;
 pub mod api;
 pub mod backup;
+pub mod capture;
 pub mod event;
 pub mod history;
 pub mod plan;

@@ -8,6 +8,7 @@ use std::{ffi::OsString, io, process::ExitCode};
 mod alerts;
 pub mod args;
 mod backup;
+mod capture;
 mod cert;
 mod client;
 mod commands;

@@ -28,6 +28,7 @@ use crate::{
         view::Health,
     },
     dataplane::{
+        capture::Capturer,
         collect::{Collected, Collector},
         inspect::{Context, Inspector},
         load::{DEFAULT_MAX_RINGS, TableSizes},
@@ -213,6 +214,7 @@ async fn serve(
     let (data_plane, data_plane_thread) = task::start(data_plane).map_err(system("start the data plane's thread"))?;
     let plan = Arc::new(state.plan());
     enact_first(&data_plane, adopted, &plan).await?;
+    let capture = Arc::new(Capturer::new(context.clone(), data_plane.clone()));
     let sharing = sharing::start(state.config(), &vips, context.clone(), proxy.memory());
     let collector =
         Collector::spawn(context, data_plane.clone()).map_err(system("start the collector of flow records"))?;
@@ -221,8 +223,7 @@ async fn serve(
     let (tell, requests) = handle::requests();
     let revisions = Arc::new(Revisions::new(config_path.clone(), found, state.config(), tell.clone()));
     let reloads = revisions.attend().map_err(system("start the thread of revisions"))?;
-    let handle =
-        Arc::new(Handle { requests: tell, data_path: Arc::clone(&data_path), proxy: Arc::clone(&proxied), revisions });
+    let handle = Arc::new(Handle { requests: tell, data_path: data_path.clone(), proxy: proxied.clone(), revisions });
     let seated = runner.as_ref().map(OwnedFd::try_clone).transpose().map_err(system("keep the runner of programs"))?;
     let runner = runner.map(Runner::attach).transpose().map_err(system("speak to the runner of programs"))?;
     let runs = runner.as_ref().map(|runner| told::programs(runner.programs()));
@@ -235,8 +236,7 @@ async fn serve(
     let resolver = Names::new(resolved);
     let (drains, draining) = changing::channel(BTreeSet::new());
     let histories = Histories::load(&state.config().daemon.state_dir);
-    let watched = (teller.clone(), histories.clone());
-    watch::start(Arc::clone(&data_path), Arc::clone(&proxied), draining, watched)
+    watch::start(Arc::clone(&data_path), Arc::clone(&proxied), draining, (teller.clone(), histories.clone()))
         .map_err(system("watch the counters"))?;
     let access = admin::Access::open(state.config());
     if let Some(socket) = &state.config().agentx {
@@ -251,6 +251,7 @@ async fn serve(
         events: Arc::new(teller.clone()),
         alerts: Arc::new(alerts.clone()),
         histories: Arc::new(histories.clone()),
+        capture,
     };
     let seat =
         Seat::new(&pid, &socket, seated, handover.as_ref()).map_err(system("keep what another program needs"))?;

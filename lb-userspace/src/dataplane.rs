@@ -7,6 +7,7 @@
 
 pub mod apply;
 pub mod attach;
+pub mod capture;
 pub mod clock;
 pub mod collect;
 pub mod connections;

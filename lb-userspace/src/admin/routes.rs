@@ -18,7 +18,7 @@ use super::{
     answer::{Answer, ask, blocking},
     backup,
     body::{Body, Params},
-    config, events, live, metrics, objects, openapi,
+    capture, config, events, live, metrics, objects, openapi,
     problem::{self, Refusal},
     table::{self, Route},
     users,
@@ -75,6 +75,7 @@ pub(super) fn rows() -> Vec<Route> {
         users::rows(),
         objects::rows(),
         backup::rows(),
+        capture::rows(),
         openapi::rows(),
     ]
     .into_iter()

@@ -46,7 +46,7 @@ pub(super) struct Terms {
     pub(super) method: &'static str,
     pub(super) path: &'static str,
     pub(super) needs: Needs,
-    /// Whether it changes something, and is written to the audit log.
+    /// Whether it is written to the audit log: it changes something, or shows what clients send.
     pub(super) changes: bool,
     /// Time for the request; `None`: as long as it takes (streams).
     pub(super) limit: Option<Duration>,
@@ -130,6 +130,12 @@ impl Route {
     /// It asks, whatever its method is: nothing for the audit log.
     pub(super) fn asks(mut self) -> Self {
         self.terms.changes = false;
+        self
+    }
+
+    /// It shows what no other answer shows: who asked is written to the audit log.
+    pub(super) fn recorded(mut self) -> Self {
+        self.terms.changes = true;
         self
     }
 

@@ -31,6 +31,7 @@ use crate::control::{
     },
 };
 
+mod capture;
 mod events;
 mod proposals;
 
@@ -273,6 +274,7 @@ impl Api {
             alerts: Arc::new(FakeAlerts),
             access: Access::open(&config),
             histories: Arc::new(FakeHistories),
+            capture: Arc::new(capture::Captures),
         };
         let socket = Socket::bind(&self.dir.path().join("admin.sock")).unwrap();
         self.server = Some(Server::start(socket, backend).unwrap());

@@ -4,6 +4,7 @@
 use std::{collections::BTreeMap, future::Future, net::IpAddr, pin::Pin, sync::Arc};
 
 use super::{
+    capture::{CaptureRequest, Packets},
     event::{self, Events},
     history::{self, HistoryView},
     plan::{Forwarding, Protocol},
@@ -189,6 +190,16 @@ pub trait DataPath: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// `Failed` when not even the checks could be started.
     fn doctor(&self) -> Result<Vec<Finding>, QueryError>;
+}
+
+/// Packets, as the data path decides about them. Implemented by `dataplane`.
+pub trait CapturePath: Send + Sync + std::fmt::Debug {
+    /// Begins to capture; it ends by itself, or when what is answered is dropped. Blocks for a second at most.
+    ///
+    /// # Errors
+    /// `Invalid` when the request makes no sense, `NotFound` for an unknown interface, `Conflict` while somebody else
+    /// captures, `Failed` when the kernel refuses.
+    fn capture(&self, request: &CaptureRequest) -> Result<Packets, QueryError>;
 }
 
 /// What the L7 proxy answers. Implemented by `daemon`; may wait for the worker, for seconds at most.

@@ -2,6 +2,7 @@
 
 mod access;
 mod backup;
+mod capture;
 mod cert;
 mod config;
 mod connections;
@@ -10,6 +11,7 @@ mod map;
 mod requests;
 mod stats;
 mod top;
+mod trace;
 mod upgrade;
 mod vip;
 
@@ -20,6 +22,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 pub use self::{
     access::{AuditVerbs, PasswordSource, Remote, Setting as UserSetting, TokenVerbs, UserVerbs},
     backup::{Backup, Restore},
+    capture::Capture,
     cert::{Cert, KeyType, Subject},
     config::{Apply, Change, Diff, Foreign, History, Lasting, Rollback, Setting, object},
     connections::ConnectionArguments,
@@ -28,6 +31,7 @@ pub use self::{
     requests::{RequestArguments, UrlArguments},
     stats::Stats,
     top::Top,
+    trace::Trace,
     upgrade::Upgrade,
     vip::Vip,
 };
@@ -56,6 +60,7 @@ const TEMPLATE: &str = "{about-with-newline}\n{before-help}{usage-heading} {usag
   lbctl trace https://www.example.com/x      which rules match, which node may serve?
   lbctl trace tcp 203.0.113.7:40000 192.0.2.10:80
                                              what would happen to this packet, and why?
+  lbctl capture --dropped                    which packets are dropped now, and why?
   lbctl doctor                               what keeps packets from flowing?
 ",
     after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 configuration invalid, 4 lbd unreachable, 5 conflict.
@@ -159,6 +164,17 @@ pub enum Command {
   lbctl trace http://192.0.2.10/ --method POST --header 'Host: www.example.com' --client 203.0.113.7
 ")]
     Trace(Trace),
+    /// Packets, as XDP decides about them, with its verdicts: as lines, or as a file for Wireshark and tcpdump
+    #[command(before_help = "Examples:
+  lbctl capture                                         what is for VIPs: 1000 packets, 60 s at most
+  lbctl capture --dropped --for 10m                     what is dropped, and why?
+  lbctl capture --vip 192.0.2.10 --port 443 -c 20
+  lbctl capture --src 203.0.113.0/24 --proto icmp --in
+  lbctl capture --reason no_node --reason unknown_flow
+  lbctl capture -w web.pcapng -s 16384 --port 80        whole packets, with what clients send
+  lbctl capture -w - --for 10s | tcpdump -nr -
+")]
+    Capture(Capture),
     /// Users of the admin API
     #[command(
         subcommand,
@@ -437,23 +453,6 @@ pub enum Conn {
         before_help = "Examples:\n  lbctl conn ls --node web/n1\n  lbctl conn ls --protocol udp --limit 20\n  lbctl conn ls --forwarding dsr\n  lbctl conn ls --l7 --vs web --status 5xx -o wide\n"
     )]
     Ls(ConnectionArguments),
-}
-
-/// Arguments of `trace`.
-#[derive(Debug, Args)]
-pub struct Trace {
-    /// The packet: PROTOCOL SOURCE:PORT DESTINATION:PORT, as one word or several; or a URL
-    #[arg(required = true, num_args = 1.., value_name = "FLOW")]
-    pub flow: Vec<String>,
-    /// Interface it would come in by; without it the first one of the configuration
-    #[arg(long, value_name = "NAME")]
-    pub interface: Option<String>,
-    /// TCP flags, as letters: S, A, F, R, P; without it S
-    #[arg(long, value_name = "LETTERS")]
-    pub flags: Option<String>,
-    /// Of a URL.
-    #[command(flatten)]
-    pub url: UrlArguments,
 }
 
 /// Parses a command line, program name included.

@@ -4,8 +4,8 @@ use std::{path::PathBuf, time::Duration};
 
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{
-    Method, Request, StatusCode,
-    body::Bytes,
+    Method, Request, Response, StatusCode,
+    body::{Bytes, Incoming},
     client::conn::http1,
     header::{AUTHORIZATION, CONTENT_TYPE, HOST},
 };
@@ -19,6 +19,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::UnixStream,
     runtime::Runtime,
+    task::JoinHandle,
     time::timeout,
 };
 
@@ -131,7 +132,55 @@ impl Client {
         self.understand(status, json)
     }
 
+    /// An answer that comes for as long as it likes: each piece as it comes. `false` from `take` ends it.
+    pub(super) fn stream(
+        &self,
+        path: &str,
+        take: &mut dyn FnMut(&[u8]) -> Result<bool, Failure>,
+    ) -> Result<(), Failure> {
+        let request = self.to_request(Method::GET, &format!("{PREFIX}/{path}"), Vec::new())?;
+        self.runtime.block_on(async {
+            let (response, connection) = match &self.place {
+                Place::Socket(socket) => {
+                    let stream = UnixStream::connect(socket).await;
+                    self.ask_on(stream.map_err(|error| Failure::unreachable(socket.clone(), error))?, request).await
+                }
+                Place::Remote(remote) => {
+                    let stream = remote.connect().await;
+                    self.ask_on(stream.map_err(|error| Failure::unreachable_at(&remote.url, error))?, request).await
+                }
+            }?;
+            let (status, mut body) = (response.status(), response.into_body());
+            if !status.is_success() {
+                let body = Limited::new(body, MAX_ANSWER).collect().await.map_err(|error| self.bad_answer(error))?;
+                let text = String::from_utf8_lossy(&body.to_bytes()).into_owned();
+                return self.understand::<Value>(status, text).map(|_| ());
+            }
+            while let Some(frame) = body.frame().await {
+                let frame = frame.map_err(|error| self.bad_answer(error))?;
+                if let Some(piece) = frame.data_ref()
+                    && !take(piece)?
+                {
+                    break;
+                }
+            }
+            connection.abort();
+            Ok(())
+        })
+    }
+
     fn send(&self, method: Method, uri: &str, body: Vec<u8>) -> Result<(StatusCode, String), Failure> {
+        let request = self.to_request(method, uri, body)?;
+        let exchange = async { timeout(TIMEOUT, self.exchange(request)).await };
+        let (status, body) = self
+            .runtime
+            .block_on(exchange)
+            .map_err(|_| self.bad_answer(format!("no answer within {} s", TIMEOUT.as_secs())))??;
+        let text = String::from_utf8(body.into()).map_err(|error| self.bad_answer(error))?;
+        Ok((status, text))
+    }
+
+    fn to_request(&self, method: Method, uri: &str, body: Vec<u8>) -> Result<Request<Full<Bytes>>, Failure> {
         let (host, token) = match &self.place {
             Place::Socket(_) => ("lbd", None),
             Place::Remote(remote) => (remote.authority.as_str(), remote.token.as_ref()),
@@ -141,14 +190,7 @@ impl Client {
         if let Some(token) = token {
             request = request.header(AUTHORIZATION, format!("Bearer {token}"));
         }
-        let request = request.body(Full::new(Bytes::from(body))).map_err(|error| self.bad_answer(error))?;
-        let exchange = async { timeout(TIMEOUT, self.exchange(request)).await };
-        let (status, body) = self
-            .runtime
-            .block_on(exchange)
-            .map_err(|_| self.bad_answer(format!("no answer within {} s", TIMEOUT.as_secs())))??;
-        let text = String::from_utf8(body.into()).map_err(|error| self.bad_answer(error))?;
-        Ok((status, text))
+        request.body(Full::new(Bytes::from(body))).map_err(|error| self.bad_answer(error))
     }
 
     async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes), Failure> {
@@ -168,15 +210,28 @@ impl Client {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let (mut sender, connection) =
-            http1::handshake(TokioIo::new(stream)).await.map_err(|error| self.bad_answer(error))?;
-        let connection = tokio::spawn(connection);
-        let response = sender.send_request(request).await.map_err(|error| self.bad_answer(error))?;
+        let (response, connection) = self.ask_on(stream, request).await?;
         let status = response.status();
         let body =
             Limited::new(response.into_body(), MAX_ANSWER).collect().await.map_err(|error| self.bad_answer(error))?;
         connection.abort();
         Ok((status, body.to_bytes()))
+    }
+
+    /// The head of the answer, and the task that reads on.
+    async fn ask_on<S>(
+        &self,
+        stream: S,
+        request: Request<Full<Bytes>>,
+    ) -> Result<(Response<Incoming>, JoinHandle<hyper::Result<()>>), Failure>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let (mut sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(|error| self.bad_answer(error))?;
+        let connection = tokio::spawn(connection);
+        let response = sender.send_request(request).await.map_err(|error| self.bad_answer(error))?;
+        Ok((response, connection))
     }
 
     fn understand<T: DeserializeOwned>(&self, status: StatusCode, json: String) -> Result<Answer<T>, Failure> {

@@ -3,7 +3,7 @@
 use super::{
     alerts,
     args::{self, Command, Conn, Map, Named, Node, Pool, Vip},
-    backup,
+    backup, capture,
     client::{Client, connections_path, encode, query_path},
     config, edits, events,
     failure::Failure,
@@ -75,6 +75,7 @@ pub(super) fn execute(client: &Client, output: &Output, command: Command) -> Res
             let answer = client.post::<TraceView>("trace", &request)?;
             output.answer(&answer, |view, look| views::trace(&request, view, look))
         }
+        Command::Capture(arguments) => capture::run(client, output, &arguments),
         Command::Doctor => doctor(client, output),
         Command::Reload => {
             let answer = client.post::<Status>("reload", &Empty {})?;

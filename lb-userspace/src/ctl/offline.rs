@@ -34,6 +34,7 @@ pub(super) fn execute(command: &Command, output: &Output) -> Option<Result<(), F
         | Command::Map(_)
         | Command::Stats(_)
         | Command::Trace(_)
+        | Command::Capture(_)
         | Command::Doctor
         | Command::Reload
         | Command::Events(_)

@@ -1,6 +1,7 @@
 //! The XDP programs on interfaces: one instance each, attached by a pinned link, replaced through that link and never
 //! detached for a replacement. Everything that can be refused is looked at before anything is changed.
 
+mod exchange;
 mod step;
 
 use std::{
@@ -21,6 +22,7 @@ use super::{
     pins::{PinDirectory, PinsError},
 };
 use crate::control::plan::{AttachMode, Interface};
+pub use exchange::{exchange, put_back};
 use step::{Situation, Step, driver, fits, inspect, remove_pin};
 pub use step::{build_mark, pin_program};
 

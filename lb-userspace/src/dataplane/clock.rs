@@ -11,6 +11,12 @@ pub fn now() -> u32 {
     ticks(monotonic_ns())
 }
 
+/// CLOCK_MONOTONIC in nanoseconds after so long a time.
+#[must_use]
+pub fn after(time: Duration) -> u64 {
+    monotonic_ns().saturating_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX))
+}
+
 fn monotonic_ns() -> u64 {
     // The monotonic clock exists on every Linux; without it all would be new-born, and nothing would be collected.
     clock_gettime(ClockId::CLOCK_MONOTONIC)

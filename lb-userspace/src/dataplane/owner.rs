@@ -1,6 +1,7 @@
 //! [`Dataplane`]: the one owner of programs, pins and maps. Plain blocking calls; `task` runs it beside the rest of the
 //! daemon.
 
+mod capture;
 mod hops;
 mod interfaces;
 mod publish;
@@ -29,6 +30,7 @@ use super::{
     pins::{PinDirectory, PinsError},
 };
 use crate::control::plan::Plan;
+pub use capture::Capturing;
 pub use hops::mac;
 use hops::{Losses, refresh};
 use interfaces::interface_slots;
@@ -102,6 +104,7 @@ pub struct Dataplane {
     survey: Survey,
     silent_at: Option<Instant>,
     all_at: Option<Instant>,
+    capturing: Option<capture::Running>,
 }
 
 impl Dataplane {
@@ -113,6 +116,7 @@ impl Dataplane {
         load::check_system()?;
         let pins = PinDirectory::open(&options.pin_dir)?;
         let found = pins.adoptable()?;
+        PinDirectory::clear_passage(pins.path())?;
         let adopted = found.is_some();
         let (meta, twin) = match found {
             Some(meta) => (meta, None),
@@ -146,6 +150,7 @@ impl Dataplane {
             survey: Survey::default(),
             silent_at: None,
             all_at: None,
+            capturing: None,
         })
     }
 
@@ -311,6 +316,9 @@ impl Dataplane {
     /// # Errors
     /// When the kernel cannot be asked.
     pub fn tick(&mut self, now: Instant) -> Result<(), DataplaneError> {
+        if self.capturing.as_ref().is_some_and(|running| running.is_over(now)) {
+            self.end_capture();
+        }
         let changed = self.look_up_routes(now)? || self.recheck_routes()?;
         if changed && self.refresh_nodes() {
             self.publish();

@@ -4,6 +4,7 @@
 //! Two daemons never share it: the directory itself is locked (`flock`) as long as [`PinDirectory`] lives.
 
 mod look;
+mod passage;
 
 use std::{
     fs::{self, DirBuilder, File},

@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::{
     apply::Applied,
     netlink::Watcher,
-    owner::{Dataplane, DataplaneError},
+    owner::{Capturing, Dataplane, DataplaneError},
 };
 use crate::control::plan::Plan;
 
@@ -27,6 +27,7 @@ const QUEUE: usize = 16;
 enum Command {
     Apply(Arc<Plan>, oneshot::Sender<Result<Applied, DataplaneError>>),
     Collected(BTreeSet<u16>),
+    Capture(Vec<Capturing>, Instant, oneshot::Sender<Result<Arc<()>, DataplaneError>>),
     Withdraw(oneshot::Sender<Result<(), DataplaneError>>),
 }
 
@@ -67,6 +68,17 @@ impl Handle {
         self.commands.send(Command::Collected(translated)).await.map_err(|_| DataplaneError::Stopped)
     }
 
+    /// [`Dataplane::capture`]; blocks.
+    ///
+    /// # Errors
+    /// As there; `Stopped` when the thread has ended.
+    pub fn capture(&self, programs: Vec<Capturing>, until: Instant) -> Result<Arc<()>, DataplaneError> {
+        let (answer, answered) = oneshot::channel();
+        let order = Command::Capture(programs, until, answer);
+        self.commands.blocking_send(order).map_err(|_| DataplaneError::Stopped)?;
+        answered.blocking_recv().map_err(|_| DataplaneError::Stopped)?
+    }
+
     /// [`Dataplane::withdraw`]. The thread ends.
     ///
     /// # Errors
@@ -88,7 +100,15 @@ async fn run(mut dataplane: Dataplane, mut orders: mpsc::Receiver<Command>) {
     loop {
         let done = tokio::select! {
             order = orders.recv() => match order {
-                None => return,
+                None => {
+                    dataplane.end_capture();
+                    return;
+                }
+                Some(Command::Capture(programs, until, answer)) => {
+                    // Nobody waits any more: what is answered is dropped, which ends it.
+                    let _ = answer.send(dataplane.capture(programs, until));
+                    Ok(())
+                }
                 Some(Command::Apply(plan, answer)) => {
                     // Nobody waits for the answer any more: the plan is in force all the same.
                     let _ = answer.send(dataplane.apply(&plan));

@@ -18,9 +18,15 @@ const SOON: Duration = Duration::from_secs(20);
 const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance,\
                       response_schema_conformance,negative_data_rejection,unsupported_method";
 
-/// What would end the run: the program is replaced, HTTPS or the token goes, the stream has no end.
-const LEFT_OUT: [&str; 5] =
-    ["/api/v1/upgrade", "/api/v1/config/api", "/api/v1/tokens/{id}", "/api/v1/events/stream", "/api/v1/stats/stream"];
+/// What would end the run: the program is replaced, HTTPS or the token goes, streams have no end, a capture takes its time.
+const LEFT_OUT: [&str; 6] = [
+    "/api/v1/upgrade",
+    "/api/v1/config/api",
+    "/api/v1/tokens/{id}",
+    "/api/v1/events/stream",
+    "/api/v1/stats/stream",
+    "/api/v1/capture",
+];
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

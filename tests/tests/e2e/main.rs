@@ -4,6 +4,7 @@
 mod admin;
 mod alerts;
 mod attacks;
+mod capture;
 mod clocks;
 mod everywhere;
 mod failover;

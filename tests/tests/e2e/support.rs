@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use lb_tests::harness::{
     Host, Net, http,
     http::Reply,
@@ -82,4 +82,10 @@ pub(crate) fn two4(port: u16) -> SocketAddr {
 /// A page, from the first client.
 pub(crate) fn ask(net: &Net, target: SocketAddr, path: &str) -> Result<Reply> {
     Ok(net.client().run(|| http::get(target, None, path, SOON))?)
+}
+
+/// Id of the XDP program on `eth0`.
+pub(crate) fn program_on(host: &Host) -> Result<u64> {
+    let link: serde_json::Value = serde_json::from_str(&host.sh("ip -j link show dev eth0")?)?;
+    link[0]["xdp"]["prog"]["id"].as_u64().with_context(|| format!("no XDP program on eth0: {link}"))
 }

@@ -9,7 +9,7 @@ use lb_tests::harness::{
     topology::{vip4, vip6},
 };
 
-use crate::support::{ONE_ARM, SOON, nodes4, one4, pool, service, two4};
+use crate::support::{ONE_ARM, SOON, nodes4, one4, pool, program_on, service, two4};
 
 const RATE: u64 = 20_000;
 const FLOWS: usize = 32;
@@ -140,12 +140,6 @@ fn nothing_is_lost_when_the_program_is_replaced() -> Result<()> {
     let different: std::collections::BTreeSet<_> = programs.iter().collect();
     ensure!(different.len() == programs.len(), "each start brings its own program: {programs:?}");
     Ok(())
-}
-
-/// Id of the XDP program on `eth0`.
-fn program_on(host: &Host) -> Result<u64> {
-    let link: serde_json::Value = serde_json::from_str(&host.sh("ip -j link show dev eth0")?)?;
-    link[0]["xdp"]["prog"]["id"].as_u64().with_context(|| format!("no XDP program on eth0: {link}"))
 }
 
 #[test]

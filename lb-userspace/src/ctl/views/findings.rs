@@ -34,6 +34,9 @@ pub(in crate::ctl) fn trace(request: &TraceRequest, view: &TraceView, look: Look
     if let Some(advice) = &view.advice {
         let _ = writeln!(text, "\nnext: {advice}");
     }
+    if view.action == "drop" {
+        let _ = writeln!(text, "\nreal packets with this fate: lbctl capture --reason {}", view.reason);
+    }
     text
 }
 

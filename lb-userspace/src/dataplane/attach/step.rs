@@ -9,10 +9,12 @@ use aya::programs::{
     ProgramError, XdpMode,
     links::{FdLink, PinnedLink},
     loaded_programs,
-    xdp::XdpLink,
 };
 
-use super::AttachError;
+use super::{
+    AttachError,
+    exchange::{attach, open},
+};
 use crate::{
     control::plan::AttachMode,
     dataplane::{
@@ -75,13 +77,9 @@ impl Step {
 
     /// Exchanges the program behind the pinned link in one step: no packet sees the interface without one.
     fn replace(&mut self, pin: &Path) -> Result<(), AttachError> {
-        let failed = |source| AttachError::Link { path: pin.to_owned(), source };
-        let link = FdLink::from(PinnedLink::from_pin(pin).map_err(failed)?);
-        let link = XdpLink::try_from(link).map_err(failed)?;
         let interface = self.interface.clone();
         let xdp = self.program.xdp().map_err(|source| AttachError::Load { interface: interface.clone(), source })?;
-        xdp.attach_to_link(link).map_err(|source| AttachError::Refused { interface, source })?;
-        Ok(())
+        attach(&interface, xdp, open(pin)?, pin)
     }
 
     /// Detaches and attaches in the wanted mode; in the mode there was, when that fails.
