@@ -27,8 +27,9 @@ const MAGLEV: &str = "maglev";
 pub(super) fn execute(client: &Client, output: &Output, command: Command) -> Result<(), Failure> {
     match command {
         Command::Status => output.answer(&client.get::<Status>("status")?, views::status),
+        Command::Vs(Named::Ls) if output.is_raw() => Ok(output.print(&client.raw("virtual_servers")?)?),
         Command::Vs(Named::Ls) => output
-            .answer(&client.get::<Vec<VirtualServerView>>("virtual_servers?nodes=false")?, |list, look| {
+            .answer(&client.get::<Vec<VirtualServerView>>(&list(output, "virtual_servers"))?, |list, look| {
                 views::virtual_servers(list, look)
             }),
         Command::Vs(Named::Show { name }) => {
@@ -105,10 +106,16 @@ pub(super) fn execute(client: &Client, output: &Output, command: Command) -> Res
     }
 }
 
+/// Where a list is asked for: a table has no room for nodes, JSON has all.
+fn list(output: &Output, path: &str) -> String {
+    if output.is_json() { path.to_owned() } else { format!("{path}?nodes=false") }
+}
+
 fn pool(client: &Client, output: &Output, verb: Pool) -> Result<(), Failure> {
     match verb {
+        Pool::Ls if output.is_raw() => Ok(output.print(&client.raw("pools")?)?),
         Pool::Ls => {
-            let answer = client.get::<Vec<PoolView>>("pools?nodes=false")?;
+            let answer = client.get::<Vec<PoolView>>(&list(output, "pools"))?;
             output.answer(&answer, |list, look| views::pools(list, look))?;
             explain_mark(output, answer.value.iter().any(|pool| pool.forwarding_overridden));
             Ok(())
