@@ -3,7 +3,7 @@
 //! The capturing program is the forwarding one, built with the feature `capture`: it decides the same, and tells. It is
 //! on the interfaces only while somebody captures.
 
-use crate::packet::{ETHERNET, Frame, IPV4, IPV6, View, ethertype, protocol};
+use crate::packet::{Frame, IPV4, IPV6, View, ethertype, network_layer, protocol};
 
 /// Most bytes of a frame that are handed over: more than a jumbo frame has. A power of two.
 pub const MAX_SNAPLEN: usize = 16_384;
@@ -183,16 +183,7 @@ pub fn is_wanted<F: Frame>(frame: F, filter: &Filter) -> bool {
 /// `None`: not IP, or not even its addresses are there.
 #[inline(always)]
 fn ends<F: Frame>(frame: F) -> Option<Ends> {
-    let mut l3 = ETHERNET;
-    let mut kind = frame.view::<ETHERNET>(0)?.be16(12);
-    if kind == ethertype::VLAN || kind == ethertype::QINQ {
-        kind = frame.view::<4>(l3)?.be16(2);
-        l3 += 4;
-        if kind == ethertype::VLAN || kind == ethertype::QINQ {
-            kind = frame.view::<4>(l3)?.be16(2);
-            l3 += 4;
-        }
-    }
+    let (kind, l3) = network_layer(frame)?;
     match kind {
         ethertype::IPV4 => ends4(frame, l3),
         ethertype::IPV6 => ends6(frame, l3),

@@ -6,7 +6,7 @@
 
 use crate::{
     flow::{FAMILY_V4, FAMILY_V6},
-    packet::{ETHERNET, Frame, IPV6, View, ethertype, protocol},
+    packet::{Frame, IPV6, View, ethertype, network_layer, protocol},
 };
 
 /// EtherType of ARP.
@@ -33,16 +33,7 @@ pub fn is_over(until: u64, jiffies: u64) -> bool {
 /// What another machine announces for itself (gratuitous ARP) wants nothing.
 #[inline(always)]
 pub fn wanted<F: Frame>(frame: F) -> Option<[u64; 3]> {
-    let mut l3 = ETHERNET;
-    let mut kind = frame.view::<ETHERNET>(0)?.be16(12);
-    if kind == ethertype::VLAN || kind == ethertype::QINQ {
-        kind = frame.view::<4>(l3)?.be16(2);
-        l3 += 4;
-        if kind == ethertype::VLAN || kind == ethertype::QINQ {
-            kind = frame.view::<4>(l3)?.be16(2);
-            l3 += 4;
-        }
-    }
+    let (kind, l3) = network_layer(frame)?;
     match kind {
         ethertype::IPV4 => Some(key4(frame.view::<20>(l3)?.u32(16))),
         ARP => {

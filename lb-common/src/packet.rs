@@ -94,6 +94,23 @@ pub const TCP: usize = 20;
 /// Bytes of the UDP header.
 pub const UDP: usize = 8;
 
+/// EtherType of what is behind up to two VLAN tags, whichever they are, and where it begins. `None`: the frame ends before it.
+#[inline(always)]
+#[must_use]
+pub fn network_layer<F: Frame>(frame: F) -> Option<(u16, usize)> {
+    let mut l3 = ETHERNET;
+    let mut kind = frame.view::<ETHERNET>(0)?.be16(12);
+    if kind == ethertype::VLAN || kind == ethertype::QINQ {
+        kind = frame.view::<4>(l3)?.be16(2);
+        l3 += 4;
+        if kind == ethertype::VLAN || kind == ethertype::QINQ {
+            kind = frame.view::<4>(l3)?.be16(2);
+            l3 += 4;
+        }
+    }
+    Some((kind, l3))
+}
+
 /// Which part of a datagram a packet holds.
 #[repr(u8)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -51,16 +51,13 @@ pub extern "C" fn capture_arrival(ctx: *mut xdp_md) -> u32 {
     shot.note = Explanation::default();
     shot.is_kept = 0;
     let Some(control) = CAPTURE.get_ptr_mut(0) else { return 0 };
-    // SAFETY: a live map value; volatile, because other CPUs change it. The helper only reads a clock.
-    let is_over = unsafe {
-        (&raw const (*control).left).read_volatile() <= 0 || bpf_ktime_get_coarse_ns() >= (*control).until_ns
-    };
-    if is_over {
+    let (left, _) = counters(control);
+    // SAFETY: a live map value, of which all but the counters is written only while no program uses it. The helper reads a clock.
+    let (filter, until, now) = unsafe { (&(*control).filter, (*control).until_ns, bpf_ktime_get_coarse_ns()) };
+    if left.load().cast_signed() <= 0 || now >= until {
         return 0;
     }
-    // SAFETY: a live map value, of which this part is written only while no program uses it.
-    let control = unsafe { &*control };
-    shot.is_wanted = u32::from(capture::is_wanted(frame_of(ctx), &control.filter));
+    shot.is_wanted = u32::from(capture::is_wanted(frame_of(ctx), filter));
     shot.is_kept = u32::from(keep(ctx, shot, control));
     shot.is_kept
 }
@@ -71,14 +68,14 @@ pub extern "C" fn capture_arrival(ctx: *mut xdp_md) -> u32 {
 pub extern "C" fn capture_end(ctx: *mut xdp_md, verdict: u32) -> u32 {
     let Some(shot) = snapshot() else { return 0 };
     let Some(control) = CAPTURE.get_ptr_mut(0) else { return 0 };
-    // SAFETY: as above; the counters, which others change, are read and written through `Word` alone.
-    let control = unsafe { &mut *control };
+    // SAFETY: as in `capture_arrival`.
+    let (filter, directions) = unsafe { (&(*control).filter, (*control).directions) };
     let verdict = Verdict::from_register(verdict);
-    if shot.is_kept == 0 || control.filter.reasons >> (verdict.reason() & 63) & 1 == 0 {
+    if shot.is_kept == 0 || filter.reasons >> (verdict.reason() & 63) & 1 == 0 {
         return 0;
     }
     let leaves = verdict.is_transmitted();
-    let is_wanted = shot.is_wanted != 0 || leaves && capture::is_wanted(frame_of(ctx), &control.filter);
+    let is_wanted = shot.is_wanted != 0 || leaves && capture::is_wanted(frame_of(ctx), filter);
     if !is_wanted {
         return 0;
     }
@@ -87,11 +84,11 @@ pub extern "C" fn capture_end(ctx: *mut xdp_md, verdict: u32) -> u32 {
     record.reason = verdict.reason() as u8;
     // SAFETY: the helper only reads a clock.
     record.at_ns = unsafe { bpf_ktime_get_ns() };
-    if control.directions & u32::from(direction::IN) != 0 {
+    if directions & u32::from(direction::IN) != 0 {
         (record.direction, record.ifindex) = (direction::IN, ifindex());
         hand_over(shot, control);
     }
-    if leaves && control.directions & u32::from(direction::OUT) != 0 && keep(ctx, shot, control) {
+    if leaves && directions & u32::from(direction::OUT) != 0 && keep(ctx, shot, control) {
         // Answers of our own go back to where the question came from.
         let egress = if shot.note.ifindex == 0 { ifindex() } else { shot.note.ifindex };
         (shot.record.direction, shot.record.ifindex) = (direction::OUT, egress);
@@ -107,11 +104,13 @@ fn frame_of(ctx: *mut xdp_md) -> XdpFrame {
 
 /// Copies the first bytes of the frame as it is now.
 #[inline(always)]
-fn keep(ctx: *mut xdp_md, shot: &mut Snapshot, control: &Control) -> bool {
+fn keep(ctx: *mut xdp_md, shot: &mut Snapshot, control: *const Control) -> bool {
     let length = frame_of(ctx).len() as u32;
-    (shot.record.length, shot.record.captured) = (length, length.min(control.snaplen));
+    // SAFETY: as in `capture_arrival`.
+    let snaplen = unsafe { (*control).snaplen };
+    (shot.record.length, shot.record.captured) = (length, length.min(snaplen));
     let bytes = captured(shot);
-    // SAFETY: there is room for so many bytes.
+    // SAFETY: there is room for so many bytes: `captured` says at most as many as `data` has.
     unsafe { bpf_xdp_load_bytes(ctx, 0, shot.data.as_mut_ptr().cast(), bytes) == 0 }
 }
 
@@ -123,11 +122,17 @@ fn captured(shot: &Snapshot) -> u32 {
     (bytes.wrapping_sub(1) & (MAX_SNAPLEN as u32 - 1)) + 1
 }
 
+/// What all CPUs count: never behind a reference.
 #[inline(always)]
-fn hand_over(shot: &mut Snapshot, control: &mut Control) {
-    let bytes = captured(shot);
+fn counters(control: *mut Control) -> (Word, Word) {
     // SAFETY: aligned words of a live map value.
-    let (left, lost) = unsafe { (Word::new((&raw mut control.left).cast()), Word::new(&raw mut control.lost)) };
+    unsafe { (Word::new((&raw mut (*control).left).cast()), Word::new(&raw mut (*control).lost)) }
+}
+
+#[inline(always)]
+fn hand_over(shot: &mut Snapshot, control: *mut Control) {
+    let bytes = captured(shot);
+    let (left, lost) = counters(control);
     if left.fetch_add(u64::MAX).cast_signed() <= 0 {
         return;
     }

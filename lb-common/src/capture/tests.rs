@@ -1,3 +1,5 @@
+//! What filters want of frames of every kind, whole and cut, and records as they are read back.
+
 use std::{vec, vec::Vec};
 
 use super::*;

@@ -35,11 +35,13 @@ use super::{
 use crate::control::capture::{DEFAULT_COUNT, DEFAULT_SECONDS};
 
 pub(super) fn run(client: &Client, output: &Output, arguments: &args::Capture) -> Result<(), Failure> {
-    let mut file = arguments.write.as_deref().map(open).transpose()?;
+    let mut file = None;
     let request = arguments.request();
     let mut reader = Reader::default();
     client.stream(&query_path("capture", &request)?, &mut |piece| {
         if !reader.has_begun() {
+            // Not before: a capture that is refused takes no older one's place.
+            file = arguments.write.as_deref().map(open).transpose()?;
             let (count, seconds) = (request.count.unwrap_or(DEFAULT_COUNT), request.seconds.unwrap_or(DEFAULT_SECONDS));
             output.note(&format!("capturing: {count} packets or {seconds} s; Ctrl-C ends it"));
         }

@@ -29,6 +29,9 @@ use super::{
 /// Where the BPF file system belongs; mounted there by us when nobody did.
 const USUAL_MOUNT: &str = "/sys/fs/bpf";
 
+/// The directory of maps that are on their way.
+const NEW: &str = "new";
+
 /// `BPF_F_RDONLY_PROG`: the kernel adds it to device maps by itself.
 const RDONLY_PROG: u32 = 1 << 7;
 
@@ -152,7 +155,7 @@ impl PinDirectory {
 
     /// Where maps are made before all of them are there.
     fn new_maps(&self) -> PathBuf {
-        self.path.join("new")
+        self.path.join(NEW)
     }
 
     /// The pin of the program of an interface.
@@ -225,7 +228,7 @@ impl PinDirectory {
     /// `Foreign` or `Owner` for the first thing that is not as it should be.
     pub fn adoptable(&self) -> Result<Option<Meta>, PinsError> {
         for name in entries(&self.path)? {
-            if !["maps", "programs", "builds", "links", "new"].contains(&name.as_str()) {
+            if !["maps", "programs", "builds", "links", NEW].contains(&name.as_str()) {
                 return Err(self.foreign(self.path.join(name), "pins of lbd only".into(), "an unknown name".into()));
             }
         }
@@ -352,7 +355,7 @@ impl PinDirectory {
     /// # Errors
     /// A file operation.
     pub fn remove(&self) -> Result<(), PinsError> {
-        for name in ["links", "programs", "builds", "new", "maps"] {
+        for name in ["links", "programs", "builds", NEW, "maps"] {
             remove_all(&self.path.join(name))?;
         }
         fs::remove_dir(&self.path).map_err(io_error(&self.path, "remove"))

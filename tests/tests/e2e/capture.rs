@@ -149,7 +149,12 @@ impl File {
                         }
                     }
                 }
-                other => bail!("not expected: {other:?}"),
+                other @ (Block::SectionHeader(_)
+                | Block::Packet(_)
+                | Block::SimplePacket(_)
+                | Block::NameResolution(_)
+                | Block::SystemdJournalExport(_)
+                | Block::Unknown(_)) => bail!("not expected: {other:?}"),
             }
         }
         Ok(file)

@@ -1,3 +1,5 @@
+//! A capture file in pieces of any size, as it is shown.
+
 use std::borrow::Cow;
 
 use pcap_file::{

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{PinDirectory, PinsError, make_directory, remove_all};
+use super::{NEW, PinDirectory, PinsError, make_directory, remove_all};
 
 impl PinDirectory {
     /// An empty directory for maps on their way from one instance of a program to the next, until [`Self::clear_passage`].
@@ -11,7 +11,7 @@ impl PinDirectory {
     /// A file operation.
     pub fn passage(pin_dir: &Path) -> Result<PathBuf, PinsError> {
         Self::clear_passage(pin_dir)?;
-        let new = pin_dir.join("new");
+        let new = pin_dir.join(NEW);
         make_directory(&new)?;
         Ok(new)
     }
@@ -21,6 +21,6 @@ impl PinDirectory {
     /// # Errors
     /// A file operation.
     pub fn clear_passage(pin_dir: &Path) -> Result<(), PinsError> {
-        remove_all(&pin_dir.join("new"))
+        remove_all(&pin_dir.join(NEW))
     }
 }
