@@ -7,6 +7,7 @@
 pub mod attack;
 pub mod balancer;
 pub mod bsd_carp;
+pub mod busy;
 pub mod command;
 pub mod echo;
 pub mod flood;
@@ -29,6 +30,7 @@ pub mod xdp;
 pub use attack::{Attack, Attacker, Change};
 pub use balancer::{Lb, Stop};
 pub use bsd_carp::BsdCarp;
+pub use busy::BusyThreads;
 pub use echo::EchoServer;
 pub use flood::SynFlood;
 pub use host::Host;

@@ -9,7 +9,8 @@ use crate::{run, setup};
 /// What is measured.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum What {
-    /// Nanoseconds per packet of the XDP programs, and packets per second through veth. ARGS as `--json` are passed on.
+    /// Nanoseconds per packet of the XDP programs, and packets per second through veth. ARGS as `--json`, `--only NAME`,
+    /// `--capture nothing|everything` (what it costs while somebody captures) are passed on.
     Datapath(crate::Rest),
     /// How long a client waits while a VIP moves, and that nothing moves it under attack, beside Debian's keepalived and ucarp.
     /// ARGS as `--json`, `--only CASE`, `--daemon NAME`, `--runs N`, `--seconds S`.

@@ -4,17 +4,12 @@ use std::{
     fs,
     net::SocketAddr,
     os::unix::fs::PermissionsExt,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
 use lb_tests::harness::{
-    EchoServer, Lb, LiveStreams, Net, Owners, Topology, eventually,
+    BusyThreads, EchoServer, Lb, LiveStreams, Net, Owners, Topology, eventually,
     owners::Seen,
     topology::{vip4, vip6},
     wait::let_pass,
@@ -85,36 +80,6 @@ fn two_hundred_dsr_streams_outlive_their_machine() -> Result<()> {
     Ok(())
 }
 
-/// Threads that do nothing but keep the processors busy.
-struct Load {
-    stop: Arc<AtomicBool>,
-    threads: Vec<JoinHandle<()>>,
-}
-
-impl Load {
-    fn start(count: usize) -> Self {
-        let stop: Arc<AtomicBool> = Arc::default();
-        let spin = |stop: Arc<AtomicBool>| {
-            thread::spawn(move || {
-                while !stop.load(Ordering::Relaxed) {
-                    std::hint::spin_loop();
-                }
-            })
-        };
-        Self { threads: (0..count).map(|_| spin(Arc::clone(&stop))).collect(), stop }
-    }
-}
-
-impl Drop for Load {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        for thread in self.threads.drain(..) {
-            // They do nothing that could fail.
-            let _ = thread.join();
-        }
-    }
-}
-
 #[test]
 fn a_busy_machine_is_not_dead() -> Result<()> {
     let net = network("failover-busy")?;
@@ -122,7 +87,7 @@ fn a_busy_machine_is_not_dead() -> Result<()> {
     let owners = Owners::watch(&pair.machines(), &[vip4(1)])?;
     eventually("the first machine owns", SOON, || owners.only() == Some(0))?;
     let start = Instant::now();
-    let load = Load::start(10);
+    let load = BusyThreads::start(10);
     let_pass(Duration::from_secs(20));
     drop(load);
     let seen = owners.since(start);

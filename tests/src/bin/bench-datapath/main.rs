@@ -7,6 +7,7 @@
 mod cases;
 mod harness;
 mod subject;
+mod tap;
 mod veth;
 
 use std::{
@@ -20,6 +21,7 @@ use cases::{Bed, Case, Fill};
 use harness::{FILLED, Harness, MEASURED, median};
 use lb::dataplane::load::TableSizes;
 use subject::{IFINDEX, Subject};
+use tap::Captured;
 
 /// Flows opened at a time while a table is filled: what fits into `PENDING` between its two packets.
 const CHUNK: u64 = 16_384;
@@ -34,6 +36,8 @@ struct Options {
     veth: bool,
     /// Set everything up, fill the tables for these flows, and wait: for another yardstick to time the pinned program.
     hold: Option<u64>,
+    /// Time the program that captures.
+    captured: Option<Captured>,
 }
 
 fn main() -> Result<()> {
@@ -45,7 +49,7 @@ fn main() -> Result<()> {
     cases.retain(|case| options.only.as_ref().is_none_or(|only| case.name.contains(only.as_str())));
     if let Some(flows) = options.hold {
         cases.retain(|case| case.flows == flows);
-        let mut large = Subject::new(&directory.join("large"), LARGE, IFINDEX)?;
+        let mut large = Subject::new(&directory.join("large"), LARGE, IFINDEX, options.captured)?;
         fill(&object, &mut large, &cases)?;
         return hold(&directory, &large);
     }
@@ -67,7 +71,8 @@ fn main() -> Result<()> {
 }
 
 fn parse(arguments: impl Iterator<Item = String>) -> Result<Options> {
-    let mut options = Options { json: false, repetitions: 9, repeat: 1 << 20, only: None, veth: true, hold: None };
+    let mut options =
+        Options { json: false, repetitions: 9, repeat: 1 << 20, only: None, veth: true, hold: None, captured: None };
     let mut arguments = arguments.peekable();
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().with_context(|| format!("{argument} needs a value"));
@@ -78,8 +83,10 @@ fn parse(arguments: impl Iterator<Item = String>) -> Result<Options> {
             "--only" => options.only = Some(value()?),
             "--hold" => options.hold = Some(value()?.parse()?),
             "--no-veth" => options.veth = false,
+            "--capture" => (options.captured, options.veth) = (Some(Captured::parse(&value()?)?), false),
             other => bail!(
-                "unknown argument {other}; there are --json, --only NAME, --repetitions N (at least 7), --repeat N, --no-veth, --hold FLOWS"
+                "unknown argument {other}; there are --json, --only NAME, --repetitions N (at least 7), --repeat N, --no-veth, \
+                 --capture nothing|everything, --hold FLOWS"
             ),
         }
     }
@@ -106,9 +113,14 @@ fn pin_to_last_cpu() -> Result<()> {
         libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const parameters)
     };
     if result != 0 {
-        eprintln!("note: no real-time priority here ({}); expect more noise", std::io::Error::last_os_error());
+        note(&format!("no real-time priority here ({}); expect more noise", std::io::Error::last_os_error()));
     }
     Ok(())
+}
+
+/// What makes a figure worth less.
+pub(crate) fn note(text: &str) {
+    eprintln!("note: {text}");
 }
 
 /// A measured row.
@@ -141,7 +153,7 @@ struct Bench {
 
 impl Bench {
     fn new(options: &Options, object: &Path, directory: &Path, case: &Case) -> Result<Self> {
-        let mut subject = Subject::new(&directory.join(case.name), sizes(case), IFINDEX)?;
+        let mut subject = Subject::new(&directory.join(case.name), sizes(case), IFINDEX, options.captured)?;
         fill(object, &mut subject, std::slice::from_ref(case))?;
         let harness = Harness::new(object, &case.packet, case.cycle, MEASURED, options.repeat)?;
         Ok(Self { case: case.clone(), subject, harness, net: Vec::new(), base: Vec::new() })

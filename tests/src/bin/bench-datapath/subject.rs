@@ -24,6 +24,8 @@ use lb_common::{
     vip::{ServiceKey, VirtualServer, filter, scheduler, vs_flag},
 };
 
+use crate::tap::{self, Captured, Reader};
+
 /// The interface that packets come in and leave by: what the program is told, no device is touched.
 pub(crate) const IFINDEX: u32 = 4242;
 
@@ -44,18 +46,25 @@ pub(crate) struct Subject {
     directory: PathBuf,
     program: Program,
     maps: Maps,
+    _reader: Option<Reader>,
 }
 
 impl Subject {
-    /// Loads the program into `directory` (on a BPF file system), with tables of these sizes.
-    pub(crate) fn new(directory: &Path, sizes: TableSizes, ifindex: u32) -> Result<Self> {
+    /// Loads the program into `directory` (on a BPF file system), with tables of these sizes; or the one that captures.
+    pub(crate) fn new(directory: &Path, sizes: TableSizes, ifindex: u32, captured: Option<Captured>) -> Result<Self> {
         let pins = directory.join("maps");
         fs::create_dir_all(&pins).with_context(|| format!("{}: is a BPF file system mounted?", pins.display()))?;
         let meta: Meta = load::new_meta(sizes, load::random_keys()?);
         let purpose = Purpose { ifindex, slot: 0, explain: false };
-        let mut program = load::load(&pins, &meta, purpose)?;
+        let (mut program, reader) = match captured {
+            None => (load::load(&pins, &meta, purpose)?, None),
+            Some(captured) => {
+                let (program, reader) = tap::load(&pins, &meta, purpose, captured)?;
+                (program, Some(reader))
+            }
+        };
         program.xdp()?.pin(directory.join("program"))?;
-        let mut subject = Self { directory: directory.to_owned(), program, maps: Maps::open(&pins)? };
+        let mut subject = Self { directory: directory.to_owned(), program, maps: Maps::open(&pins)?, _reader: reader };
         subject.configure(ifindex)?;
         Ok(subject)
     }

@@ -57,7 +57,7 @@ pub(crate) fn report(object: &Path) -> Result<()> {
     let pair = Pair::new()?;
     let there = pair.index(&pair.there)?;
     let directory = PathBuf::from(format!("/sys/fs/bpf/lb-bench-{}", std::process::id()));
-    let mut subject = Subject::new(&directory.join("veth"), LARGE, there)?;
+    let mut subject = Subject::new(&directory.join("veth"), LARGE, there, None)?;
     for flows in [1, 1 << 16, 1 << 20] {
         let all = cases::all();
         let case = all

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
-use lb_tests::harness::{Attack, Attacker, Change, Probe, Topology, topology::vip4, wait::let_pass};
+use lb_tests::harness::{Attack, Attacker, BusyThreads, Change, Probe, Topology, topology::vip4, wait::let_pass};
 
 use super::{
     Run,
@@ -13,10 +13,12 @@ use super::{
 const EVERYBODY: &[Maker] = &[Maker::Lb, Maker::LbVrrp, Maker::LbCarp, Maker::Keepalived, Maker::Ucarp, Maker::FreeBsd];
 /// Whose advertisements cannot be made without a key; the rest is shown beside.
 const SIGNED: &[Maker] = &[Maker::Lb, Maker::Keepalived, Maker::Ucarp];
+/// Threads of the case `busy`: the load of the machine is at least so much.
+const BUSY: usize = 10;
 const MILLISECOND: Duration = Duration::from_millis(1);
 
 /// A case, and who can be asked for it.
-pub(crate) const CASES: [(&str, &[Maker]); 9] = [
+pub(crate) const CASES: [(&str, &[Maker]); 10] = [
     ("hairpin", EVERYBODY),
     ("storm", EVERYBODY),
     ("delayed", EVERYBODY),
@@ -26,6 +28,7 @@ pub(crate) const CASES: [(&str, &[Maker]); 9] = [
     ("bad_hmac", SIGNED),
     ("bad_ttl", EVERYBODY),
     ("forged", SIGNED),
+    ("busy", EVERYBODY),
 ];
 
 fn attack(case: &str, maker: Maker) -> Attack {
@@ -64,6 +67,7 @@ pub(crate) fn measure(case: &str, maker: Maker, time: Duration) -> Result<Run> {
         // He must have something to replay.
         let_pass(Duration::from_secs(3));
     }
+    let _busy = (case == "busy").then(|| BusyThreads::start(BUSY));
     let (start, mark) = (Instant::now(), probe.mark());
     if case == "replay_dead" {
         machines.lose(0)?;
