@@ -18,7 +18,7 @@ use std::{
 
 use super::{
     carp,
-    election::{Changes, Reason, Rival, Role},
+    election::{Changes, Reason, Rival, Role, not_listened},
     vrrp,
 };
 
@@ -125,7 +125,11 @@ impl Advertiser {
     /// When `Tick` is due; `None`: never.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        (self.role != Role::Idle).then_some(self.due)
+        match self.role {
+            Role::Idle => None,
+            Role::Backup => Some(self.due.min(self.looked + self.owners_interval())),
+            Role::Active => Some(self.due),
+        }
     }
 
     /// Takes one event. [`Changes::send`] advertises [`Self::offer`], or resigns when `say_last` is set.
@@ -165,6 +169,9 @@ impl Advertiser {
         self.looked = now;
         let mut changes = Changes::default();
         if self.role == Role::Idle || gap <= self.down_time() {
+            if self.role == Role::Backup {
+                self.due += not_listened(gap, self.owners_interval());
+            }
             return changes;
         }
         self.settled_since = now;
@@ -305,9 +312,8 @@ impl Advertiser {
 
     /// Silence after which the owner counts as dead; a router with a fault leaves others time to be first.
     fn down_time(&self) -> Duration {
-        let interval = self.learnt.unwrap_or_else(|| self.offer().interval());
         match self.settings.dialect {
-            Dialect::Vrrp { .. } => interval * 3 + self.skew(),
+            Dialect::Vrrp { .. } => self.owners_interval() * 3 + self.skew(),
             Dialect::Carp { advbase, advskew } => {
                 let skew = carp::interval(0, if self.fault.is_some() { dialect::CARP_FAULT } else { advskew });
                 Duration::from_secs(u64::from(advbase.max(1)) * 3) + skew
@@ -315,9 +321,14 @@ impl Advertiser {
         }
     }
 
+    /// Between two advertisements of the owner, as far as it is known.
+    fn owners_interval(&self) -> Duration {
+        self.learnt.unwrap_or_else(|| self.offer().interval())
+    }
+
     /// RFC 9568 §6.1: `((256 - priority) * interval) / 256`.
     fn skew(&self) -> Duration {
-        let interval = self.learnt.unwrap_or_else(|| self.offer().interval());
+        let interval = self.owners_interval();
         match self.offer() {
             Offer::Vrrp { priority, .. } => interval * (256 - u32::from(priority.max(vrrp::RESIGN + 1))) / 256,
             Offer::Carp { .. } => Duration::ZERO,

@@ -8,6 +8,7 @@
 //! Rules that are not obvious, with the failure they prevent:
 //! - the new owner raises the addresses before the old one lowers them (a planned move loses nothing);
 //! - an owner that stood still longer than its peers wait steps down before it says anything (two owners after SIGSTOP);
+//! - time in which a machine that waits did not look is no silence (a takeover from an owner whose heartbeats wait to be read);
 //! - an owner that a second one lastingly does not hear yields, whatever its priority: the other never would;
 //! - who wins announces the addresses again, and who loses says so at once (neighbours that learnt the wrong MAC);
 //! - a machine with a fault gives its VIPs away only when a machine without one is there to take them (never none).
@@ -234,6 +235,9 @@ impl Election {
         let (stood_still, had_peers) = (gap > self.settings.dead_after(), self.any_alive(self.looked));
         self.looked = now;
         let mut changes = Changes::default();
+        if self.role == Role::Backup && !stood_still {
+            self.quiet_since += not_listened(gap, self.settings.interval);
+        }
         if !stood_still || self.role == Role::Idle {
             return changes;
         }
@@ -451,6 +455,12 @@ impl Election {
     fn any_alive(&self, now: Instant) -> bool {
         self.alive(now).any(|(_, peer)| peer.says.role != Role::Idle)
     }
+}
+
+/// How much of the time since the last look says nothing about others: what came meanwhile waits to be read. Whoever waits looks
+/// at least once in an interval; a quarter more is usual on a machine that is busy.
+pub(super) fn not_listened(gap: Duration, interval: Duration) -> Duration {
+    if gap > interval + interval / 4 { gap - interval } else { Duration::ZERO }
 }
 
 #[cfg(test)]

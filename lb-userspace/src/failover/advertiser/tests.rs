@@ -50,6 +50,19 @@ fn in_role(role: Role, settings: Settings, start: Instant) -> Advertiser {
     router
 }
 
+/// When it takes over unless it hears somebody: it looks at the time in between.
+fn takeover(router: &Advertiser) -> Instant {
+    let mut router = router.clone();
+    let mut due = router.deadline();
+    while let Some(now) = due {
+        if router.apply(Event::Tick, now).raise {
+            return now;
+        }
+        due = router.deadline();
+    }
+    panic!("it waits for nothing")
+}
+
 /// The moment at which `in_role` has left an owner.
 fn then(router: &Advertiser, start: Instant) -> Instant {
     if router.role() == Role::Active { router.looked } else { start }
@@ -100,16 +113,16 @@ fn timers_are_those_of_the_protocols() {
     let start = Instant::now();
     // 3 * 100 ms + 156/256 * 100 ms; the owner's interval counts, once it is known.
     let mut router = in_role(Role::Backup, speaks_vrrp(), start);
-    assert_eq!(router.deadline().unwrap() - start, Duration::from_micros(360_937) + Duration::from_nanos(500));
+    assert_eq!(takeover(&router) - start, Duration::from_micros(360_937) + Duration::from_nanos(500));
     let slow = Offer::Vrrp { priority: 200, interval: Duration::from_secs(1) };
     router.apply(Event::Heard { from: HIGH, offer: slow }, ms(start, 1));
-    assert_eq!((router.deadline().unwrap() - ms(start, 1)).as_millis(), 3_609);
+    assert_eq!((takeover(&router) - ms(start, 1)).as_millis(), 3_609);
     // A resignation leaves the skew.
     router.apply(Event::Heard { from: HIGH, offer: vrrp(0) }, ms(start, 2));
-    assert_eq!((router.deadline().unwrap() - ms(start, 2)).as_millis(), 609);
+    assert_eq!((takeover(&router) - ms(start, 2)).as_millis(), 609);
 
     let router = in_role(Role::Backup, speaks_carp(), start);
-    assert_eq!((router.deadline().unwrap() - start).as_millis(), 3_195);
+    assert_eq!((takeover(&router) - start).as_millis(), 3_195);
 }
 
 #[test]
@@ -165,6 +178,21 @@ fn preemption_waits_for_its_delay_and_can_be_switched_off() {
     assert_eq!(taken(false, 0), None);
     assert_eq!(taken(true, 0), Some(300));
     assert_eq!(taken(true, 2_000), Some(2_200));
+}
+
+#[test]
+fn silence_while_nobody_listened_is_no_silence() {
+    let start = Instant::now();
+    let mut router = in_role(Role::Backup, speaks_vrrp(), start);
+    router.apply(Event::Heard { from: HIGH, offer: vrrp(200) }, ms(start, 50));
+    router.apply(Event::Tick, ms(start, 149));
+    for at in [400, 401] {
+        assert_eq!(router.apply(Event::Tick, ms(start, at)), Changes::default(), "its advertisements wait to be read");
+    }
+    let taken = router.deadline().map(|due| router.apply(Event::Tick, due).reason);
+    assert_eq!(taken, Some(None), "it looks before it is due");
+    let due = router.deadline().expect("it waits");
+    assert_eq!(router.apply(Event::Tick, due).reason, Some(Reason::Silence));
 }
 
 #[test]

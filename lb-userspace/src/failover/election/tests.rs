@@ -85,13 +85,37 @@ fn every_role_meets_every_event() {
 fn silence_of_three_intervals_makes_an_owner_and_the_second_best_waits_longer() {
     let start = Instant::now();
     let mut election = in_role(Role::Backup, 200, start);
-    assert_eq!(election.apply(Event::Tick, ms(start, 325)), Changes::default());
+    for at in [100, 200, 300, 325] {
+        assert_eq!(election.apply(Event::Tick, ms(start, at)), Changes::default());
+    }
     assert_eq!(election.apply(Event::Tick, ms(start, 326)).reason, Some(Reason::Silence));
 
     let mut second = in_role(Role::Backup, 200, start);
+    second.apply(Event::Tick, ms(start, 100));
     second.apply(Event::Heard { from: MachineId(3), says: says(Role::Backup, 150), hears_us: true }, ms(start, 200));
-    assert_eq!(second.apply(Event::Tick, ms(start, 330)), Changes::default());
+    for at in [300, 330] {
+        assert_eq!(second.apply(Event::Tick, ms(start, at)), Changes::default());
+    }
     assert_eq!(second.apply(Event::Tick, ms(start, 377)).reason, Some(Reason::Silence));
+}
+
+/// A machine that did not run for a while, whether it was stopped or too busy, finds the owner's heartbeats in its socket: after
+/// it has looked at the time.
+#[test]
+fn silence_while_nobody_listened_is_no_silence() {
+    for pause in [130, 200, 280, 320] {
+        let start = Instant::now();
+        let mut election = in_role(Role::Backup, 200, start);
+        election.apply(Event::Tick, ms(start, 99));
+        let awake = 99 + pause;
+        assert_eq!(election.apply(Event::Tick, ms(start, awake)), Changes::default(), "after {pause} ms");
+        assert_eq!(election.apply(heard(says(Role::Active, 200)), ms(start, awake)), Changes::default());
+
+        // And one that is always late takes over in the end.
+        let mut late = in_role(Role::Backup, 200, start);
+        let taken = (1..).find(|round| late.apply(Event::Tick, ms(start, round * pause)).raise).expect("it has no end");
+        assert!(taken <= 5, "after {taken} looks, {pause} ms apart");
+    }
 }
 
 #[test]
