@@ -14,6 +14,7 @@ use lb_tests::harness::{
     topology::{vip4, vip6},
     wait::let_pass,
 };
+use nix::sys::signal::Signal;
 
 use super::{
     pair::{NO_FAILBACK, Pair, cluster, network, priority},
@@ -95,5 +96,26 @@ fn a_busy_machine_is_not_dead() -> Result<()> {
     let transitions = pair.second.vips()?.groups[0].transitions;
     ensure!(transitions == Some(0), "the second machine took the group {transitions:?} times");
     ensure!(pair.first.packets("lease_ended")? == 0, "the lease ended on a machine that was only busy");
+    Ok(())
+}
+
+/// A hypervisor's pause of the machine that waits: what it did not hear meanwhile is in its socket.
+#[test]
+fn a_machine_that_did_not_listen_takes_nothing() -> Result<()> {
+    let net = network("failover-deaf")?;
+    let pair = Pair::start(&net, NO_FAILBACK)?;
+    let owners = Owners::watch(&pair.machines(), &[vip4(1)])?;
+    eventually("the first machine owns", SOON, || owners.only() == Some(0))?;
+    let start = Instant::now();
+    for pause in (150..=300).step_by(10).cycle().take(32) {
+        pair.second.signal(Signal::SIGSTOP)?;
+        let_pass(Duration::from_millis(pause));
+        pair.second.signal(Signal::SIGCONT)?;
+        let_pass(Duration::from_millis(100));
+    }
+    let seen = owners.since(start);
+    ensure!(seen == Seen { owners_max: 1, ..Seen::default() }, "{seen:?}");
+    let transitions = pair.second.vips()?.groups[0].transitions;
+    ensure!(transitions == Some(0), "the second machine took the group {transitions:?} times");
     Ok(())
 }
