@@ -7,8 +7,11 @@ use std::{
     future::poll_fn,
     io::{self, IoSlice},
     net::SocketAddr,
+    pin::pin,
     time::Duration,
 };
+
+use futures_util::future::select_ok;
 
 use crate::control::proxy::pool::ProxyVersion;
 
@@ -26,6 +29,9 @@ use super::{
         thread::{Worker, now},
     },
 };
+
+/// When the kernel itself sends the first SYN again (RFC 6298 §2, `TCP_TIMEOUT_INIT`).
+const KERNELS_PATIENCE: Duration = Duration::from_secs(1);
 
 pub(crate) mod client;
 pub(crate) mod exchange;
@@ -125,12 +131,7 @@ async fn attempt(
 ) -> Result<Stream, ConnectError> {
     let settings = lease.pool().settings();
     let until = after(settings.timeouts.connect);
-    let mut socket = if settings.transparent {
-        transparent::connect(plan.sockets(), behalf.client.ip(), lease.address(), deadline, until).await??
-    } else {
-        Socket::connect(lease.address(), None)?
-    };
-    deadline.within(until, socket.connected()).await.map_err(|_| ConnectError::TimedOut)??;
+    let mut socket = reach(plan, lease, behalf.client, deadline, until).await?;
     socket.tie(Box::new(ConnectionToNode::new(plan.node_stats(lease.node().id()))));
     if let Some(version) = settings.proxy_protocol {
         let mut header = Vec::new();
@@ -161,6 +162,55 @@ async fn attempt(
         Err(HandshakeError::Timeout) => Err(ConnectError::TimedOut),
         Err(error) => Err(ConnectError::Tls(error)),
     }
+}
+
+/// A connection that stands. While the first SYN is not answered, a second connection is begun beside it: the kernel sends a SYN that
+/// was lost again only after a second (RFC 6298 §2), which is all the time that a node has by default, and one lost packet must
+/// neither fail a request nor take a node out.
+async fn reach(
+    plan: &Compiled,
+    lease: &Lease,
+    client: SocketAddr,
+    deadline: &Deadline,
+    until_ms: u64,
+) -> Result<Socket, ConnectError> {
+    let mut first = pin!(stood(begin(plan, lease, client, deadline, until_ms).await?));
+    let timeout = lease.pool().settings().timeouts.connect;
+    let patience = if timeout.is_zero() { KERNELS_PATIENCE } else { timeout / 3 };
+    let second_ms = if patience < KERNELS_PATIENCE { after(patience) } else { until_ms };
+    if let Ok(connected) = deadline.within(second_ms, first.as_mut()).await {
+        return Ok(connected?);
+    }
+    if second_ms == until_ms {
+        return Err(ConnectError::TimedOut);
+    }
+    tracing::debug!(node = %lease.address(), "no answer to a SYN: a second connection is begun");
+    // Without sockets to spare the first has to do.
+    let either = match begin(plan, lease, client, deadline, reactor::now_ms()).await {
+        Ok(second) => deadline.within(until_ms, select_ok([first, pin!(stood(second))])).await.map(|won| Ok(won?.0)),
+        Err(_) => deadline.within(until_ms, first).await,
+    };
+    Ok(either.map_err(|_| ConnectError::TimedOut)??)
+}
+
+/// Begins a connection to the lease's node, from the client's address where the pool says so.
+async fn begin(
+    plan: &Compiled,
+    lease: &Lease,
+    client: SocketAddr,
+    deadline: &Deadline,
+    until_ms: u64,
+) -> Result<Socket, ConnectError> {
+    if lease.pool().settings().transparent {
+        Ok(transparent::connect(plan.sockets(), client.ip(), lease.address(), deadline, until_ms).await??)
+    } else {
+        Ok(Socket::connect(lease.address(), None)?)
+    }
+}
+
+async fn stood(socket: Socket) -> io::Result<Socket> {
+    socket.connected().await?;
+    Ok(socket)
 }
 
 /// Milliseconds of the reactor's clock after `wait`; never, for zero.

@@ -235,7 +235,8 @@ pub(in crate::config) struct NodeTls {
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(default)]
 pub(in crate::config) struct NodeTimeoutsTable {
-    /// Until the connection, and TLS, stand.
+    /// Until the connection, and TLS, stand. While a node answers nothing, a second connection is begun after a third of it (below 3 s, or
+    /// the kernel's own repetition comes first): one lost packet fails nothing.
     pub(in crate::config) connect: At<Period>,
     /// From the end of the request to the end of the response's head.
     pub(in crate::config) reply: At<Period>,

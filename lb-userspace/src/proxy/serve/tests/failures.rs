@@ -243,6 +243,66 @@ fn a_node_that_drops_every_packet_is_passed_over_within_the_connect_timeout() {
     assert_eq!(node.requests().len(), 4, "none twice");
 }
 
+/// Drops what comes to a listener from this port; from all, without one.
+fn deaf_to(listener: &socket2::Socket, port: Option<u16>) {
+    use nix::libc::{BPF_ABS, BPF_H, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD, BPF_RET};
+    let take = |code: u32, jump: (u8, u8), value: u32| {
+        socket2::SockFilter::new(u16::try_from(code).unwrap(), jump.0, jump.1, value)
+    };
+    let program = match port {
+        None => vec![take(BPF_RET | BPF_K, (0, 0), 0)],
+        // The first two bytes of a TCP header are the source port.
+        Some(port) => vec![
+            take(BPF_LD | BPF_H | BPF_ABS, (0, 0), 0),
+            take(BPF_JMP | BPF_JEQ | BPF_K, (0, 1), port.into()),
+            take(BPF_RET | BPF_K, (0, 0), 0),
+            take(BPF_RET | BPF_K, (0, 0), u32::MAX),
+        ],
+    };
+    listener.attach_filter(&program).unwrap();
+}
+
+/// Local ports of connections to `to` whose SYN was not answered.
+fn waiting(to: std::net::SocketAddr) -> Vec<u16> {
+    let remote = format!("0100007F:{:04X} 02", to.port());
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let ports = table.lines().filter(|line| line.contains(&remote)).filter_map(|line| {
+        let local = line.split_whitespace().nth(1)?;
+        u16::from_str_radix(local.rsplit_once(':')?.1, 16).ok()
+    });
+    ports.collect()
+}
+
+#[test]
+fn x6_a_lost_syn_fails_no_request() {
+    let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    listener.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    deaf_to(&listener, None);
+    listener.listen(8).unwrap();
+    let address = listener.local_addr().unwrap().as_socket().unwrap();
+    let accepting = TcpListener::from(listener.try_clone().unwrap());
+    std::thread::spawn(move || {
+        for peer in accepting.incoming() {
+            let mut peer = peer.unwrap();
+            read_request(&mut peer);
+            peer.write_all(OK).unwrap();
+        }
+    });
+    let mut plan = http_plan(&[address]);
+    // The second connection comes before the first SYN again; whatever comes of the first is lost.
+    plan.pools.get_mut("nodes").unwrap().timeouts.connect = Duration::from_millis(2700);
+    let proxy = Proxy::start(plan);
+    let mut client = proxy.connect();
+    client.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc").unwrap();
+    wait(|| waiting(address).len() == 1);
+    deaf_to(&listener, waiting(address).first().copied());
+    let (head, body) = read_response(&mut client);
+    assert!(head.starts_with("HTTP/1.1 200 ") && body == b"ok", "{head}");
+    wait(|| waiting(address).is_empty());
+    let counted = proxy.handle().stats().snapshot().nodes["nodes"]["node0"].clone();
+    assert_eq!((counted.connect_failures, counted.connected), (0, 1), "{counted:?}");
+}
+
 #[test]
 fn a_client_that_takes_nothing_is_cut_after_the_write_stall() {
     let node = Server::start(|mut peer| {
