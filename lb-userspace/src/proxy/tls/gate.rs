@@ -1,5 +1,5 @@
-//! Keeps handshakes from starving requests (THREATS.md, T6): on each thread one handshake step a round of the event loop,
-//! and a bounded number of handshakes at a time.
+//! Keeps handshakes from starving requests (THREATS.md, T6): on each thread one costly step of a handshake a round of the event
+//! loop, and a bounded number of handshakes at a time.
 //!
 //! A handshake costs as much as twenty requests. When a thousand clients greet at once, what else is ready on the
 //! thread, and what comes meanwhile, runs between every two of them.

@@ -72,8 +72,10 @@ async fn serve(
             refuse(stream).await;
             return Err(HandshakeError::PlainHttp);
         }
+        // Key exchange and signature are in the first step. Whoever is nearly done does not wait behind all who only begin.
+        let is_costly = is_first || setup.verifies_clients();
         is_first = false;
-        let turn = place.turn().await;
+        let turn = if is_costly { Some(place.turn().await) } else { None };
         match advance(stream) {
             Ok(true) => {
                 // In TLS 1.2 the client waits for our last words; tickets of TLS 1.3 can go along with the first answer.
@@ -101,7 +103,9 @@ async fn serve(
             }
         }
         poll_fn(|cx| stream.poll_send(cx)).await?;
-        turn.end().await;
+        if let Some(turn) = turn {
+            turn.end().await;
+        }
     }
     if stream.state().handshake_kind() == Some(rustls::HandshakeKind::Resumed)
         && let Err(error) = setup.recheck(stream.state())

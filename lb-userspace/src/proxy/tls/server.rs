@@ -78,6 +78,11 @@ impl ServerSetup {
         self.catalogue.serves_alike(name, host)
     }
 
+    /// Whether clients are asked for certificates, which then are to be verified.
+    pub(super) fn verifies_clients(&self) -> bool {
+        self.verifier.is_some()
+    }
+
     /// A connection that is to shake hands.
     pub(super) fn start(self: &Arc<Self>) -> Result<(UnbufferedServerConnection, Arc<Handshake>), rustls::Error> {
         let handshake = Arc::new(Handshake::new(self.clone()));

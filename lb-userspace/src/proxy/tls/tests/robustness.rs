@@ -226,6 +226,50 @@ fn only_so_many_handshakes_at_a_time() {
     });
 }
 
+#[test]
+fn who_has_greeted_does_not_wait_for_those_who_only_begin() {
+    on_worker(async {
+        let authority = Authority::new("ca");
+        let server = setup(&catalogue([("a", authority.ecdsa(&["a.test"]))]), |_| ());
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder =
+            rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let trusted = crate::proxy::tls::server::roots(&authority.authorities()).unwrap();
+        let config = Arc::new(builder.with_root_certificates(trusted).with_no_client_auth());
+        let (listener, address) = listen();
+        let (answered, was_answered) = oneshot::channel();
+        let (go_on, goes_on) = std::sync::mpsc::channel();
+        thread::spawn(move || {
+            let mut client = rustls::ClientConnection::new(config, "a.test".try_into().unwrap()).unwrap();
+            let mut stream = TcpStream::connect(address).unwrap();
+            client.write_tls(&mut stream).unwrap();
+            while client.is_handshaking() {
+                client.read_tls(&mut stream).unwrap();
+                client.process_new_packets().unwrap();
+            }
+            answered.send(()).unwrap();
+            goes_on.recv().unwrap();
+            while client.wants_write() {
+                client.write_tls(&mut stream).unwrap();
+            }
+            let _ = stream.read(&mut [0; 1]);
+        });
+        let (io, _) = listener.accept().await.unwrap();
+        let (gate, deadline) = (Gate::new(4), Deadline::new());
+        let begins = async {
+            was_answered.await.unwrap();
+            let place = gate.enter().unwrap();
+            let _turn = place.turn().await;
+            go_on.send(()).unwrap();
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            accepted = accept(io, &server, &gate, &[], &deadline, soon()) => drop(accepted.unwrap()),
+            () = begins => {}
+        }
+    });
+}
+
 /// Accepts for ever by what `current` holds, and reads each connection to its end.
 async fn serve_current(listener: reactor::Listener, current: Rc<Cell<Option<Arc<ServerSetup>>>>, gate: Rc<Gate>) {
     loop {
