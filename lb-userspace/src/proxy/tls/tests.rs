@@ -3,5 +3,6 @@
 mod authentication;
 mod fixtures;
 mod names;
+mod offers;
 mod robustness;
 mod transfer;
