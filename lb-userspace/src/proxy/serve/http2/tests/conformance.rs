@@ -1,5 +1,6 @@
 //! What RFC 9113 and RFC 7541 ask of a server, case by case: frames in, and how they are answered.
 
+mod answers;
 mod messages;
 
 use super::wire::*;

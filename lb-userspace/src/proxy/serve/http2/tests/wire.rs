@@ -181,7 +181,12 @@ impl Wire {
         Some(Frame { kind, flags, stream: u32::from_be_bytes(stream), payload })
     }
 
-    /// The next frame of a kind; `None` at the end.
+    /// The next frame of a kind, an acknowledgement as well; `None` at the end.
+    pub(super) fn read_any(&mut self, kind: u8) -> Option<Frame> {
+        std::iter::from_fn(|| self.read()).find(|frame| frame.kind == kind)
+    }
+
+    /// The next frame of a kind that acknowledges no settings; `None` at the end.
     pub(super) fn read_kind(&mut self, kind: u8) -> Option<Frame> {
         loop {
             let frame = self.read()?;
