@@ -3,7 +3,8 @@
 
 use std::{
     fs,
-    process::{Command, Stdio},
+    path::Path,
+    process::{Command, ExitStatus, Stdio},
 };
 
 use anyhow::{Context, Result, ensure};
@@ -23,7 +24,7 @@ const EXPLAINED: [(&str, &str); 3] = [
 /// How bad what it says is, as it says itself.
 const GOOD: [&str; 2] = ["OK", "INFO"];
 
-/// Runs it, prints what it found, and fails for what is not explained.
+/// Runs it, prints what it found, and fails for what is not explained; then, and only then, with all that it said.
 pub(crate) fn run() -> Result<()> {
     let folder = tempfile::Builder::new().prefix("lb-testssl-").tempdir()?;
     let nodes = peers::start_nodes(folder.path())?;
@@ -34,10 +35,17 @@ pub(crate) fn run() -> Result<()> {
     // Protocols, ciphers, forward secrecy, the server's preferences and defaults, vulnerabilities.
     command.arg(&file).args(["-p", "-s", "-f", "-P", "-S", "-U"]);
     command.arg(format!("127.0.0.1:{}", proxy.port(Port::Https))).stdin(Stdio::null());
+    println!("testssl looks at TLS as it is by default: half a minute");
     // Its status counts what it found; what that is, is judged here.
-    let status = command.status().context("cannot run testssl")?;
-    let text = fs::read_to_string(&file).with_context(|| format!("testssl ended by {status} and wrote nothing"))?;
+    let output = command.output().context("cannot run testssl")?;
     drop((proxy, nodes));
+    let said = || String::from_utf8_lossy(&[&output.stdout[..], &output.stderr[..]].concat()).into_owned();
+    judge(&file, output.status).with_context(said)
+}
+
+/// Looks through the findings.
+fn judge(file: &Path, status: ExitStatus) -> Result<()> {
+    let text = fs::read_to_string(file).with_context(|| format!("testssl ended by {status} and wrote nothing"))?;
     let findings: Vec<serde_json::Value> = serde_json::from_str(&text)?;
     let field = |finding: &serde_json::Value, name: &str| finding[name].as_str().unwrap_or_default().to_owned();
     let done =
@@ -52,6 +60,6 @@ pub(crate) fn run() -> Result<()> {
         }
     }
     ensure!(open.is_empty(), "testssl found:\n{}", open.join("\n"));
-    println!("{} findings of testssl, none that is not explained", findings.len());
+    println!("{} findings, {} of them explained, none open", findings.len(), EXPLAINED.len());
     Ok(())
 }
