@@ -6,6 +6,7 @@ mod failures;
 mod full;
 mod given;
 mod kept;
+mod memory;
 mod names;
 mod remembered;
 mod restart;
