@@ -265,6 +265,12 @@ fn frames_that_come_back_change_nothing() -> Result<()> {
     })?;
     ensure!(gap < MOVED, "{gap:?} without an answer");
     pair.wait_for(VipState::Active, VipState::Backup)?;
+    // It is announced when it comes back, and the announcement comes back as well.
+    net.balancer.ip(&["addr del 10.1.1.1/32 dev eth0".into()])?;
+    eventually("the address is back", SOON, || net.balancer.has_address(vip4(1)).unwrap_or(false))?;
+    let_pass(Duration::from_secs(1));
+    let claims = pair.first.vips()?.cluster.context("a cluster")?.claims;
+    ensure!(claims == 0, "{claims} claims of others, and nobody else was there");
     let transitions = |lb: &Lb<'_>| Ok::<_, anyhow::Error>(lb.vips()?.groups[0].transitions);
     ensure!((transitions(&pair.first)?, transitions(&pair.second)?) == (Some(1), Some(0)), "something changed");
     Ok(())
