@@ -2,7 +2,7 @@
 
 use std::{future::poll_fn, net::SocketAddr, sync::Arc, task::Poll};
 
-use rustls::{Error, ProtocolVersion};
+use rustls::{CommonState, Error, HandshakeKind, ProtocolVersion};
 
 use super::{
     Gate, HandshakeError,
@@ -56,6 +56,13 @@ pub async fn accept(
     Ok((stream, facts))
 }
 
+/// Whether key exchange and signature are behind us. Not by the number of steps: greetings come in pieces, or are asked for a second
+/// time, and in TLS 1.2 the exchange ends with the client's answer.
+fn has_answered(session: &CommonState) -> bool {
+    let is_answer = |kind| matches!(kind, HandshakeKind::Full | HandshakeKind::Resumed);
+    session.protocol_version() == Some(ProtocolVersion::TLSv1_3) && session.handshake_kind().is_some_and(is_answer)
+}
+
 async fn serve(
     stream: &mut TlsStream,
     setup: &ServerSetup,
@@ -72,9 +79,9 @@ async fn serve(
             refuse(stream).await;
             return Err(HandshakeError::PlainHttp);
         }
-        // Key exchange and signature are in the first step. Whoever is nearly done does not wait behind all who only begin.
-        let is_costly = is_first || setup.verifies_clients();
         is_first = false;
+        // Whoever is nearly done does not wait behind all who only begin.
+        let is_costly = setup.verifies_clients() || !has_answered(stream.state());
         let turn = if is_costly { Some(place.turn().await) } else { None };
         match advance(stream) {
             Ok(true) => {
@@ -107,7 +114,7 @@ async fn serve(
             turn.end().await;
         }
     }
-    if stream.state().handshake_kind() == Some(rustls::HandshakeKind::Resumed)
+    if stream.state().handshake_kind() == Some(HandshakeKind::Resumed)
         && let Err(error) = setup.recheck(stream.state())
     {
         // Not a byte of the client's is handed on. The handshake is over, so there is no alert that would say why.

@@ -270,6 +270,41 @@ fn who_has_greeted_does_not_wait_for_those_who_only_begin() {
     });
 }
 
+#[test]
+fn a_greeting_in_pieces_waits_for_its_turn() {
+    on_worker(async {
+        let (server, hello) = (server(), client_hello());
+        let (listener, address) = listen();
+        let (began, has_begun) = oneshot::channel();
+        let (go_on, goes_on) = std::sync::mpsc::channel();
+        let (say, said) = oneshot::channel();
+        thread::spawn(move || {
+            let mut stream = TcpStream::connect(address).unwrap();
+            stream.write_all(&hello[..40]).unwrap();
+            // Time for the first step, which has nothing to do.
+            thread::sleep(Duration::from_millis(50));
+            began.send(()).unwrap();
+            goes_on.recv().unwrap();
+            stream.write_all(&hello[40..]).unwrap();
+            stream.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+            let _ = say.send(stream.read(&mut [0; 1]).is_ok());
+        });
+        let (io, _) = listener.accept().await.unwrap();
+        let (gate, deadline) = (Gate::new(4), Deadline::new());
+        let waits = async {
+            has_begun.await.unwrap();
+            let place = gate.enter().unwrap();
+            let _turn = place.turn().await;
+            go_on.send(()).unwrap();
+            said.await.unwrap()
+        };
+        tokio::select! {
+            accepted = accept(io, &server, &gate, &[], &deadline, soon()) => panic!("it did not wait: {:?}", accepted.err()),
+            was_answered = waits => assert!(!was_answered, "it was answered while another had its turn"),
+        }
+    });
+}
+
 /// Accepts for ever by what `current` holds, and reads each connection to its end.
 async fn serve_current(listener: reactor::Listener, current: Rc<Cell<Option<Arc<ServerSetup>>>>, gate: Rc<Gate>) {
     loop {
