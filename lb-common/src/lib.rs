@@ -22,3 +22,4 @@ pub mod packet;
 pub mod proof;
 pub mod reason;
 pub mod vip;
+pub mod virtual_router;

@@ -2,7 +2,7 @@
 //! `lb-ebpf/src/maps.rs`; what each is for and who writes it is said there.
 
 /// Raised by every change of a map's type, key, value or meaning. Maps pinned by another version are not adopted.
-pub const LAYOUT_VERSION: u32 = 7;
+pub const LAYOUT_VERSION: u32 = 8;
 
 /// Identifies our `META` map: "lbmeta01".
 pub const META_MAGIC: u64 = u64::from_le_bytes(*b"lbmeta01");

@@ -80,7 +80,7 @@ pub struct NodeStats {
 
 /// An interface with our program, in `INTERFACES` by its slot: whose frames are for us, where answers to clients leave.
 ///
-/// Unicast frames to other addresses than these three are another machine's (`Reason::NotForUs`).
+/// Unicast frames to other addresses than these, and those in `VIRTUAL_ROUTERS`, are another machine's (`Reason::NotForUs`).
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Interface {
@@ -92,21 +92,17 @@ pub struct Interface {
     pub controller_mac: [u8; 6],
     /// Zero.
     pub padding2: [u8; 2],
-    /// MAC address of a virtual router (RFC 9568 §7.3) that this machine is master of; without one the same as `mac`.
-    pub virtual_mac: [u8; 6],
-    /// Zero.
-    pub padding3: [u8; 2],
     /// Kernel index; 0: the slot is not in use.
     pub ifindex: u32,
     /// Zero.
-    pub padding4: u32,
+    pub padding3: u32,
 }
-const _: () = assert!(core::mem::size_of::<Interface>() == 32);
+const _: () = assert!(core::mem::size_of::<Interface>() == 24);
 
 impl Interface {
     /// One with a single MAC address.
     #[must_use]
     pub fn with_mac(ifindex: u32, mac: [u8; 6]) -> Self {
-        Self { mac, controller_mac: mac, virtual_mac: mac, ifindex, ..Self::default() }
+        Self { mac, controller_mac: mac, ifindex, ..Self::default() }
     }
 }

@@ -21,6 +21,7 @@ use lb_common::{
     proof::ProofSet,
     reason::{Counter, REASON_SLOTS},
     vip::{Cursor, FloodWindow, PortRanges, ServiceKey, VirtualServer, filter},
+    virtual_router,
 };
 
 const MMAPABLE: u32 = BPF_F_MMAPABLE;
@@ -83,6 +84,10 @@ pub static LEASE: Array<u64> = Array::with_max_entries(1, MMAPABLE);
 /// (VIP, 0, 0) of VIP groups that another machine can take. Written by the same; looked up when the lease is over.
 #[map]
 pub static LEASED: HashMap<ServiceKey, u32> = HashMap::with_max_entries(MAX_LEASED, BPF_F_NO_PREALLOC);
+
+/// A bit for each virtual MAC address (`lb_common::virtual_router`), set while this machine owns it. Written by the same.
+#[map]
+pub static VIRTUAL_ROUTERS: Array<u64> = Array::with_max_entries(virtual_router::WORDS, MMAPABLE);
 
 /// Timeouts by virtual-server id. Written by the daemon alone.
 #[map]

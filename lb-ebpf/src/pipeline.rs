@@ -9,6 +9,7 @@ use lb_common::{
     packet::{ETHERNET, Fragment, Frame, IPV4, IPV6, TCP, UDP, View, ethertype, protocol},
     reason::Reason,
     vip::filter,
+    virtual_router,
 };
 
 use crate::{
@@ -17,7 +18,7 @@ use crate::{
     frame::{XdpFrame, XdpView},
     fresh,
     globals::{interface, table_keys},
-    maps::{FILTER, INTERFACES, VLANS},
+    maps::{FILTER, INTERFACES, VIRTUAL_ROUTERS, VLANS},
     scratch::scratch,
     slow, tags, too_big,
     track::Arrival,
@@ -60,16 +61,25 @@ pub fn run(ctx: &XdpContext) -> Verdict {
     verdict
 }
 
-/// Whether a frame is this machine's: to a MAC address of the interface, or to a group (broadcast and multicast are judged by
+/// Whether a frame is this machine's: to a MAC address of the interface or of a virtual router that it is, or to a group (broadcast and multicast are judged by
 /// their IP destination like any other frame). A flooded frame is another machine's, maybe that of another balancer with
 /// the same plan, which forwards it, too; or what we ourselves sent to a node.
 #[inline(always)]
 pub fn is_for_us(ethernet: XdpView) -> bool {
     let to = u64::from(ethernet.load32(0)) | u64::from(ethernet.load16(4)) << 32;
     let Some(own) = INTERFACES.get(interface()) else { return true };
-    // SAFETY: a live map value that begins with three aligned words, a MAC address each with zeros behind it.
-    let [mac, controller, virtual_router] = unsafe { core::ptr::from_ref(own).cast::<[u64; 3]>().read_volatile() };
-    to == mac || to & 1 != 0 || to == controller || to == virtual_router
+    // SAFETY: a live map value that begins with two aligned words, a MAC address each with zeros behind it.
+    let [mac, controller] = unsafe { core::ptr::from_ref(own).cast::<[u64; 2]>().read_volatile() };
+    to == mac || to & 1 != 0 || to == controller || is_own_router(to)
+}
+
+/// Whether it is the MAC address of a virtual router that this machine is now.
+#[inline(always)]
+fn is_own_router(to: u64) -> bool {
+    let Some((word, bit)) = virtual_router::position(to) else { return false };
+    // SAFETY: a live map value, an aligned word; volatile, because the daemon changes it.
+    let bits = VIRTUAL_ROUTERS.get(word).map(|bits| unsafe { core::ptr::from_ref(bits).read_volatile() });
+    bits.is_some_and(|bits| bits >> bit & 1 != 0)
 }
 
 /// At most two tags (802.1Q, 802.1ad), each with an id that the interface serves; id 0 is a priority tag (802.1Q §6.9).

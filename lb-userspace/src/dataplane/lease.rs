@@ -1,6 +1,7 @@
-//! The forwarding lease (`lb_common::lease`) as failover holds it: which VIPs it is for, and until when.
+//! The forwarding lease (`lb_common::lease`) as failover holds it: which VIPs it is for, and until when; and the virtual MAC
+//! addresses that this machine has (`lb_common::virtual_router`).
 //!
-//! Its two maps are written by the failover thread alone, through handles of its own, so that no other thread's work is
+//! Its maps are written by the failover thread alone, through handles of its own, so that no other thread's work is
 //! waited for: renewing the lease is one store into shared memory.
 
 use std::{
@@ -13,7 +14,7 @@ use std::{
 };
 
 use aya::maps::{HashMap, MapData, MapError};
-use lb_common::vip::ServiceKey;
+use lb_common::{vip::ServiceKey, virtual_router};
 
 use super::{
     clock,
@@ -25,6 +26,7 @@ use super::{
 /// The lease.
 pub struct Lease {
     until: Table<u64>,
+    routers: Table<u64>,
     covered: Mutex<Covered>,
 }
 
@@ -42,7 +44,8 @@ impl Lease {
         let until = maps::table(directory, "LEASE", size_of::<u64>())?;
         let map: HashMap<MapData, ServiceKey, u32> = maps::typed(directory, "LEASED")?;
         let keys = map.keys().flatten().collect();
-        Ok(Self { until, covered: Mutex::new(Covered { map, keys }) })
+        let routers = maps::table(directory, "VIRTUAL_ROUTERS", size_of::<u64>())?;
+        Ok(Self { until, routers, covered: Mutex::new(Covered { map, keys }) })
     }
 
     /// Replaces the VIPs that are forwarded only while the lease lasts.
@@ -62,6 +65,19 @@ impl Lease {
         }
         *keys = wanted;
         outcome
+    }
+
+    /// Replaces the virtual MAC addresses that frames for this machine are sent to; what is no such address is left out.
+    pub fn answer_at(&self, addresses: &BTreeSet<[u8; 6]>) {
+        let mut words = [0; virtual_router::WORDS as usize];
+        for &[a, b, c, d, e, f] in addresses {
+            if let Some((word, bit)) = virtual_router::position(u64::from_le_bytes([a, b, c, d, e, f, 0, 0])) {
+                words[word as usize] |= 1 << bit;
+            }
+        }
+        for (index, word) in (0..).zip(words) {
+            self.routers.store(index, 0, word);
+        }
     }
 
     /// From now on it lasts for so long; `None`: for ever.

@@ -27,7 +27,7 @@ use lb_common::{
 use super::table::Table;
 
 /// Names of all maps, as in the object and below `<pin_dir>/maps`.
-pub const NAMES: [&str; 29] = [
+pub const NAMES: [&str; 30] = [
     "FLOWS",
     "DIGESTS",
     "PENDING",
@@ -39,6 +39,7 @@ pub const NAMES: [&str; 29] = [
     "VIRTUAL_SERVERS",
     "LEASE",
     "LEASED",
+    "VIRTUAL_ROUTERS",
     "TIMEOUTS",
     "CURSORS",
     "FLOOD",
@@ -116,6 +117,8 @@ pub struct Maps {
     pub lease: Table<u64>,
     /// VIPs that it is for.
     pub leased: HashMap<MapData, ServiceKey, u32>,
+    /// Virtual MAC addresses that are ours, a bit each.
+    pub virtual_routers: Table<u64>,
     /// Timeouts, by id of the virtual server.
     pub timeouts: Array<MapData, Timeouts>,
     /// Round robin positions, by id of the virtual server.
@@ -168,6 +171,7 @@ impl Maps {
             virtual_server_names: typed(directory, "VIRTUAL_SERVER_NAMES")?,
             lease: table(directory, "LEASE", size_of::<u64>())?,
             leased: typed(directory, "LEASED")?,
+            virtual_routers: table(directory, "VIRTUAL_ROUTERS", size_of::<u64>())?,
             timeouts: typed(directory, "TIMEOUTS")?,
             cursors: typed(directory, "CURSORS")?,
             flood: typed(directory, "FLOOD")?,

@@ -23,6 +23,8 @@ pub const LB2_MAC: Mac = [2, 0, 0, 0, 0, 0xab];
 pub const BRIDGE_MAC: Mac = [2, 0, 0, 0, 0, 0xba];
 /// A virtual router that the balancer is master of.
 pub const VIRTUAL_MAC: Mac = [0, 0, 0x5e, 0, 1, 51];
+/// Virtual routers that others are: beside it, with the same id over IPv6, in another word of the map.
+pub const OTHER_VIRTUAL_MACS: [Mac; 3] = [[0, 0, 0x5e, 0, 1, 52], [0, 0, 0x5e, 0, 2, 51], [0, 0, 0x5e, 0, 1, 115]];
 /// The router that clients are behind.
 pub const CLIENT_MAC: Mac = [2, 0, 0, 0, 0, 0xc1];
 

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use aya::{
     Ebpf,
     maps::{Array, DevMapHash, HashMap, MapData},
@@ -14,6 +14,7 @@ use lb_common::{
     maps::VLAN_WORDS,
     node::{Interface, Node, node_flag},
     vip::{Cursor, PortRange, PortRanges, ServiceKey, VirtualServer, filter, scheduler, vs_flag},
+    virtual_router,
 };
 
 use super::{
@@ -49,8 +50,13 @@ impl Writer {
         let mut interfaces: Array<MapData, Interface> = array(ebpf, "INTERFACES")?;
         for (slot, mac, ifindex) in [(SLOT, LB_MAC, IFINDEX), (SLOT2, LB2_MAC, IFINDEX2)] {
             let interface = Interface { controller_mac: BRIDGE_MAC, ..Interface::with_mac(ifindex, mac) };
-            interfaces.set(slot, Interface { virtual_mac: VIRTUAL_MAC, ..interface }, 0)?;
+            interfaces.set(slot, interface, 0)?;
         }
+        let routers: Table<u64> = map(ebpf, "VIRTUAL_ROUTERS", size_of::<u64>())?;
+        let [a, b, c, d, e, f] = VIRTUAL_MAC;
+        let place = virtual_router::position(u64::from_le_bytes([a, b, c, d, e, f, 0, 0]));
+        let (word, bit) = place.context("a virtual router's address")?;
+        routers.store(word, 0, 1 << bit);
         // A test run redirects nowhere; the key must exist and lead to some device. Index 1 is the loopback device.
         let mut devices: DevMapHash<MapData> = take(ebpf, "DEVICES")?.try_into()?;
         devices.insert(IFINDEX2, 1, None, 0)?;

@@ -7,8 +7,8 @@ use lb_tests::{
         tables,
         world::{
             BRIDGE_MAC, CLIENT, CLIENT_MAC, CLIENT6, FOREIGN_VLAN, IFINDEX, IFINDEX2, LB_MAC, LB2_MAC, MODES, Mode,
-            OTHER, OTHER6, SLOT, SOURCE, SOURCE6, TCP, UDP, VIP, VIP_NAT, VIP_NAT6, VIP_SNAT, VIP_SNAT6, VIP6,
-            VIRTUAL_MAC, VLAN, VLAN2, World, client, from_node, node_mac, slot, to_client, to_node,
+            OTHER, OTHER_VIRTUAL_MACS, OTHER6, SLOT, SOURCE, SOURCE6, TCP, UDP, VIP, VIP_NAT, VIP_NAT6, VIP_SNAT,
+            VIP_SNAT6, VIP6, VIRTUAL_MAC, VLAN, VLAN2, World, client, from_node, node_mac, slot, to_client, to_node,
         },
     },
 };
@@ -248,7 +248,9 @@ fn frames_to_other_machines_are_theirs() {
         let (name, packet) = (label(mode, v4, protocol), opening(mode, v4, protocol));
         let out = to_node(&packet, mode, 1, CLIENT_PORT);
         let to = |mac| packet.clone().macs(CLIENT_MAC, mac);
-        for (what, mac) in [("a node", node_mac(1)), ("our other interface", LB2_MAC), ("nobody", [0; 6])] {
+        let others = [("a node", node_mac(1)), ("our other interface", LB2_MAC), ("nobody", [0; 6])];
+        let routers = OTHER_VIRTUAL_MACS.map(|mac| ("another virtual router", mac));
+        for (what, mac) in others.into_iter().chain(routers) {
             cases.push(passed(format!("{name}: to {what}"), &to(mac), Reason::NotForUs));
             cases.push(passed(format!("{name}: to {what}, tagged"), &to(mac).vlan(VLAN), Reason::NotForUs));
         }

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Every pinned map and what it is for.
-const PURPOSES: [(&str, &str); 29] = [
+const PURPOSES: [(&str, &str); 30] = [
     ("FLOWS", "tracked connections, both directions of translated ones"),
     ("PENDING", "half-open connections of NAT, of counting pools and of UDP; evicts the oldest"),
     ("PROOFS", "half-open TCP connections of DSR, a word each; evicts the oldest"),
@@ -25,6 +25,7 @@ const PURPOSES: [(&str, &str); 29] = [
     ("VIRTUAL_SERVERS", "how virtual servers place and forward connections"),
     ("LEASE", "until when this machine speaks for VIPs that another one can take"),
     ("LEASED", "VIPs that another machine can take"),
+    ("VIRTUAL_ROUTERS", "virtual MAC addresses of VIP groups that this machine owns"),
     ("TIMEOUTS", "seconds of silence per connection state, by virtual server"),
     ("CURSORS", "where round robin stands, by virtual server"),
     ("FLOOD", "new connections in the current second, by virtual server and CPU"),

@@ -7,6 +7,7 @@ use lb_common::{
     node::Interface,
     reason::{Action, REASON_SLOTS, Reason},
     vip::filter,
+    virtual_router,
 };
 
 use super::{Source, rows::Rows};
@@ -58,21 +59,31 @@ fn bits_set(word: u64) -> impl Iterator<Item = u32> {
 
 /// `INTERFACES`.
 pub(super) fn interfaces(source: &Source<'_>) -> Result<Rows, QueryError> {
-    let mut rows = source.rows(&["slot", "interface", "ifindex", "mac", "controller_mac", "virtual_mac"]);
+    let mut rows = source.rows(&["slot", "interface", "ifindex", "mac", "controller_mac"]);
     for (slot, interface) in (0..).zip(source.maps.interfaces.iter()) {
         let interface: Interface = interface.map_err(unreadable("INTERFACES"))?;
         if interface != Interface::default() {
             rows.push(|| {
                 let name = words::interface(source.names, slot);
                 // The same again says "none".
-                let other = |address| if address == interface.mac { "-".to_owned() } else { mac(address) };
-                let others = [other(interface.controller_mac), other(interface.virtual_mac)];
-                let own = [slot.to_string(), name, interface.ifindex.to_string(), mac(interface.mac)];
-                own.into_iter().chain(others).collect()
+                let is_other = interface.controller_mac != interface.mac;
+                let controller = if is_other { mac(interface.controller_mac) } else { "-".to_owned() };
+                vec![slot.to_string(), name, interface.ifindex.to_string(), mac(interface.mac), controller]
             });
         }
     }
     Ok(rows)
+}
+
+/// `VIRTUAL_ROUTERS`: those that are set.
+pub(super) fn virtual_routers(source: &Source<'_>) -> Rows {
+    let mut rows = source.rows(&["mac"]);
+    for word in 0..source.maps.virtual_routers.len() {
+        for bit in bits_set(source.maps.virtual_routers.read(word)) {
+            rows.push(|| vec![mac(virtual_router::address(word, bit))]);
+        }
+    }
+    rows
 }
 
 /// `REASONS`, of all CPUs together.
