@@ -3,7 +3,7 @@
 //! Owns the addresses it added and nothing else: an address that was there before stays when its VIP goes. Called by the
 //! composition root.
 //!
-//! Static VIPs: `vips` (what is to be done) and `announce` (the packets) are pure; `addresses`, `packet_socket`, `record` and
+//! Static VIPs: `vips` and `virtual_mac` (what is to be done) and `announce` and `frame` (the packets) are pure; `addresses`, `packet_socket`, `record` and
 //! `engine` are the shells around them. Groups that move between machines: `election`, `heartbeat` and `cluster` among our
 //! own, `vrrp`, `carp`, `advertiser` and `routers` with others, `everywhere` where all machines have them, all pure; `bgp`, `host`, `wire`,
 //! `cluster::thread`, `guard` and `gate` are the shells; `told` is what the rest of lbd sees of it.
@@ -23,11 +23,13 @@ pub mod routers;
 pub mod share;
 pub mod told;
 pub mod vips;
+pub mod virtual_mac;
 pub mod vrrp;
 
 mod addresses;
 mod claims;
 mod engine;
+mod frame;
 mod packet_socket;
 mod record;
 mod wire;
@@ -46,6 +48,8 @@ use tokio::{
     task::AbortHandle,
 };
 
+use self::{announce::Mac, virtual_mac::VirtualMac};
+
 /// A VIP and the interface that carries it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct RaisedVip {
@@ -53,6 +57,31 @@ pub struct RaisedVip {
     pub address: IpAddr,
     /// Interface name; it may appear later.
     pub interface: String,
+    /// The virtual MAC address that it is reached at, on a macvlan on that interface; `None`: it is on the interface itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub virtual_mac: Option<Mac>,
+}
+
+impl RaisedVip {
+    fn virtual_mac(&self) -> Option<VirtualMac> {
+        Some(VirtualMac { interface: self.interface.clone(), mac: self.virtual_mac? })
+    }
+}
+
+/// What is to be there.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// VIPs that are to be up.
+    pub vips: BTreeSet<RaisedVip>,
+    /// Virtual MAC addresses that are to be ready; those of VIPs are up.
+    pub virtual_macs: BTreeSet<VirtualMac>,
+}
+
+impl Wanted {
+    /// These VIPs, which are reached at the addresses of their interfaces.
+    pub fn plain(vips: impl IntoIterator<Item = RaisedVip>) -> Self {
+        Self { vips: vips.into_iter().collect(), virtual_macs: BTreeSet::new() }
+    }
 }
 
 /// What goes wrong with static VIPs.
@@ -108,7 +137,7 @@ const SET_WITHIN: std::time::Duration = std::time::Duration::from_millis(100);
 /// The task that keeps the VIPs up. When this is dropped it ends and the addresses stay.
 #[derive(Debug)]
 pub struct StaticVips {
-    wanted: watch::Sender<Option<BTreeSet<RaisedVip>>>,
+    wanted: watch::Sender<Option<Wanted>>,
     orders: mpsc::UnboundedSender<engine::Order>,
     withdraw: mpsc::Sender<oneshot::Sender<Result<(), Error>>>,
     problems: watch::Receiver<Vec<String>>,
@@ -167,14 +196,14 @@ impl StaticVips {
 
     /// Replaces the VIPs. Those that stay are not touched.
     pub fn set(&self, vips: Vec<RaisedVip>) {
-        self.wanted.send_replace(Some(vips.into_iter().collect()));
+        self.wanted.send_replace(Some(Wanted::plain(vips)));
     }
 
     /// As [`StaticVips::set`], and waits until the kernel was asked for all of it, at most [`SET_WITHIN`].
-    pub async fn set_now(&self, vips: BTreeSet<RaisedVip>) {
+    pub async fn set_now(&self, wanted: Wanted) {
         let (done, answer) = oneshot::channel();
         // An engine that has ended has nothing to do any more; one that is slow goes on by itself.
-        if self.orders.send(engine::Order::Set(vips, done)).is_ok() {
+        if self.orders.send(engine::Order::Set(wanted, done)).is_ok() {
             let _ = tokio::time::timeout(SET_WITHIN, answer).await;
         }
     }
@@ -219,7 +248,7 @@ impl Drop for StaticVips {
 
 /// The task's ends of the channels of a [`StaticVips`].
 struct Parts {
-    changed: watch::Receiver<Option<BTreeSet<RaisedVip>>>,
+    changed: watch::Receiver<Option<Wanted>>,
     ordered: mpsc::UnboundedReceiver<engine::Order>,
     withdrawn: mpsc::Receiver<engine::Done>,
     problem: watch::Sender<Vec<String>>,

@@ -60,6 +60,8 @@ pub struct Router {
     pub peers: Vec<IpAddr>,
     /// Whether advertisements go to these alone.
     pub unicast: bool,
+    /// Whether the VIPs are reached at the virtual router's MAC address, and not at that of the interface.
+    pub virtual_mac: bool,
     /// CARP's passphrase.
     pub passphrase: Option<FileRef>,
 }

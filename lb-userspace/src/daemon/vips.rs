@@ -36,7 +36,7 @@ use crate::{
         host::{Host, Unmoved},
         routers::{self, Router, Speaks},
         told::Told,
-        vrrp::{Checksum, Version},
+        vrrp::{self, Checksum, Version},
     },
     health::{Outside, Programs},
 };
@@ -117,6 +117,7 @@ impl Vips {
             // What an lbd with groups left behind.
             Self::Alone(..) => {
                 lease.renew(None);
+                lease.answer_at(&BTreeSet::new());
                 if let Err(error) = lease.cover(&BTreeSet::new()) {
                     tracing::warn!(%error, "VIPs are left under the lease of an earlier lbd, which does not end any more");
                 }
@@ -130,12 +131,16 @@ impl Vips {
         let together = match self {
             Self::Alone(vips, more) => {
                 more.set(!plan.groups.is_empty() || !plan.everywhere.is_empty());
-                return vips.set_now(plan.fixed.iter().map(place).collect()).await;
+                return vips.set_now(failover::Wanted::plain(plan.fixed.iter().map(place))).await;
             }
             Self::Together(together) => together,
         };
         let places = |vips: &[RaisedVip]| vips.iter().map(place).collect::<BTreeSet<_>>();
-        let addresses = plan.groups.iter().map(|group| (group.name.clone(), places(&group.vips))).collect();
+        let of_group = |group: &FailoverGroup| {
+            let virtual_mac = virtual_mac(group);
+            group.vips.iter().map(|vip| failover::RaisedVip { virtual_mac, ..place(vip) }).collect()
+        };
+        let addresses = plan.groups.iter().map(|group| (group.name.clone(), of_group(group))).collect();
         // A group that is gone is given away before its addresses are unknown.
         together.host.command(Command::Maintenance(plan.in_maintenance));
         let of_cluster = plan.groups.iter().filter(|group| group.router.is_none());
@@ -230,6 +235,7 @@ impl Vips {
                 priority: moving.map(|planned| planned.priority),
                 transitions: found.map(|found| found.transitions),
                 replaceable: found.map(|found| found.is_replaceable),
+                virtual_mac: moving.and_then(virtual_mac).map(text),
             }
         };
         let groups = config.vips.iter().map(group).collect();
@@ -365,6 +371,10 @@ impl Gate for Lease {
     fn renew(&self, length: Option<Duration>) {
         Lease::renew(self, length);
     }
+
+    fn answer_at(&self, addresses: &BTreeSet<[u8; 6]>) {
+        Lease::answer_at(self, addresses);
+    }
 }
 
 fn router_counters(counters: &routers::Counters) -> RouterCounters {
@@ -436,7 +446,14 @@ fn router(config: &Config, planned: &FailoverGroup) -> Option<Router> {
         settings: Settings { dialect, preempt, preempt_delay, has_peers },
         peers: router.peers.iter().copied().collect(),
         unicast: router.unicast,
+        virtual_mac: router.virtual_mac,
     })
+}
+
+/// The address that a group's VIPs are reached at, when it is not that of the interface.
+fn virtual_mac(planned: &FailoverGroup) -> Option<[u8; 6]> {
+    let router = planned.router.as_ref().filter(|router| router.virtual_mac)?;
+    Some(vrrp::virtual_mac(router.id, planned.vips.first()?.address.is_ipv6()))
 }
 
 /// What stands for a cluster where groups are shared with VRRP and CARP routers alone.
@@ -458,7 +475,12 @@ fn nobody() -> Cluster {
 }
 
 fn place(vip: &RaisedVip) -> failover::RaisedVip {
-    failover::RaisedVip { address: vip.address, interface: vip.interface.clone() }
+    failover::RaisedVip { address: vip.address, interface: vip.interface.clone(), virtual_mac: None }
+}
+
+/// A MAC address for people.
+fn text(mac: [u8; 6]) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
 }
 
 fn state(mode: VipMode, found: Option<&GroupStatus>) -> VipState {

@@ -31,7 +31,7 @@ const BATCH: usize = 64;
 const ARP: u16 = 0x0806;
 const IPV6: u16 = 0x86dd;
 
-/// VIPs of groups, with the group of each.
+/// VIPs of groups on the interfaces that they are announced on, with the group of each; a virtual MAC address is not said.
 pub(super) type Watched = BTreeMap<RaisedVip, String>;
 
 /// The listener. It ends when this is dropped.
@@ -80,7 +80,8 @@ async fn run(mut watched: watch::Receiver<Watched>, faults: Faults) {
             index = readable(&ears) => {
                 let Some(ears) = ears.get(index) else { continue };
                 for claim in heard(ears) {
-                    let vip = RaisedVip { address: claim.address, interface: ears.interface.clone() };
+                    let interface = ears.interface.clone();
+                    let vip = RaisedVip { address: claim.address, interface, virtual_mac: None };
                     let group = watched.borrow().get(&vip).cloned();
                     if let Some(group) = group {
                         claims.note(group, claim, Instant::now());

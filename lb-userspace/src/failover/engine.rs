@@ -10,13 +10,14 @@ use std::{
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{
-    Error, RaisedVip,
+    Error, RaisedVip, Wanted,
     addresses::{Netlink, Notifications},
     announce::Announcement,
     packet_socket::PacketSocket,
-    record::Record,
+    record::{Own, Record},
     until,
     vips::{Announce, Changes, Event, Place, Surroundings, Vips},
+    virtual_mac::{LinkChanges, NewLink},
 };
 
 /// Notifications come in bursts; one look at the kernel answers them all.
@@ -34,8 +35,8 @@ pub(super) type Done = oneshot::Sender<Result<(), Error>>;
 /// What is ordered beside the set of wanted VIPs.
 #[derive(Debug)]
 pub(super) enum Order {
-    /// These VIPs are to be up; the answer comes when the kernel was asked.
-    Set(BTreeSet<RaisedVip>, oneshot::Sender<()>),
+    /// This is to be there; the answer comes when the kernel was asked.
+    Set(Wanted, oneshot::Sender<()>),
     /// These are to be announced again.
     Announce(BTreeSet<RaisedVip>),
 }
@@ -54,6 +55,8 @@ pub(super) struct Engine {
     held: Option<Instant>,
     /// What the kernel said of a VIP that it refused to add or remove.
     failures: BTreeMap<RaisedVip, String>,
+    /// What keeps macvlans from being as they should, by their names.
+    link_failures: BTreeMap<String, String>,
     problems: watch::Sender<Vec<String>>,
     surroundings: watch::Sender<Surroundings>,
 }
@@ -66,12 +69,12 @@ impl Engine {
     ) -> Result<Self, Error> {
         let socket = |what| move |source| Error::Socket { what, source };
         let record = Record::new(state_dir);
-        let ours = record.read().unwrap_or_else(|error| {
+        let own = record.read().unwrap_or_else(|error| {
             tracing::warn!(%error, "addresses raised by an earlier lbd are not known and stay if they left the configuration");
-            BTreeSet::new()
+            Own::default()
         });
         Ok(Self {
-            vips: Vips::new(ours),
+            vips: Vips::new(own),
             record,
             // Before the first look at the kernel, so that no change falls between.
             notifications: Notifications::open().map_err(socket("netlink"))?,
@@ -81,6 +84,7 @@ impl Engine {
             glanced: None,
             held: None,
             failures: BTreeMap::new(),
+            link_failures: BTreeMap::new(),
             problems,
             surroundings,
         })
@@ -89,7 +93,7 @@ impl Engine {
     /// Runs until it is withdrawn or nobody can change what is wanted any longer.
     pub(super) async fn run(
         mut self,
-        mut wanted: watch::Receiver<Option<BTreeSet<RaisedVip>>>,
+        mut wanted: watch::Receiver<Option<Wanted>>,
         mut orders: mpsc::UnboundedReceiver<Order>,
         mut withdraw: mpsc::Receiver<Done>,
     ) {
@@ -99,12 +103,12 @@ impl Engine {
             tokio::select! {
                 changed = wanted.changed() => {
                     let Ok(()) = changed else { return };
-                    let vips = wanted.borrow_and_update().clone();
-                    self.step(Event::Wanted(vips.unwrap_or_default())).await;
+                    let wanted = wanted.borrow_and_update().clone();
+                    self.step(Event::Wanted(wanted.unwrap_or_default())).await;
                 }
                 Some(order) = orders.recv() => match order {
-                    Order::Set(vips, done) => {
-                        self.step(Event::Wanted(vips)).await;
+                    Order::Set(wanted, done) => {
+                        self.step(Event::Wanted(wanted)).await;
                         // Who asked has stopped waiting.
                         let _ = done.send(());
                     }
@@ -142,7 +146,7 @@ impl Engine {
     }
 
     async fn take_down(&mut self) -> Result<(), Error> {
-        self.step(Event::Wanted(BTreeSet::new())).await;
+        self.step(Event::Wanted(Wanted::default())).await;
         let left: Vec<String> =
             self.vips.ours().iter().map(|vip| format!("{} on {}", vip.address, vip.interface)).collect();
         if left.is_empty() { Ok(()) } else { Err(Error::Left(left.join(", "))) }
@@ -184,12 +188,30 @@ impl Engine {
     }
 
     async fn carry_out(&mut self, changes: Changes) -> Vec<Event> {
-        if let Some(ours) = changes.record {
-            self.write_record(ours);
+        if let Some(own) = changes.record {
+            self.write_record(own);
+        }
+        let LinkChanges { lower, delete, arp, create, raise } = changes.links;
+        for index in lower.into_iter().chain(delete.iter().copied()) {
+            let lowered = self.netlink.set_up(index, false).await;
+            note_link("virtual MAC address lowered", index, lowered);
         }
         for place in &changes.remove {
             let removed = self.netlink.remove(place).await;
             self.note(place, "VIP taken down", removed);
+        }
+        for index in delete {
+            note_link("virtual MAC address deleted", index, self.netlink.delete(index).await);
+        }
+        for (index, arp) in arp {
+            note_link("how an interface answers ARP", index, self.netlink.set_arp(index, arp).await);
+        }
+        for link in &create {
+            self.create(link).await;
+        }
+        for index in raise {
+            let raised = self.netlink.set_up(index, true).await;
+            note_link("virtual MAC address raised", index, raised);
         }
         let mut events = Vec::new();
         for place in changes.add {
@@ -207,9 +229,9 @@ impl Engine {
     }
 
     /// On this thread: a thread of lesser priority could be late, and the VIPs wait for it.
-    fn write_record(&self, ours: BTreeSet<RaisedVip>) {
+    fn write_record(&self, own: Own) {
         // The VIPs matter more than the record of them.
-        if let Err(error) = self.record.write(ours) {
+        if let Err(error) = self.record.write(own) {
             tracing::warn!(%error, "the record of raised addresses could not be written");
         }
     }
@@ -227,8 +249,26 @@ impl Engine {
         }
     }
 
-    fn announce(&self, Announce { vip, index, mac }: &Announce) {
-        let is_router = vip.address.is_ipv6() && is_forwarding(&vip.interface);
+    /// Makes a macvlan, down, and lets it answer for its own addresses alone.
+    async fn create(&mut self, link: &NewLink) {
+        let NewLink { address, name, .. } = link;
+        let interface = &address.interface;
+        match self.netlink.create(link).await {
+            Ok(()) => {
+                tracing::info!(name, interface, "interface with a virtual MAC address made");
+                self.link_failures.remove(name);
+            }
+            Err(error) => {
+                let why = format!(
+                    "interface {name} with the virtual MAC address of a VIP group cannot be made on {interface}: {error}"
+                );
+                self.link_failures.insert(name.clone(), why);
+            }
+        }
+    }
+
+    fn announce(&self, Announce { vip, index, mac, carrier }: &Announce) {
+        let is_router = vip.address.is_ipv6() && is_forwarding(carrier);
         let frame = Announcement { address: vip.address, mac: *mac, is_router }.frame();
         let (address, interface) = (vip.address, &vip.interface);
         match self.packets.send(*index, &frame) {
@@ -244,7 +284,8 @@ impl Engine {
         let missing = self.vips.without_interface().map(|vip| (vip, "the interface does not exist (yet)".to_owned()));
         let now: Vec<String> = missing
             .chain(refused)
-            .map(|(RaisedVip { address, interface }, why)| format!("VIP {address} on {interface}: {why}"))
+            .map(|(RaisedVip { address, interface, .. }, why)| format!("VIP {address} on {interface}: {why}"))
+            .chain(self.link_failures.values().cloned())
             .collect();
         for problem in now.iter().filter(|problem| !self.problems.borrow().contains(problem)) {
             tracing::warn!("{problem}");
@@ -254,6 +295,14 @@ impl Engine {
             *before = now;
             is_new
         });
+    }
+}
+
+/// What fails is tried again: the next look shows it.
+fn note_link(done: &'static str, index: u32, result: Result<(), Error>) {
+    match result {
+        Ok(()) => tracing::debug!(index, "{done}"),
+        Err(error) => tracing::warn!(index, %error, "{done}: the kernel refuses; it is tried again"),
     }
 }
 

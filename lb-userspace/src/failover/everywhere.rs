@@ -122,7 +122,7 @@ mod tests {
     use super::*;
 
     fn vip(address: &str) -> RaisedVip {
-        RaisedVip { address: address.parse().unwrap(), interface: "lo".to_owned() }
+        RaisedVip { address: address.parse().unwrap(), interface: "lo".to_owned(), virtual_mac: None }
     }
 
     fn groups(withheld: Option<&str>) -> BTreeMap<String, Group> {

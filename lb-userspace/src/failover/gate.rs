@@ -18,6 +18,8 @@ use std::{
 
 use tokio::{sync::watch, task::AbortHandle, time};
 
+use super::announce::Mac;
+
 /// How guard and data path wait for the failover thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Terms {
@@ -40,6 +42,9 @@ pub trait Gate: fmt::Debug + Send + Sync {
 
     /// From now on the lease lasts for so long; `None`: for ever.
     fn renew(&self, length: Option<Duration>);
+
+    /// Replaces the virtual MAC addresses at which this machine takes frames.
+    fn answer_at(&self, addresses: &BTreeSet<Mac>);
 }
 
 /// Holds the lease. When it is dropped the lease ends in its time, unless it lasts for ever.
@@ -49,6 +54,8 @@ pub(super) struct Gatekeeper {
     terms: watch::Receiver<Terms>,
     /// `None`: the data path is as an earlier lbd left it.
     covered: Option<BTreeSet<IpAddr>>,
+    /// The same of virtual MAC addresses.
+    answers_at: Option<BTreeSet<Mac>>,
     /// Whether the lease ends.
     ends: Arc<AtomicBool>,
     renewals: AbortHandle,
@@ -75,7 +82,15 @@ impl Gatekeeper {
                 time::sleep(terms.length / RENEWALS).await;
             }
         });
-        Self { gate, terms, covered: None, ends, renewals: renewals.abort_handle() }
+        Self { gate, terms, covered: None, answers_at: None, ends, renewals: renewals.abort_handle() }
+    }
+
+    /// Replaces the virtual MAC addresses at which frames are taken.
+    pub(super) fn answer_at(&mut self, addresses: BTreeSet<Mac>) {
+        if self.answers_at.as_ref() != Some(&addresses) {
+            self.gate.answer_at(&addresses);
+            self.answers_at = Some(addresses);
+        }
     }
 
     /// Replaces the VIPs that another machine can take.
@@ -173,6 +188,10 @@ mod tests {
                 notes.push(note);
             }
         }
+
+        fn answer_at(&self, addresses: &BTreeSet<Mac>) {
+            self.0.lock().unwrap().push(format!("answer at {}", addresses.len()));
+        }
     }
 
     #[tokio::test]
@@ -195,5 +214,9 @@ mod tests {
         keeper.cover(BTreeSet::new());
         time::sleep(200 * MS).await;
         assert_eq!(taken(), ["for ever", "cover 0"], "nobody else is there any more");
+        for addresses in [vec![], vec![], vec![[0, 0, 0x5e, 0, 1, 42]], vec![[0, 0, 0x5e, 0, 1, 42]], vec![]] {
+            keeper.answer_at(addresses.into_iter().collect());
+        }
+        assert_eq!(taken(), ["answer at 0", "answer at 1", "answer at 0"], "what an earlier lbd left is replaced, too");
     }
 }

@@ -35,6 +35,7 @@ use super::{
     record::Record,
     routers::Packet,
     vips::Place,
+    virtual_mac,
     wire::Wire,
 };
 
@@ -188,13 +189,22 @@ impl Guard {
 
     /// The addresses first: two machines that answer are worse than none.
     async fn act(&self) {
-        let ours = Record::new(&self.charge.state_dir).read().unwrap_or_default();
-        for vip in self.charge.vips.intersection(&ours) {
+        let ours = Record::new(&self.charge.state_dir).read().unwrap_or_default().raised;
+        let vips: Vec<&RaisedVip> = self.charge.vips.intersection(&ours).collect();
+        let macvlans: BTreeSet<u32> = vips.iter().filter_map(|vip| macvlan(vip)).collect();
+        // What is not there any more need not be taken down; so below.
+        for index in &macvlans {
+            let _ = self.netlink.set_up(*index, false).await;
+        }
+        for vip in vips.into_iter().filter(|vip| vip.virtual_mac.is_none()) {
             let Ok(index) = if_nametoindex(vip.interface.as_str()) else { continue };
-            // What is not there any more need not be taken down.
             let _ = self.netlink.remove(&Place { vip: vip.clone(), index }).await;
         }
         self.send_last_words().await;
+        // With their addresses. It takes the kernel longer, and nobody waits for it.
+        for index in macvlans {
+            let _ = self.netlink.delete(index).await;
+        }
     }
 
     async fn send_last_words(&self) {
@@ -218,6 +228,12 @@ impl Guard {
             }
         }
     }
+}
+
+/// Index of the macvlan that has a VIP.
+fn macvlan(vip: &RaisedVip) -> Option<u32> {
+    let below = if_nametoindex(vip.interface.as_str()).ok()?;
+    if_nametoindex(virtual_mac::name(below, vip.virtual_mac?).as_str()).ok()
 }
 
 /// A socket of packets. Tokio has none: this reads and writes whole packets as long as only `try_read` and `try_write` are used.

@@ -141,7 +141,8 @@ impl Host {
         groups: BTreeMap<String, BTreeSet<RaisedVip>>,
     ) -> oneshot::Receiver<()> {
         let of_group = |(group, vips): (&String, &BTreeSet<RaisedVip>)| {
-            vips.iter().map(|vip| (vip.clone(), group.clone())).collect::<Vec<_>>()
+            let plain = |vip: &RaisedVip| RaisedVip { virtual_mac: None, ..vip.clone() };
+            vips.iter().map(|vip| (plain(vip), group.clone())).collect::<Vec<_>>()
         };
         self.watched.send_replace(groups.iter().flat_map(of_group).collect());
         let (done, asked) = oneshot::channel();

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     advertiser::{Advertiser, Event, Offer, Settings},
+    announce::Mac,
     carp,
     cluster::{GroupStatus, Incident},
     election::{Alarm, Changes, Role},
@@ -44,6 +45,8 @@ pub struct Router {
     pub peers: BTreeSet<IpAddr>,
     /// Whether advertisements go to these alone, and not to the multicast group.
     pub unicast: bool,
+    /// Whether the VIPs are reached at the virtual router's MAC address, which advertisements come from, too.
+    pub virtual_mac: bool,
 }
 
 /// A protocol and what its packets need.
@@ -78,6 +81,9 @@ pub struct Packet {
     pub destination: IpAddr,
     /// What follows the IP header.
     pub payload: Vec<u8>,
+    /// The MAC address that it comes from; `None`: the interface's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub virtual_mac: Option<Mac>,
 }
 
 /// A packet of protocol 112 that came.
@@ -439,6 +445,11 @@ impl Routers {
 impl Router {
     fn is_ipv6(&self) -> bool {
         self.addresses.iter().any(IpAddr::is_ipv6)
+    }
+
+    fn virtual_mac(&self) -> Option<Mac> {
+        let (Speaks::Vrrp { vrid: id, .. } | Speaks::Carp { vhid: id, .. }) = self.speaks;
+        self.virtual_mac.then(|| vrrp::virtual_mac(id, self.is_ipv6()))
     }
 
     fn differs_by_settings_alone(&self, other: &Router) -> bool {

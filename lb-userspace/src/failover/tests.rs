@@ -110,7 +110,7 @@ async fn until(what: &str, is_so: impl Fn() -> bool) {
 }
 
 fn vip(address: &str) -> RaisedVip {
-    RaisedVip { address: address.parse().expect("an address"), interface: "eth0".into() }
+    RaisedVip { address: address.parse().expect("an address"), interface: "eth0".into(), virtual_mac: None }
 }
 
 #[test]

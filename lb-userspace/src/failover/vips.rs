@@ -9,7 +9,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{RaisedVip, announce::Mac, routers::Primary};
+use super::{
+    RaisedVip, Wanted,
+    announce::Mac,
+    record::Own,
+    routers::Primary,
+    virtual_mac::{Arp, LinkChanges, VirtualLink, VirtualMac, VirtualMacs, name},
+};
 
 /// How often a VIP that has come up is announced.
 const ANNOUNCEMENTS: u8 = 5;
@@ -40,6 +46,10 @@ pub struct Snapshot {
     pub links: BTreeMap<String, Link>,
     /// Interface index, address and prefix length.
     pub addresses: BTreeSet<(u32, IpAddr, u8)>,
+    /// The macvlans of lbd's, which are not among `links`: by the index of the interface that they stand on and their address.
+    pub virtuals: BTreeMap<(u32, Mac), VirtualLink>,
+    /// How interfaces answer ARP.
+    pub arp: BTreeMap<String, Arp>,
 }
 
 /// What others want to know of the kernel's state.
@@ -53,6 +63,8 @@ pub struct Surroundings {
     pub primaries: BTreeMap<String, Primary>,
     /// Networks that this machine has an address in.
     pub segments: Vec<Segment>,
+    /// Virtual MAC addresses that are up.
+    pub virtual_macs: BTreeSet<Mac>,
 }
 
 /// A network on an Ethernet.
@@ -87,8 +99,8 @@ impl Segment {
 /// What happens.
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// The VIPs that are to be up.
-    Wanted(BTreeSet<RaisedVip>),
+    /// What is to be there.
+    Wanted(Wanted),
     /// The state of the kernel, as it is now.
     Observed(Snapshot),
     /// An address asked for was there already: it is not ours.
@@ -115,17 +127,21 @@ pub struct Announce {
     pub vip: RaisedVip,
     /// Index of the interface.
     pub index: u32,
-    /// Its hardware address.
+    /// The hardware address that it is reached at.
     pub mac: Mac,
+    /// Name of the interface that has it.
+    pub carrier: String,
 }
 
 /// What is to be done, in this order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
-    /// Keep on disk which addresses are ours, before any is added.
-    pub record: Option<BTreeSet<RaisedVip>>,
-    /// Take down.
+    /// Keep on disk what is ours, before any of it is changed.
+    pub record: Option<Own>,
+    /// Take down, once virtual MAC addresses are down and before they are deleted.
     pub remove: Vec<Place>,
+    /// Virtual MAC addresses.
+    pub links: LinkChanges,
     /// Raise.
     pub add: Vec<Place>,
     /// Announce once.
@@ -144,6 +160,7 @@ pub struct Vips {
     /// When an address was last added or removed.
     tried: BTreeMap<RaisedVip, Instant>,
     announced: BTreeMap<RaisedVip, Announced>,
+    macs: VirtualMacs,
 }
 
 /// How far the announcements of a VIP have come. Another link state begins them anew.
@@ -156,18 +173,26 @@ struct Announced {
 }
 
 impl Vips {
-    /// Nothing is wanted yet; `ours` is what an earlier run recorded.
-    pub fn new(ours: BTreeSet<RaisedVip>) -> Self {
-        Self { wanted: None, ours, observed: None, tried: BTreeMap::new(), announced: BTreeMap::new() }
+    /// Nothing is wanted yet; `own` is what an earlier run recorded.
+    pub fn new(own: Own) -> Self {
+        Self {
+            wanted: None,
+            ours: own.raised,
+            observed: None,
+            tried: BTreeMap::new(),
+            announced: BTreeMap::new(),
+            macs: VirtualMacs::new(own.arp),
+        }
     }
 
     /// Takes one step.
     pub fn apply(&mut self, event: Event, now: Instant) -> Changes {
-        let before = self.ours.clone();
+        let before = self.own();
         match event {
-            Event::Wanted(wanted) => {
-                self.wanted = Some(wanted);
+            Event::Wanted(Wanted { vips, virtual_macs }) => {
+                self.wanted = Some(vips);
                 self.tried.clear();
+                self.macs.want(virtual_macs);
             }
             Event::Observed(snapshot) => self.observed = Some(snapshot),
             Event::WasThere(vip) => {
@@ -182,15 +207,19 @@ impl Vips {
         }
         let mut changes = self.observed.take().map(|snapshot| self.reconcile(snapshot, now)).unwrap_or_default();
         self.announce_due(&mut changes, now);
-        changes.record = (self.ours != before).then(|| self.ours.clone());
+        changes.record = Some(self.own()).filter(|own| *own != before);
         changes
+    }
+
+    fn own(&self) -> Own {
+        Own { raised: self.ours.clone(), arp: self.macs.arp.clone() }
     }
 
     /// When the next [`Event::Tick`] does something.
     pub fn wakeup(&self) -> Option<Instant> {
         let announcement = self.announced.values().filter(|state| state.left > 0).map(|state| state.due).min();
         let retry = self.tried.values().min().map(|tried| *tried + SPACING);
-        announcement.into_iter().chain(retry).min()
+        announcement.into_iter().chain(retry).chain(self.macs.wakeup()).min()
     }
 
     /// Whether it waits for [`Event::Observed`].
@@ -227,22 +256,24 @@ impl Vips {
             snapshot.is_raised(vip) || wanted.contains(vip) && snapshot.links.contains_key(&vip.interface)
         });
         self.announced.retain(|vip, _| wanted.contains(vip) && snapshot.has(vip));
+        let up: BTreeSet<VirtualMac> = wanted.iter().filter_map(RaisedVip::virtual_mac).collect();
+        changes.links = self.macs.reconcile(&snapshot, &up, now);
 
         for vip in self.ours.difference(wanted) {
             changes.remove.extend(snapshot.place(vip).filter(|_| !self.tried.contains_key(vip)));
         }
         for vip in wanted {
-            let Some(&link) = snapshot.links.get(&vip.interface) else { continue };
+            let Some(carrier) = snapshot.carrier(vip) else { continue };
             if snapshot.has(vip) {
-                note_link(&mut self.announced, vip, link, now);
+                note_link(&mut self.announced, vip, carrier, now);
             } else if !self.tried.contains_key(vip) {
-                changes.add.push(Place { vip: vip.clone(), index: link.index });
+                changes.add.push(Place { vip: vip.clone(), index: carrier.index });
             }
         }
         self.ours.extend(changes.add.iter().map(|place| place.vip.clone()));
         let touched = changes.add.iter().chain(&changes.remove).map(|place| (place.vip.clone(), now));
         self.tried.extend(touched);
-        if changes.add.is_empty() && changes.remove.is_empty() {
+        if changes.add.is_empty() && changes.remove.is_empty() && changes.links.is_empty() {
             self.observed = Some(snapshot);
         }
         changes
@@ -254,14 +285,18 @@ impl Vips {
                 0 | 1 => (1, now + REFRESH),
                 more => (more - 1, now + SPACING),
             };
-            changes.announce.push(Announce { vip: vip.clone(), index: state.link.index, mac: state.mac });
+            let (index, mac) = (state.link.index, state.mac);
+            // By the interface below: a macvlan that is lowered this moment says nothing any more.
+            let carrier = vip.virtual_mac.map_or_else(|| vip.interface.clone(), |mac| name(index, mac));
+            changes.announce.push(Announce { vip: vip.clone(), index, mac, carrier });
         }
     }
 }
 
 /// Begins the announcements when the VIP has come up, its carrier has come back, or its hardware address is another.
-fn note_link(announced: &mut BTreeMap<RaisedVip, Announced>, vip: &RaisedVip, link: Link, now: Instant) {
-    let Some(mac) = link.mac.filter(|_| link.is_running) else {
+fn note_link(announced: &mut BTreeMap<RaisedVip, Announced>, vip: &RaisedVip, carrier: Carrier, now: Instant) {
+    let link = carrier.link;
+    let Some(mac) = carrier.mac.filter(|_| link.is_running) else {
         announced.remove(vip);
         return;
     };
@@ -290,15 +325,24 @@ impl Snapshot {
         Surroundings {
             silent: silent.collect(),
             own: self.addresses.iter().map(|(_, address, _)| *address).collect(),
+            virtual_macs: self.virtuals.iter().filter(|(_, link)| link.is_up).map(|((_, mac), _)| *mac).collect(),
             primaries: self.links.iter().map(|(name, link)| (name.clone(), primary(link))).collect(),
             segments: self.addresses.iter().filter_map(segment).collect(),
         }
     }
 
+    /// What carries a VIP; `None`: it is not there.
+    fn carrier(&self, vip: &RaisedVip) -> Option<Carrier> {
+        let &link = self.links.get(&vip.interface)?;
+        let Some(mac) = vip.virtual_mac else { return Some(Carrier { index: link.index, mac: link.mac, link }) };
+        let found = self.virtuals.get(&(link.index, mac))?;
+        Some(Carrier { index: found.index, mac: Some(mac).filter(|_| found.is_up), link })
+    }
+
     /// The address is on its interface, with whatever prefix.
     fn has(&self, vip: &RaisedVip) -> bool {
-        let Some(link) = self.links.get(&vip.interface) else { return false };
-        let on_link = (link.index, vip.address, 0)..=(link.index, vip.address, u8::MAX);
+        let Some(Carrier { index, .. }) = self.carrier(vip) else { return false };
+        let on_link = (index, vip.address, 0)..=(index, vip.address, u8::MAX);
         self.addresses.range(on_link).next().is_some()
     }
 
@@ -308,10 +352,20 @@ impl Snapshot {
     }
 
     fn place(&self, vip: &RaisedVip) -> Option<Place> {
-        let index = self.links.get(&vip.interface)?.index;
+        let index = self.carrier(vip)?.index;
         let is_there = self.addresses.contains(&(index, vip.address, host_prefix(vip.address)));
         is_there.then(|| Place { vip: vip.clone(), index })
     }
+}
+
+/// An interface that has, or is to have, a VIP.
+#[derive(Clone, Copy, Debug)]
+struct Carrier {
+    index: u32,
+    /// The address that the VIP is reached at; `None`: it is not reached.
+    mac: Option<Mac>,
+    /// The interface on the segment: the same, or the one below.
+    link: Link,
 }
 
 /// The prefix VIPs are raised with: one address, no route.

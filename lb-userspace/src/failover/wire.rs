@@ -22,6 +22,8 @@ use socket2::{Domain, InterfaceIndexOrAddress, Protocol, Socket, Type};
 use tokio::io::Interest;
 
 use super::{
+    frame,
+    packet_socket::PacketSocket,
     routers::{Packet, Received},
     vrrp::{GROUP4, GROUP6, PROTOCOL, TTL},
 };
@@ -37,6 +39,8 @@ const MAX_BYTES: usize = 60 + 8 + 255 * 16;
 #[derive(Debug, Default)]
 pub(super) struct Wire {
     ears: BTreeMap<(String, bool), Ear>,
+    /// For what comes from a virtual MAC address; `None`: it was not needed yet, or could not be had.
+    frames: Option<PacketSocket>,
 }
 
 #[derive(Debug)]
@@ -66,6 +70,11 @@ impl Arrived {
 impl Wire {
     /// Listens on these interfaces, IPv6 or not, as far as they are there; also on ones that have come back.
     pub(super) fn listen(&mut self, wanted: &BTreeSet<(String, bool)>) {
+        if self.frames.is_none() && !wanted.is_empty() {
+            self.frames = PacketSocket::open()
+                .inspect_err(|error| tracing::warn!(%error, "nothing can be sent from virtual MAC addresses yet"))
+                .ok();
+        }
         self.ears.retain(|place, ear| wanted.contains(place) && if_nametoindex(place.0.as_str()) == Ok(ear.index));
         for place in wanted {
             if self.ears.contains_key(place) {
@@ -116,6 +125,9 @@ impl Wire {
     pub(super) fn send(&self, packet: &Packet) -> io::Result<()> {
         let place = (packet.interface.clone(), packet.source.is_ipv6());
         let ear = self.ears.get(&place).ok_or(io::ErrorKind::NotConnected)?;
+        if let Some(frame) = frame::advertisement(packet) {
+            return self.frames.as_ref().ok_or(io::ErrorKind::NotConnected)?.send(ear.index, &frame);
+        }
         let (fd, payload) = (ear.socket.as_raw_fd(), [IoSlice::new(&packet.payload)]);
         match (packet.source, packet.destination) {
             (IpAddr::V4(source), IpAddr::V4(destination)) => {

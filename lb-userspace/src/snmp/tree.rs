@@ -168,6 +168,7 @@ mod tests {
             priority: None,
             transitions: None,
             replaceable: None,
+            virtual_mac: None,
         };
         vips(&mut tree, &VipsView { groups: vec![group], ..VipsView::default() });
         let at = |tail: &[u32]| tree.get(&[&OBJECTS[..], tail].concat()).cloned();

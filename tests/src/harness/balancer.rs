@@ -366,6 +366,14 @@ impl<'n> Lb<'n> {
         self.launch()
     }
 
+    /// Writes the configuration that the next start reads.
+    ///
+    /// # Errors
+    /// When it is not TOML, or cannot be written.
+    pub fn configure(&self, config: &str) -> Result<()> {
+        self.write_config(config)
+    }
+
     /// Gives it another configuration by SIGHUP and waits until it is in force.
     ///
     /// # Errors

@@ -29,3 +29,4 @@ mod start;
 mod support;
 mod survival;
 mod toggle;
+mod virtual_mac;

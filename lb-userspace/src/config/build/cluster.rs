@@ -77,6 +77,7 @@ fn router(raw: &written::Router, building: &Building<'_>) -> Option<Router> {
         plain_checksum: raw.plain_checksum.value,
         peers: raw.peers.iter().map(|peer| peer.value).collect(),
         unicast: raw.unicast.value,
+        virtual_mac: raw.virtual_mac.value,
         passphrase: raw.passphrase_file.as_ref().map(|path| building.file(path)),
     })
 }

@@ -1,6 +1,10 @@
 //! What the cluster and the VIP groups that move in it say of each other.
 
-use std::{net::IpAddr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::Duration,
+};
 
 use super::Checker;
 use crate::{
@@ -33,6 +37,7 @@ impl Checker<'_> {
             self.failover_settings(&name.value, group);
             self.vip_interfaces(&name.value, group);
         }
+        self.virtual_macs();
         for (name, network) in &document.network {
             if let Some(interface) = &network.interface
                 && let Some(wrong) = advice::interface_name(&interface.value)
@@ -194,6 +199,36 @@ impl Checker<'_> {
         if let Some(peer) = router.peers.iter().find(|peer| peer.value.is_ipv6() != is_ipv6) {
             let message = format!("peer {} is of another family than the addresses ({section})", peer.value);
             self.report(Problem::new(&peer.span, message, "of the other family"));
+        }
+    }
+
+    /// Two groups cannot have one MAC address on one interface: it moves with either.
+    fn virtual_macs(&mut self) {
+        let mut seen = BTreeMap::new();
+        let document = self.document;
+        for (name, group) in &document.vip {
+            let Some((router, id)) = group.router.as_ref().and_then(|router| Some((router, router.id.as_ref()?)))
+            else {
+                continue;
+            };
+            let Some(found) = self.config.vips.get(name.value.as_str()) else { continue };
+            let places: BTreeSet<_> =
+                found.interfaces.iter().map(|(address, on)| (on.clone(), address.is_ipv6(), id.value)).collect();
+            for place in places {
+                let is_virtual = router.virtual_mac.value;
+                let Some((other, other_id, other_is_virtual)) = seen.get(&place) else {
+                    seen.insert(place, (name.value.clone(), id, is_virtual));
+                    continue;
+                };
+                if is_virtual || *other_is_virtual {
+                    let message = format!(
+                        "[vip.{}] and [vip.{other}] have id {} on {}, and so the same virtual MAC address",
+                        name.value, id.value, place.0
+                    );
+                    let problem = Problem::new(&id.span, message, "the same id").related(&other_id.span, "here");
+                    self.report(problem.help("give each group an id of its own on its interface"));
+                }
+            }
         }
     }
 

@@ -132,6 +132,11 @@ pub(in crate::config) struct Router {
     /// Whether advertisements go to `peers` one by one, and not to the multicast group.
     #[serde(default)]
     pub(in crate::config) unicast: At<bool>,
+    /// Whether the VIPs are reached at the virtual router's own MAC address (RFC 9568 §7.3: 00:00:5e:00:01:ID, with IPv6
+    /// 00:00:5e:00:02:ID), which moves with them, on an interface that lbd makes on theirs. Neighbours then need not learn another address at a
+    /// failover. The other routers of the group must do the same (keepalived: `use_vmac`).
+    #[serde(default)]
+    pub(in crate::config) virtual_mac: At<bool>,
     /// With `carp`: file with the passphrase, of which 20 bytes count, for its owner alone (mode 0600).
     pub(in crate::config) passphrase_file: Option<At<AbsolutePath>>,
 }

@@ -73,6 +73,7 @@ fn instance(statement: &Statement, model: &mut Model) {
                 router["peers"] = json!(peers);
                 router["unicast"] = json!(true);
             }
+            "use_vmac" => router["virtual_mac"] = json!(true),
             "state" => {}
             _ => model.note(inner.line, format!("{}: not translated", inner.text())),
         }

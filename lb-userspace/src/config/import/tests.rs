@@ -84,7 +84,7 @@ fn keepaliveds_instances_and_virtual_servers() {
     let (config, imported) = valid(Format::Keepalived, KEEPALIVED);
     let group = &config.vips["VI_1"];
     assert_eq!((group.mode, group.priority, group.failback), (VipMode::Failover, 150, false));
-    assert_eq!(group.router.as_ref().map(|router| router.id), Some(51));
+    assert_eq!(group.router.as_ref().map(|router| (router.id, router.virtual_mac)), Some((51, true)));
     let web = &config.virtual_servers["192.0.2.100-80-tcp"];
     assert_eq!((web.vips.clone(), web.protocol), (vec!["VI_1".to_owned()], Protocol::Tcp));
     let pool = &config.pools[&web.pool];

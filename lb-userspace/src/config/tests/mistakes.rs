@@ -258,6 +258,19 @@ fn vip_groups_move_only_where_everything_for_it_is_said() {
         assert_eq!(only_error(message, &text).message, message);
     }
     parse(&router("protocol = \"vrrp\", interval = \"100ms\", peers = [\"10.0.0.3\"], unicast = true"));
+    let second = "[vip.second]\naddresses = [\"192.0.2.99\"]\ninterface = \"eth0\"\nmode = \"failover\"\nrouter = { id = 42, protocol = \"vrrp\" }\n";
+    let own = "protocol = \"vrrp\", virtual_mac = true";
+    let message = "[vip.dns] and [vip.second] have id 42 on eth0, and so the same virtual MAC address";
+    let error = only_error(message, &(router(own) + second));
+    assert!(error.message.contains("have id 42 on eth0, and so the same virtual MAC address"), "{}", error.message);
+    for fine in [
+        second.replace("id = 42", "id = 43"),
+        second.replace("eth0", "eth1"),
+        second.replace("192.0.2.99", "2001:db8::99"),
+    ] {
+        parse(&(router(own) + &fine));
+    }
+    parse(&(router("protocol = \"vrrp\"") + second));
     let cluster = "[cluster]\nmachine = \"lb1\"\nkey_file = \"/k\"\nlisten = [\"10.0.0.2\"]\npeer.lb2.addresses = [\"10.0.0.3:4000\"]\n";
     let config = parse(&(with("mode = \"failover\"\n") + cluster));
     let machines = config.cluster.unwrap();

@@ -180,6 +180,9 @@ pub struct VipView {
     /// failover thread lives.
     #[serde(default)]
     pub replaceable: Option<bool>,
+    /// With VRRP or CARP: the virtual MAC address that its addresses are reached at; `None`: that of the interface.
+    #[serde(default)]
+    pub virtual_mac: Option<String>,
 }
 
 /// What a machine is to a VIP group.

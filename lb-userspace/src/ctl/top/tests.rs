@@ -81,6 +81,7 @@ fn sample(at: std::time::Instant, quiet: u64, busy: u64) -> Sample {
         priority: None,
         transitions: None,
         replaceable: None,
+        virtual_mac: None,
     };
     let servers = vec![server("alpha", quiet), server("beta", busy)];
     Sample { at, status, servers, vips: VipsView { groups: vec![group], ..VipsView::default() } }

@@ -11,6 +11,9 @@ use crate::control::view::{
     VipView, VipsView,
 };
 
+/// Where the column of interfaces is.
+const INTERFACES: usize = 2;
+
 /// `lbctl vip ls`.
 pub(in crate::ctl) fn vips(view: &VipsView, look: Look) -> String {
     let addresses = |group: &VipView| {
@@ -22,7 +25,7 @@ pub(in crate::ctl) fn vips(view: &VipsView, look: Look) -> String {
         names.dedup();
         names.join(",")
     };
-    let columns = vec![
+    let mut columns = vec![
         left("NAME", |group: &VipView| Cell::new(&group.name)),
         left("ADDRESSES", move |group: &VipView| Cell::new(addresses(group))),
         left("INTERFACES", move |group: &VipView| Cell::new(interfaces(group))),
@@ -37,6 +40,10 @@ pub(in crate::ctl) fn vips(view: &VipsView, look: Look) -> String {
         right("TRANSITIONS", |group: &VipView| Cell::optional(group.transitions)).wide(),
         left("WHY", |group: &VipView| Cell::optional(group.why.as_ref())).wraps(),
     ];
+    if view.groups.iter().any(|group| group.virtual_mac.is_some()) {
+        let mac = left("VIRTUAL MAC", |group: &VipView| Cell::optional(group.virtual_mac.as_ref()));
+        columns.insert(INTERFACES + 1, mac);
+    }
     table(columns, &view.groups, look)
 }
 
@@ -180,6 +187,7 @@ mod tests {
             priority: Some(100),
             transitions: Some(0),
             replaceable: Some(false),
+            virtual_mac: None,
         };
         let counters = HeartbeatCounters { heard: 9, copies: 27, looped_back: 1, ..HeartbeatCounters::default() };
         let other = MachineView { name: "lb2".into(), silent_ms: Some(40), alive: true, hears_us: false };
@@ -218,6 +226,16 @@ mod tests {
         let row: Vec<&str> = text.lines().nth(1).unwrap().split_whitespace().collect();
         let expected = ["web", "192.0.2.10,2001:db8::10", "eth0", "backup", "lb2", "100", "1m", "2s", "started"];
         assert_eq!(row, expected, "{text}");
+    }
+
+    #[test]
+    fn a_virtual_mac_address_is_shown_where_there_is_one() {
+        let mut view = view();
+        assert!(!vips(&view, Look::default()).contains("VIRTUAL MAC"));
+        view.groups[0].virtual_mac = Some("00:00:5e:00:01:2a".into());
+        let text = vip_status(&view, Look::default());
+        let row = text.lines().find(|line| line.starts_with("web")).unwrap();
+        assert!(text.contains("VIRTUAL MAC") && row.contains("eth0        00:00:5e:00:01:2a"), "{text}");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::failover::RaisedVip;
+use crate::failover::{RaisedVip, Wanted, announce::Mac};
 
 /// What is up: fixed VIPs and those of owned groups.
 #[derive(Debug, Default)]
@@ -20,9 +20,17 @@ impl Addresses {
         Self { owned, ..Self::default() }
     }
 
-    pub(super) fn wanted(&self) -> BTreeSet<RaisedVip> {
+    pub(super) fn wanted(&self) -> Wanted {
         let owned = self.owned.iter().filter_map(|group| self.groups.get(group)).flatten();
-        self.fixed.iter().chain(&self.everywhere).chain(owned).cloned().collect()
+        let vips = self.fixed.iter().chain(&self.everywhere).chain(owned).cloned().collect();
+        // Those of other groups are ready, and down.
+        let virtual_macs = self.groups.values().flatten().filter_map(RaisedVip::virtual_mac).collect();
+        Wanted { vips, virtual_macs }
+    }
+
+    /// The virtual MAC addresses of owned groups.
+    pub(super) fn virtual_macs(&self) -> impl Iterator<Item = Mac> {
+        self.owned.iter().filter_map(|group| self.groups.get(group)).flatten().filter_map(|vip| vip.virtual_mac)
     }
 
     pub(super) fn of_groups<'g>(&self, groups: impl Iterator<Item = &'g String>) -> BTreeSet<RaisedVip> {

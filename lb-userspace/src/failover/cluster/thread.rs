@@ -273,6 +273,7 @@ impl Task {
     async fn raise(&mut self, groups: &[String]) {
         if !groups.is_empty() {
             self.addresses.owned.extend(groups.iter().cloned());
+            self.answer_at_virtual_macs();
             self.enforce().await;
         }
     }

@@ -60,12 +60,13 @@ impl Member {
         let (Some(source), Some(advertiser)) = (self.source, &self.advertiser) else { return Vec::new() };
         let offer = advertiser.offer();
         self.counter = self.counter.wrapping_add(1);
+        let virtual_mac = self.router.virtual_mac();
         let group = if self.router.is_ipv6() { IpAddr::V6(vrrp::GROUP6) } else { IpAddr::V4(vrrp::GROUP4) };
         let destinations = if self.router.unicast { self.router.peers.iter().copied().collect() } else { vec![group] };
         let packet = |destination| {
             let mut payload = Vec::new();
             self.write(offer, last, source, destination, &mut payload);
-            Packet { interface: self.router.interface.clone(), source, destination, payload }
+            Packet { interface: self.router.interface.clone(), source, destination, payload, virtual_mac }
         };
         destinations.into_iter().map(packet).collect()
     }

@@ -26,6 +26,7 @@ fn vrrp(priority: u8) -> Router {
         },
         peers: BTreeSet::new(),
         unicast: false,
+        virtual_mac: false,
     }
 }
 
@@ -49,7 +50,7 @@ fn routers(router: Router, own: &str, start: Instant) -> Routers {
 }
 
 fn received(packet: &Packet) -> Received<'_> {
-    let Packet { interface, source, destination, payload } = packet;
+    let Packet { interface, source, destination, payload, .. } = packet;
     Received { interface, source: *source, destination: *destination, ttl: 255, payload }
 }
 
@@ -128,7 +129,7 @@ fn a_wrong_passphrase_and_a_stranger_are_refused() {
     let mut payload = Vec::new();
     carp::Advertisement { vhid: 42, advbase: 0, advskew: 0, demotion: 0, counter: 1 }.write(&key, &mut payload);
     let (interface, source, destination) = ("eth0".to_owned(), ip(OTHER), ip("224.0.0.18"));
-    let forged = Packet { interface, source, destination, payload };
+    let forged = Packet { interface, source, destination, payload, virtual_mac: None };
     routers.receive(received(&forged), start);
     assert_eq!(routers.counters().forged, 1);
 
@@ -155,4 +156,24 @@ fn without_an_address_nothing_is_said_and_a_reload_touches_what_changed() {
     assert_eq!(role(&routers, now), Role::Active);
     let gone = routers.configure(vec![], now);
     assert_eq!((gone.lower, gone.send.len()), (vec!["web".to_owned()], 1));
+}
+
+#[test]
+fn advertisements_come_from_the_virtual_mac_address_where_there_is_one() {
+    for (router, expected) in [(vrrp(100), [0, 0, 0x5e, 0, 1, 42]), (carp_router(0), [0, 0, 0x5e, 0, 1, 42])] {
+        for (virtual_mac, expected) in [(false, None), (true, Some(expected))] {
+            let start = Instant::now();
+            let mut routers = routers(Router { virtual_mac, ..router.clone() }, OWN, start);
+            let (packets, now) = own(&mut routers, start);
+            assert_eq!(packets[0].virtual_mac, expected);
+            let last = routers.last_words(&["web".to_owned()].into());
+            assert_eq!(last[0].virtual_mac, expected, "the guard's, too");
+            let other = routers.configure(vec![Router { virtual_mac: !virtual_mac, ..router.clone() }], now);
+            assert_eq!(
+                (other.lower, other.send.len()),
+                (vec!["web".to_owned()], 1),
+                "another address is another group"
+            );
+        }
+    }
 }

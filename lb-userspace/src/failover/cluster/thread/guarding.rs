@@ -52,8 +52,19 @@ impl Task {
         }
     }
 
+    /// Lets the data path take frames at virtual MAC addresses: before these are up, and until they are down, so that none gets to the
+    /// kernel, which has no such connections and would reset them.
+    pub(super) fn answer_at_virtual_macs(&mut self) {
+        let up = &self.surroundings.borrow().virtual_macs;
+        let addresses = self.addresses.virtual_macs().chain(up.iter().copied()).collect();
+        if let Some(gatekeeper) = self.gatekeeper.as_mut().filter(|_| self.ready) {
+            gatekeeper.answer_at(addresses);
+        }
+    }
+
     /// Lets the guard and the data path know which groups another machine can take.
     pub(super) fn charge(&mut self) {
+        self.answer_at_virtual_macs();
         let now = Instant::now();
         let of_cluster = self.cluster.replaceable(now);
         let of_routers = self.routers.replaceable();
