@@ -1,6 +1,7 @@
 //! VIP groups that are shared with VRRP and CARP routers: keepalived, FRR and ucarp, as Debian has them, in both roles.
 
 use std::{
+    collections::BTreeSet,
     fs,
     net::IpAddr,
     os::unix::fs::PermissionsExt,
@@ -15,7 +16,10 @@ use lb_tests::harness::{
     wait::let_pass,
 };
 
-use super::support::SOON;
+use super::{
+    support::SOON,
+    virtual_mac::{Learnt, MAC4, MAC6},
+};
 
 /// What is spoken, and with whom.
 struct Case {
@@ -25,6 +29,8 @@ struct Case {
     router: &'static str,
     /// The other router, better or worse than lb with priority 100.
     other: fn(&Host, bool) -> Result<Router>,
+    /// Both have the VIP at this MAC address.
+    mac: Option<&'static str>,
     /// Within this one takes over from another that is gone without a word, and what the machine needs.
     silence: Duration,
 }
@@ -42,13 +48,14 @@ fn keepalived(host: &Host, vip: &str, lines: &str, better: bool) -> Result<Route
 }
 
 /// VRRP version 3 with 200 ms, version 2 and CARP with a second.
-fn cases() -> [Case; 5] {
+fn cases() -> [Case; 7] {
     [
         Case {
             name: "vrrp",
             vip: vip4(1),
             router: "protocol = \"vrrp\"\nid = 42\ninterval = \"200ms\"",
             other: |host, better| keepalived(host, "10.1.1.1/32", "version 3\nadvert_int 0.2", better),
+            mac: None,
             silence: Duration::from_millis(2_000),
         },
         Case {
@@ -57,6 +64,23 @@ fn cases() -> [Case; 5] {
             vip: vip4(1),
             router: "protocol = \"vrrp\"\nid = 42\ninterval = \"200ms\"",
             other: |host, better| keepalived(host, "10.1.1.1/32", "use_vmac\nversion 3\nadvert_int 0.2", better),
+            mac: None,
+            silence: Duration::from_millis(2_000),
+        },
+        Case {
+            name: "vmac",
+            vip: vip4(1),
+            router: "protocol = \"vrrp\"\nid = 42\ninterval = \"200ms\"\nvirtual_mac = true",
+            other: |host, better| keepalived(host, "10.1.1.1/32", "use_vmac\nversion 3\nadvert_int 0.2", better),
+            mac: Some(MAC4),
+            silence: Duration::from_millis(2_000),
+        },
+        Case {
+            name: "vmac-ipv6",
+            vip: vip6(1),
+            router: "protocol = \"vrrp\"\nid = 42\ninterval = \"200ms\"\nvirtual_mac = true",
+            other: |host, better| keepalived(host, "fd00:1::1:1/128", "use_vmac\nversion 3\nadvert_int 0.2", better),
+            mac: Some(MAC6),
             silence: Duration::from_millis(2_000),
         },
         Case {
@@ -64,6 +88,7 @@ fn cases() -> [Case; 5] {
             vip: vip6(1),
             router: "protocol = \"vrrp\"\nid = 42\ninterval = \"200ms\"",
             other: |host, better| keepalived(host, "fd00:1::1:1/128", "version 3\nadvert_int 0.2", better),
+            mac: None,
             silence: Duration::from_millis(2_000),
         },
         Case {
@@ -71,6 +96,7 @@ fn cases() -> [Case; 5] {
             vip: vip4(1),
             router: "protocol = \"vrrp2\"\nid = 42",
             other: |host, better| keepalived(host, "10.1.1.1/32", "version 2\nadvert_int 1", better),
+            mac: None,
             silence: Duration::from_secs(5),
         },
         Case {
@@ -81,6 +107,7 @@ fn cases() -> [Case; 5] {
                 let skew = if better { "--advskew=50" } else { "--advskew=200" };
                 Router::ucarp(host, "10.1.1.1", PASSPHRASE, &["--vhid=42", "--advbase=1", skew, "--preempt"])
             },
+            mac: None,
             silence: Duration::from_secs(6),
         },
     ]
@@ -114,7 +141,15 @@ fn owned_by(net: &Net, lb: &Lb<'_>, vip: IpAddr, ours: bool, within: Duration) -
 
 #[test]
 fn lb_and_routers_of_other_makes_agree_who_owns() -> Result<()> {
-    for case in cases() {
+    for case in cases().into_iter().filter(|case| case.mac.is_none()) {
+        agree(&case).context(case.name)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn lb_and_keepalived_share_a_virtual_mac_address() -> Result<()> {
+    for case in cases().into_iter().filter(|case| case.mac.is_some()) {
         agree(&case).context(case.name)?;
     }
     Ok(())
@@ -126,16 +161,26 @@ fn agree(case: &Case) -> Result<()> {
     let file = secret.path().join("carp.key");
     fs::write(&file, format!("{PASSPHRASE}\n"))?;
     fs::set_permissions(&file, fs::Permissions::from_mode(0o600))?;
+    let learnt = Learnt::start(net.client())?;
+    if case.mac.is_some() {
+        // keepalived leaves this to its operator: its machine would ask with the VIP and its own MAC address.
+        let conf = |name: &str| format!("net/ipv4/conf/eth0/{name}");
+        other_machine(&net)?.sysctls(&[(&conf("arp_ignore"), "1"), (&conf("arp_announce"), "2")])?;
+    }
+    let asked = |what: &str| reached(&net, case).with_context(|| what.to_owned());
     let lb = Lb::start(&net, &config(case, &file.display().to_string()))?;
     owned_by(&net, &lb, case.vip, true, case.silence).context("alone")?;
+    asked("alone")?;
 
     let mut better = (case.other)(other_machine(&net)?, true)?;
     owned_by(&net, &lb, case.vip, false, case.silence + SOON).context("a better router comes")?;
     let other = other_machine(&net)?;
     let owner = lb.vips()?.groups[0].owner.clone().unwrap_or_default();
+    asked("a better router has come")?;
     ensure!(owner == other.v4.to_string() || owner.starts_with("fe80:"), "the owner is {owner:?}");
     better.stop()?;
     owned_by(&net, &lb, case.vip, true, case.silence).context("the better router ends")?;
+    asked("the better router has ended")?;
 
     let _worse = (case.other)(other, false)?;
     let before = Instant::now();
@@ -148,10 +193,28 @@ fn agree(case: &Case) -> Result<()> {
     eventually("the worse router takes over", case.silence, || {
         other.has_address(case.vip).unwrap_or(false) && !net.balancer.has_address(case.vip).unwrap_or(true)
     })?;
+    asked("maintenance")?;
     lb.ctl(&["vip", "maintenance", "off"])?;
     owned_by(&net, &lb, case.vip, true, case.silence + SOON).context("back from maintenance")?;
+    asked("back from maintenance")?;
+    if let Some(mac) = case.mac {
+        let learnt = learnt.of(case.vip)?;
+        let macs = [net.balancer.mac("eth0")?, other.mac("eth0")?];
+        ensure!(learnt == BTreeSet::from([mac.to_owned()]), "the VIP was at {learnt:?}; the machines are {macs:?}");
+    }
     let heard = lb.vips()?.cluster.map(|cluster| cluster.router_counters).unwrap_or_default();
     ensure!(heard.heard > 0 && heard.malformed == 0 && heard.forged == 0, "{heard:?}");
+    Ok(())
+}
+
+/// Waits until a client that knows nothing reaches a VIP with a virtual MAC address, and one that does as well.
+fn reached(net: &Net, case: &Case) -> Result<()> {
+    if case.mac.is_some() {
+        let ping = || net.client().sh(&format!("ping -c 1 -W 1 {}", case.vip)).is_ok();
+        eventually("the VIP answers", SOON, ping)?;
+        net.client().ip(&["neigh flush dev eth0".to_owned()])?;
+        eventually("the VIP answers who knows nothing", SOON, ping)?;
+    }
     Ok(())
 }
 
