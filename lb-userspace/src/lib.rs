@@ -18,3 +18,4 @@ pub mod proxy;
 pub mod snmp;
 pub mod state_file;
 pub mod telemetry;
+pub mod visible;

@@ -4,6 +4,7 @@ use serde_json::Value;
 use toml::de::DeValue;
 
 use super::{schema, words};
+use crate::visible;
 
 /// How a missing key is added.
 pub(super) fn add(key: &str, property: &Value) -> String {
@@ -32,8 +33,8 @@ pub(super) fn interface_name(name: &str) -> Option<String> {
     if name.len() > MAX_BYTES {
         return Some(format!("is longer than the {MAX_BYTES} characters of an interface name"));
     }
-    let bad = |c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control();
-    name.contains(bad).then(|| "has a character that no interface name has".to_owned())
+    let bad = |c: char| c == '/' || c == ':' || c.is_whitespace();
+    (name.contains(bad) || visible::line(name) != name).then(|| "has a character that no interface name has".to_owned())
 }
 
 /// What may have been meant by a section that does not exist.

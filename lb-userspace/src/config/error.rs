@@ -6,6 +6,7 @@ use std::fmt::{self, Write};
 use serde::Serialize;
 
 use super::source::{Sources, Span};
+use crate::visible;
 
 /// All mistakes of a configuration, in the order of their places. Never empty.
 ///
@@ -141,7 +142,7 @@ struct Report {
 
 impl Report {
     fn error(&mut self, error: &ConfigError) {
-        self.line(&format!("{}: {}", self.paint(RED, "error"), error.message));
+        self.line(&format!("{}: {}", self.paint(RED, "error"), visible::line(&error.message)));
         if let Some(place) = &error.place {
             self.snippet("-->", place, '^', &error.label, RED);
         }
@@ -150,7 +151,7 @@ impl Report {
         }
         let margin = error.place.as_ref().map_or(1, |place| place.line.to_string().len());
         for line in error.help.iter().flat_map(|help| help.lines()) {
-            self.line(&format!("{} {} {line}", " ".repeat(margin), self.paint(GREEN, "= help:")));
+            self.line(&format!("{} {} {}", " ".repeat(margin), self.paint(GREEN, "= help:"), visible::line(line)));
         }
         self.line("");
     }
@@ -159,14 +160,17 @@ impl Report {
         let number = place.line.to_string();
         let margin = " ".repeat(number.len());
         let bar = self.paint(BLUE, "|");
-        // A tab is shown as one space, so that the underline fits.
-        let text = place.text.replace('\t', " ");
-        let underline = mark.to_string().repeat(place.length);
-        self.line(&format!("{margin}{} {place}", self.paint(BLUE, arrow)));
+        // A tab is shown as one space, so that the underline fits; what is spelled out is longer than in the file.
+        let shown = |part: String| visible::line(&part.replace('\t', " ")).into_owned();
+        let before = shown(place.text.chars().take(place.column - 1).collect());
+        let meant = shown(place.text.chars().skip(place.column - 1).take(place.length).collect());
+        let text = shown(place.text.clone());
+        let underline = mark.to_string().repeat(meant.chars().count().max(1));
+        self.line(&format!("{margin}{} {}", self.paint(BLUE, arrow), visible::line(&place.to_string())));
         self.line(&format!("{margin} {bar}"));
         self.line(&format!("{} {bar} {text}", self.paint(BLUE, &number)));
-        let mark = self.paint(colour, &format!("{underline} {label}"));
-        self.line(&format!("{margin} {bar} {}{mark}", " ".repeat(place.column - 1)));
+        let mark = self.paint(colour, &format!("{underline} {}", visible::line(label)));
+        self.line(&format!("{margin} {bar} {}{mark}", " ".repeat(before.chars().count())));
     }
 
     fn paint(&self, colour: &str, text: &str) -> String {

@@ -15,6 +15,8 @@ use toml::{
 };
 
 use self::value::Reader;
+#[cfg(test)]
+pub(super) use self::{action::KEYS as ACTIONS, condition::KEYS as CONDITIONS};
 use super::{at::At, error::Problems, source::Span};
 use crate::control::proxy::rule::{Condition, Rule, Rules};
 

@@ -202,6 +202,11 @@ impl Check<'_> {
     }
 
     fn text(&mut self, path: &[String], text: &str, span: &Span, schema: &Value) -> bool {
+        let may_control = schema["format"].as_str().is_some_and(|format| text::WITH_CONTROLS.contains(&format));
+        if !may_control && text::has_control(text) {
+            self.wrong(path, span, &format!("has a control character: {text:?}"), text::CONTROL, None);
+            return false;
+        }
         let Some((what, wrong)) = schema["format"].as_str().and_then(|format| text::complaint(format, text)) else {
             return true;
         };

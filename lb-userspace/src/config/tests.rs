@@ -1,6 +1,7 @@
 //! What is understood, what is refused, and with which words.
 
 mod alerts;
+mod hostile_texts;
 mod mistakes;
 mod monitors;
 mod proxy;

@@ -92,6 +92,18 @@ pub(super) struct PortRange(pub(super) u16, pub(super) u16);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct AbsolutePath(pub(super) PathBuf);
 
+/// The formats in which control characters may stand: what is sent to nodes and compared with what they send.
+pub(super) const WITH_CONTROLS: [&str; 2] = [BytesText::FORMAT, PatternText::FORMAT];
+
+/// What is said of a control character, right there.
+pub(super) const CONTROL: &str = "a line break, or another character that is none to be read";
+
+/// Whether a text has control characters. Nothing in a configuration needs them but what is sent; everywhere else they would end a
+/// header field or a line of a log, or move a terminal's cursor. Tabs are let through.
+pub(super) fn has_control(text: &str) -> bool {
+    text.contains(|c: char| c.is_control() && c != '\t')
+}
+
 /// The formats, as the checker asks for them by name: what it is, and what is wrong with a text.
 pub(super) fn complaint(format: &str, text: &str) -> Option<(&'static str, String)> {
     fn of<T: Text>(text: &str) -> Option<(&'static str, String)> {

@@ -42,7 +42,7 @@ pub(super) fn history(client: &Client, output: &Output, verb: Option<History>) -
 /// The text of a revision, ready to be a file.
 pub(super) fn export(client: &Client, output: &Output, number: Option<u64>) -> Result<(), Failure> {
     let path = number.map_or_else(|| "config".to_owned(), |number| format!("revisions/{number}"));
-    output.answer(&client.get::<RevisionDocument>(&path)?, |document, _| views::texts(&document.texts))
+    output.document(&client.get::<RevisionDocument>(&path)?, |document| views::texts(&document.texts))
 }
 
 pub(super) fn diff(client: &Client, output: &Output, arguments: &Diff) -> Result<(), Failure> {

@@ -6,7 +6,10 @@ use super::{
     failure::Failure,
     output::{Cell, Column, Look, Output, Tone, left, table},
 };
-use crate::control::event::{Entry, Events, Filter, Severity};
+use crate::{
+    control::event::{Entry, Events, Filter, Severity},
+    visible,
+};
 
 /// How long the API waits for the next event, in seconds.
 const WAIT: u64 = 15;
@@ -59,7 +62,7 @@ fn list(events: &[Entry], look: Look) -> String {
 }
 
 fn line(entry: &Entry) -> String {
-    format!("{}  {:8}  {}  {}", time(entry.at_ms), entry.severity.word(), entry.name.word(), entry.text)
+    format!("{}  {:8}  {}  {}", time(entry.at_ms), entry.severity.word(), entry.name.word(), visible::line(&entry.text))
 }
 
 fn tone(severity: Severity) -> Tone {

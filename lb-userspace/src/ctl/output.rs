@@ -1,6 +1,7 @@
 //! Where text goes and how it looks: tables drawn on a terminal, aligned columns otherwise, the API's JSON unchanged.
 
 use std::{
+    borrow::Cow,
     env,
     io::{self, IsTerminal, Write},
 };
@@ -11,6 +12,7 @@ use comfy_table::{
 use serde::Serialize;
 
 use super::{args::Format, client::Answer, failure::Failure};
+use crate::visible;
 
 /// How text is laid out.
 #[derive(Clone, Copy, Debug, Default)]
@@ -57,12 +59,22 @@ impl Output {
         self.json && !self.terminal
     }
 
-    pub(super) fn is_terminal(&self) -> bool {
-        self.terminal
+    /// Prints data, ended by a line break: as it is to programs; on a terminal, which would obey what is in it, only what can be
+    /// seen.
+    pub(super) fn print(&self, text: &str) -> io::Result<()> {
+        match (self.terminal, self.json) {
+            (true, true) => self.write(&visible::json(text)),
+            (true, false) => self.write(&seen(text, self.look.colour)),
+            (false, _) => self.write(text),
+        }
     }
 
-    /// Prints data, ended by a line break.
-    pub(super) fn print(&self, text: &str) -> io::Result<()> {
+    /// Clears the terminal, if there is one, from the top left corner on, without losing the scroll-back.
+    pub(super) fn clear(&self) -> io::Result<()> {
+        if self.terminal { io::stdout().lock().write_all(b"\x1b[H\x1b[J") } else { Ok(()) }
+    }
+
+    fn write(&self, text: &str) -> io::Result<()> {
         let mut out = io::stdout().lock();
         out.write_all(text.as_bytes())?;
         if !text.ends_with('\n') {
@@ -80,15 +92,24 @@ impl Output {
         match (self.json, self.terminal) {
             (true, true) => self.print(&serde_json::to_string_pretty(&answer.value).map_err(io::Error::other)?)?,
             (true, false) => self.print(&answer.json)?,
-            (false, _) => self.print(&text(&answer.value, self.look))?,
+            (false, _) => self.write(&seen(&text(&answer.value, self.look), self.look.colour))?,
         }
         Ok(())
+    }
+
+    /// Prints an answer that is a file's text: as JSON, or just as it is.
+    pub(super) fn document<T: Serialize>(
+        &self,
+        answer: &Answer<T>,
+        text: impl FnOnce(&T) -> String,
+    ) -> Result<(), Failure> {
+        if self.json { self.answer(answer, |_, _| String::new()) } else { Ok(self.print(&text(&answer.value))?) }
     }
 
     /// Tells something that is not data.
     pub(super) fn note(&self, text: &str) {
         // Who closed standard error does not want to be told.
-        let _ = writeln!(io::stderr(), "{text}");
+        let _ = writeln!(io::stderr(), "{}", seen(text, self.colours_messages()));
     }
 
     /// Whether what goes to standard error may be in colour.
@@ -103,6 +124,29 @@ impl Output {
         }
         self.note(&format!("{word} {failure}"));
     }
+}
+
+/// What our own colours begin with, bold text included, as well as those of tables.
+const COLOURS: [&str; 11] = ["0", "1", "1;31", "1;32", "1;34", "31", "32", "33", "38;5;9", "38;5;10", "38;5;11"];
+/// What ends them.
+const PLAIN: [&str; 2] = ["39", "22"];
+
+/// Lines as they may be seen. Where there are colours, ours stay; nothing else that a terminal obeys does.
+fn seen(text: &str, colour: bool) -> Cow<'_, str> {
+    let all = visible::lines(text);
+    if !colour || matches!(all, Cow::Borrowed(_)) {
+        return all;
+    }
+    let mut parts = text.split("\x1b[");
+    let mut shown = visible::lines(parts.next().unwrap_or_default()).into_owned();
+    for part in parts {
+        let ours = part.split_once('m').filter(|(code, _)| COLOURS.contains(code) || PLAIN.contains(code));
+        match ours {
+            Some((code, rest)) => shown.push_str(&format!("\x1b[{code}m{}", visible::lines(rest))),
+            None => shown.push_str(&format!("\\x1b[{}", visible::lines(part))),
+        }
+    }
+    Cow::Owned(shown)
 }
 
 fn no_colour() -> bool {
@@ -128,11 +172,12 @@ pub(super) struct Cell {
 
 impl Cell {
     pub(super) fn new(text: impl ToString) -> Self {
-        Self { text: text.to_string(), tone: Tone::Neutral }
+        Self::toned(text, Tone::Neutral)
     }
 
     pub(super) fn toned(text: impl ToString, tone: Tone) -> Self {
-        Self { text: text.to_string(), tone }
+        // A line break within a place would be taken for another row.
+        Self { text: visible::line(&text.to_string()).into_owned(), tone }
     }
 
     /// A text that may be missing.
@@ -252,7 +297,8 @@ pub(super) fn paint(text: &str, tone: Tone, look: Look) -> String {
         Tone::Attention => "33",
         Tone::Bad => "31",
     };
-    if look.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    let text = visible::lines(text);
+    if look.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.into_owned() }
 }
 
 #[cfg(test)]
@@ -272,6 +318,28 @@ mod tests {
         let rows = [("web", 5), ("much-longer", 12345)];
         let text = table(columns(), &rows, Look { wide: true, ..Look::default() });
         assert_eq!(text, "NAME         COUNT  MORE\nweb              5  -\nmuch-longer  12345  -\n");
+    }
+
+    #[test]
+    fn nothing_that_others_chose_reaches_the_terminal_as_an_order() {
+        let rows = [("a\x1b[2Jb\nc", 1)];
+        for look in [Look::default(), Look { drawn: true, ..Look::default() }] {
+            let text = table(columns(), &rows, look);
+            assert!(text.contains("a\\x1b[2Jb\\nc") && !text.contains('\x1b'), "{text}");
+        }
+        let text = table(columns(), &rows, Look { drawn: true, colour: true, ..Look::default() });
+        assert_eq!(seen(&text, true), text, "all colours of a table are known");
+        for tone in [Tone::Neutral, Tone::Good, Tone::Attention, Tone::Bad] {
+            let colour = Look { colour: true, ..Look::default() };
+            let painted = paint("x", tone, colour);
+            assert_eq!(seen(&painted, true), painted);
+            let text =
+                table(vec![left("A", move |_: &()| Cell::toned("x", tone))], &[()], Look { drawn: true, ..colour });
+            assert_eq!(seen(&text, true), text);
+        }
+        let hostile = "a\x1b[31mred\x1b[0m \x1b[8mhidden \x1b]0;title\x07 \u{9b}2J\r\n";
+        assert_eq!(seen(hostile, true), "a\x1b[31mred\x1b[0m \\x1b[8mhidden \\x1b]0;title\\x07 \\u{9b}2J\\r\n");
+        assert!(!seen(hostile, false).contains('\x1b'));
     }
 
     #[test]

@@ -19,9 +19,6 @@ use crate::control::{
     view::Traffic,
 };
 
-/// Clears the screen from the top left corner on, without losing the scroll-back.
-const REDRAW: &str = "\x1b[H\x1b[J";
-
 pub(super) fn run(client: &Client, output: &Output, arguments: &args::Stats) -> Result<(), Failure> {
     if let Some(since) = arguments.since {
         return history::run(client, output, since.as_secs(), arguments);
@@ -42,8 +39,8 @@ fn watch(client: &Client, output: &Output, arguments: &args::Stats) -> Result<()
         if output.is_json() {
             output.print(&now.json)?;
         } else {
-            let redraw = if output.is_terminal() { REDRAW } else { "" };
-            output.print(&format!("{redraw}{}", text(Some(&before), &now.value, output.look())))?;
+            output.clear()?;
+            output.print(&text(Some(&before), &now.value, output.look()))?;
         }
         before = now.value;
         left -= 1;

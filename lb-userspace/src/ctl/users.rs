@@ -157,11 +157,11 @@ fn audit_table(entries: &[AuditEntry], look: Look) -> String {
     let columns = vec![
         right("NUMBER", |entry: &AuditEntry| Cell::new(entry.seq)),
         left("TIME", |entry: &AuditEntry| Cell::new(moment(entry.at_s))),
-        left("WHO", |entry: &AuditEntry| Cell::new(plain(&entry.who))),
-        left("FROM", |entry: &AuditEntry| Cell::new(plain(&entry.from))),
-        left("WHAT", |entry: &AuditEntry| Cell::new(plain(&entry.what))).wraps(),
+        left("WHO", |entry: &AuditEntry| Cell::new(&entry.who)),
+        left("FROM", |entry: &AuditEntry| Cell::new(&entry.from)),
+        left("WHAT", |entry: &AuditEntry| Cell::new(&entry.what)).wraps(),
         right("STATUS", |entry: &AuditEntry| Cell::new(entry.status)),
-        left("DETAIL", |entry: &AuditEntry| Cell::optional(entry.detail.as_deref().map(plain))).wraps(),
+        left("DETAIL", |entry: &AuditEntry| Cell::optional(entry.detail.as_ref())).wraps(),
         left("BEFORE", move |entry: &AuditEntry| Cell::optional(json(&entry.before))).wraps().wide(),
         left("AFTER", move |entry: &AuditEntry| Cell::optional(json(&entry.after))).wraps().wide(),
     ];
@@ -173,11 +173,6 @@ fn verification(found: &AuditVerification) -> String {
     let number = |number: &Option<u64>| number.map_or_else(|| "-".to_owned(), |number| number.to_string());
     let word = if *intact { "intact" } else { "NOT as it was written" };
     format!("{word}: {entries} lines, {} to {}\nhead: {head}\n", number(first), number(last))
-}
-
-/// Names come from whoever tried to log in: nothing in them moves the cursor.
-fn plain(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
 /// `2026-11-21 18:09:54`, UTC.

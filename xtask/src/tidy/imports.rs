@@ -7,11 +7,12 @@ use super::{Finding, rules::has_word};
 const CRATE: &str = "lb-userspace/src/";
 
 /// What a top-level module of lb-userspace may use of the others. Subsystems never use each other: they meet in `daemon`.
-const MAY_USE: [(&str, &[&str]); 15] = [
+const MAY_USE: [(&str, &[&str]); 16] = [
     ("capability", &[]),
     ("certificate", &[]),
     ("state_file", &[]),
-    ("config", &["certificate", "control"]), // the types of the plan that the configuration names
+    ("visible", &[]),
+    ("config", &["certificate", "control", "visible"]), // the types of the plan that the configuration names
     ("control", &["config"]),
     ("telemetry", &["config", "control"]),
     ("dataplane", &["config", "control", "telemetry"]),
@@ -21,7 +22,7 @@ const MAY_USE: [(&str, &[&str]); 15] = [
     ("alerts", &["config", "control"]),
     ("snmp", &["config", "control"]),
     ("admin", &["certificate", "config", "control", "state_file", "telemetry"]),
-    ("ctl", &["certificate", "config", "control", "state_file"]),
+    ("ctl", &["certificate", "config", "control", "state_file", "visible"]),
     (
         "daemon",
         &[

@@ -1,5 +1,7 @@
 //! Monitors: keys that their type does not have, keys that it needs, and what they name.
 
+use std::net::IpAddr;
+
 use super::Checker;
 use crate::config::{
     at::At,
@@ -73,6 +75,7 @@ impl Checker<'_> {
             ("path", refused(monitor.path.as_ref(), wrong_path)),
             ("query", refused(monitor.query.as_ref(), wrong_query)),
             ("program", refused(monitor.program.as_ref(), wrong_program)),
+            ("server_name", refused(monitor.tls.as_ref().and_then(|tls| tls.server_name.as_ref()), wrong_server_name)),
         ];
         found.extend(monitor.headers.values().map(|value| ("headers", refused(Some(value), wrong_value))));
         found.extend(monitor.arguments.iter().flatten().map(|text| ("arguments", refused(Some(text), wrong_word))));
@@ -221,6 +224,11 @@ fn article(word: MonitorWord) -> String {
 fn wrong_host(host: &str) -> Option<&'static str> {
     let bad = |c: char| c.is_control() || c.is_whitespace() || "/@?#".contains(c) || !c.is_ascii();
     (host.is_empty() || host.contains(bad)).then_some("is no host")
+}
+
+/// A name that is asked for and verified in TLS.
+pub(super) fn wrong_server_name(name: &str) -> Option<&'static str> {
+    (!text::is_host_name(name) && name.parse::<IpAddr>().is_err()).then_some("is neither a DNS name nor an address")
 }
 
 fn wrong_path(path: &str) -> Option<&'static str> {

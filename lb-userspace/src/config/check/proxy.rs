@@ -1,7 +1,7 @@
 //! What the parts of the L7 proxy's configuration say of each other: pools of the right kind, certificates that are there,
 //! rules that lead somewhere, settings that need or exclude another.
 
-use super::Checker;
+use super::{Checker, monitors::wrong_server_name};
 use crate::config::{
     at::At,
     document::{
@@ -11,7 +11,7 @@ use crate::config::{
     error::Problem,
     kinds,
     source::Span,
-    text::Host,
+    text::{Host, is_token},
     words,
 };
 
@@ -225,6 +225,12 @@ impl Checker<'_> {
         if let Some(certificate) = pool.tls.as_ref().and_then(|tls| tls.certificate.as_ref()) {
             self.exists(&format!("pool {name:?}"), "certificate", "certificate", certificate);
         }
+        if let Some(asked) = pool.tls.as_ref().and_then(|tls| tls.server_name.as_ref())
+            && let Some(wrong) = wrong_server_name(&asked.value)
+        {
+            let message = format!("server_name {:?} {wrong} (in [pool.{name}.tls])", asked.value);
+            self.report(Problem::new(&asked.span, message, "not usable"));
+        }
         self.failure_pool(name, pool);
         self.persistence(name, pool);
         self.transparent(name, pool);
@@ -279,6 +285,12 @@ impl Checker<'_> {
             self.report(
                 Problem::new(&kind.span, message, "of what name?").help("add name = the cookie, field or parameter"),
             );
+        }
+        if let Some(at) =
+            persistence.name.as_ref().filter(|at| kind.value != PersistenceWord::Query && !is_token(&at.value))
+        {
+            let message = format!("name {:?} is no name of a cookie or field (in {section})", at.value);
+            self.report(Problem::new(&at.span, message, "not usable"));
         }
         let unused = |key, wanted: bool, span: Option<&Span>| span.filter(|_| !wanted).map(|span| (key, span.clone()));
         let cookie = kind.value == PersistenceWord::Cookie;

@@ -11,7 +11,7 @@ use crate::{
     control::proxy::rule::Action,
 };
 
-const KEYS: [&str; 19] = [
+pub(in crate::config) const KEYS: [&str; 19] = [
     "pool",
     "redirect",
     "respond",
@@ -142,8 +142,8 @@ fn needed_text(
 
 /// `redirect = "https://a.example/"` or `{ to = …, status = 308, keep_path = true }`.
 fn redirect(reader: &mut Reader<'_>, value: &Spanned<DeValue<'_>>) -> Option<Action> {
-    if let DeValue::String(to) = value.get_ref() {
-        return Some(Action::Redirect { status: 302, to: to.to_string(), keep_path: false });
+    if value.get_ref().is_str() {
+        return Some(Action::Redirect { status: 302, to: reader.text(value, "redirect")?, keep_path: false });
     }
     let example = "{ to = \"https://%{host}\", keep_path = true }";
     let table = fields(reader, "redirect", value, &["to", "status", "keep_path"], example)?;
@@ -158,7 +158,7 @@ fn respond(reader: &mut Reader<'_>, value: &Spanned<DeValue<'_>>) -> Option<Acti
     let table = fields(reader, "respond", value, &["status", "body", "content_type"], example)?;
     let status = reader.needed(table, &value.span(), "respond", "status");
     let status = status.and_then(|status| reader.number(status, "status", 999));
-    let body = table.get("body").map_or(Some(String::new()), |body| reader.text(body, "body"));
+    let body = table.get("body").map_or(Some(String::new()), |body| reader.any_text(body, "body"));
     let plain = || Some("text/plain; charset=utf-8".to_owned());
     let content_type = table.get("content_type").map_or_else(plain, |kind| reader.text(kind, "content_type"));
     Some(Action::Respond { status: u16::try_from(status?).ok()?, content_type: content_type?, body: body? })

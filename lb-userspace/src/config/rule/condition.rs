@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Keys of a condition.
-const KEYS: [&str; 23] = [
+pub(in crate::config) const KEYS: [&str; 23] = [
     "all",
     "any",
     "not",

@@ -10,6 +10,7 @@ use crate::config::{
     advice,
     error::{Problem, Problems},
     source::Span,
+    text::{CONTROL, has_control},
     words,
 };
 
@@ -50,6 +51,12 @@ impl Reader<'_> {
     }
 
     pub(super) fn text(&mut self, value: &Spanned<DeValue<'_>>, key: &str) -> Option<String> {
+        let text = self.any_text(value, key)?;
+        self.without_control(value, key, text)
+    }
+
+    /// A text that may have several lines: a body.
+    pub(super) fn any_text(&mut self, value: &Spanned<DeValue<'_>>, key: &str) -> Option<String> {
         let text = value.get_ref().as_str().map(str::to_owned);
         if text.is_none() {
             self.wrong_type(value, key, "text", Some("write it in quotes"));
@@ -57,16 +64,24 @@ impl Reader<'_> {
         text
     }
 
+    fn without_control(&mut self, value: &Spanned<DeValue<'_>>, key: &str, text: String) -> Option<String> {
+        if has_control(&text) {
+            self.wrong(&value.span(), &format!("{key} has a control character: {text:?}"), CONTROL, None);
+            return None;
+        }
+        Some(text)
+    }
+
     /// A text, or a list of texts.
     pub(super) fn texts(&mut self, value: &Spanned<DeValue<'_>>, key: &str) -> Option<Vec<String>> {
         if let Some(items) = value.get_ref().as_array().filter(|items| !items.is_empty()) {
             return items.iter().map(|item| self.text(item, key)).collect();
         }
-        let text = value.get_ref().as_str().map(|text| vec![text.to_owned()]);
-        if text.is_none() {
+        let Some(text) = value.get_ref().as_str() else {
             self.wrong_type(value, key, "a text or a list of texts", None);
-        }
-        text
+            return None;
+        };
+        self.without_control(value, key, text.to_owned()).map(|text| vec![text])
     }
 
     pub(super) fn number(&mut self, value: &Spanned<DeValue<'_>>, key: &str, most: u64) -> Option<u64> {

@@ -173,7 +173,7 @@ const MISTAKES: &[Case] = &[
         "type = \"tcp\"",
         "type = \"http\"\nhost = \"a\\r\\nX: y\"",
         "\"a\\r",
-        "is no host (in [monitor.connects])",
+        "has a control character",
         "",
     ),
     (

@@ -8,9 +8,12 @@ use super::{
     requests::duration,
     state_tone, traffic, word,
 };
-use crate::control::{
-    plan::Admission,
-    view::{NodeView, PoolView, Requests, VirtualServerView},
+use crate::{
+    control::{
+        plan::Admission,
+        view::{NodeView, PoolView, Requests, VirtualServerView},
+    },
+    visible,
 };
 
 /// `lbctl vs ls`.
@@ -234,5 +237,5 @@ pub(super) fn addresses(list: &[IpAddr], separator: &str) -> String {
 /// Names and values, a line each.
 pub(in crate::ctl) fn facts(fields: &[(&str, String)]) -> String {
     let width = fields.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
-    fields.iter().map(|(name, value)| format!("{name:<width$}  {value}\n")).collect()
+    fields.iter().map(|(name, value)| format!("{name:<width$}  {}\n", visible::line(value))).collect()
 }
