@@ -55,8 +55,10 @@ pub(super) struct Engine {
     held: Option<Instant>,
     /// What the kernel said of a VIP that it refused to add or remove.
     failures: BTreeMap<RaisedVip, String>,
-    /// What keeps macvlans from being as they should, by their names.
-    link_failures: BTreeMap<String, String>,
+    /// Why macvlans cannot be made, by their names: a fault of this machine.
+    unmade: BTreeMap<String, String>,
+    /// Why ones that are there cannot be raised, by their indices.
+    unraised: BTreeMap<u32, String>,
     problems: watch::Sender<Vec<String>>,
     surroundings: watch::Sender<Surroundings>,
 }
@@ -84,7 +86,8 @@ impl Engine {
             glanced: None,
             held: None,
             failures: BTreeMap::new(),
-            link_failures: BTreeMap::new(),
+            unmade: BTreeMap::new(),
+            unraised: BTreeMap::new(),
             problems,
             surroundings,
         })
@@ -154,6 +157,11 @@ impl Engine {
 
     /// Applies the event and everything that follows from it.
     async fn step(&mut self, event: Event) {
+        if matches!(event, Event::Wanted(_)) {
+            // All of it is tried anew.
+            self.unmade.clear();
+            self.unraised.clear();
+        }
         let mut events = vec![event];
         while let Some(event) = events.pop() {
             let changes = self.vips.apply(event, Instant::now());
@@ -175,7 +183,8 @@ impl Engine {
     async fn look(&mut self) -> Option<Event> {
         match self.netlink.observe().await {
             Ok(snapshot) => {
-                let now = snapshot.surroundings();
+                let unmade = self.unmade.values().cloned().collect();
+                let now = Surroundings { unmade, ..snapshot.surroundings() };
                 self.surroundings.send_if_modified(|before| std::mem::replace(before, now.clone()) != now);
                 Some(Event::Observed(snapshot))
             }
@@ -210,8 +219,12 @@ impl Engine {
             self.create(link).await;
         }
         for index in raise {
-            let raised = self.netlink.set_up(index, true).await;
-            note_link("virtual MAC address raised", index, raised);
+            self.unraised.remove(&index);
+            if let Err(error) = self.netlink.set_up(index, true).await {
+                let why =
+                    format!("the virtual MAC address of a VIP group (interface {index}) cannot be raised: {error}");
+                self.unraised.insert(index, why);
+            }
         }
         let mut events = Vec::new();
         for place in changes.add {
@@ -256,13 +269,13 @@ impl Engine {
         match self.netlink.create(link).await {
             Ok(()) => {
                 tracing::info!(name, interface, "interface with a virtual MAC address made");
-                self.link_failures.remove(name);
+                self.unmade.remove(name);
             }
             Err(error) => {
                 let why = format!(
                     "interface {name} with the virtual MAC address of a VIP group cannot be made on {interface}: {error}"
                 );
-                self.link_failures.insert(name.clone(), why);
+                self.unmade.insert(name.clone(), why);
             }
         }
     }
@@ -285,7 +298,7 @@ impl Engine {
         let now: Vec<String> = missing
             .chain(refused)
             .map(|(RaisedVip { address, interface, .. }, why)| format!("VIP {address} on {interface}: {why}"))
-            .chain(self.link_failures.values().cloned())
+            .chain(self.unmade.values().chain(self.unraised.values()).cloned())
             .collect();
         for problem in now.iter().filter(|problem| !self.problems.borrow().contains(problem)) {
             tracing::warn!("{problem}");

@@ -65,6 +65,8 @@ pub struct Surroundings {
     pub segments: Vec<Segment>,
     /// Virtual MAC addresses that are up.
     pub virtual_macs: BTreeSet<Mac>,
+    /// Why virtual MAC addresses cannot be had, a sentence each.
+    pub unmade: Vec<String>,
 }
 
 /// A network on an Ethernet.
@@ -328,6 +330,7 @@ impl Snapshot {
             virtual_macs: self.virtuals.iter().filter(|(_, link)| link.is_up).map(|((_, mac), _)| *mac).collect(),
             primaries: self.links.iter().map(|(name, link)| (name.clone(), primary(link))).collect(),
             segments: self.addresses.iter().filter_map(segment).collect(),
+            unmade: Vec::new(),
         }
     }
 

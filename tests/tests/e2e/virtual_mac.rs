@@ -376,3 +376,21 @@ fn a_reload_makes_and_removes_macvlans_and_puts_arp_back() -> Result<()> {
     ensure!(macvlans(&net.balancer)?.len() == 2, "those of others are theirs");
     Ok(())
 }
+
+#[test]
+fn a_machine_that_cannot_have_the_address_gives_the_group_away() -> Result<()> {
+    let net = network("vmac-refused")?;
+    let link = net.balancer.sh("ip -o link show dev eth0")?;
+    let index = link.split(':').next().context("no index")?;
+    let name = format!("lbv4-{index}-42");
+    net.balancer.ip(&[format!("link add {name} type dummy")])?;
+    let first = Lb::start(&net, &config(&net, 200, true))?;
+    let fault = || first.vips().ok()?.cluster?.fault;
+    eventually("the first machine has a fault", SOON, || fault().is_some_and(|fault| fault.contains(&name)))?;
+    let second_lb = Lb::start_on(&net, second(&net), &config(&net, 100, true))?;
+    eventually("the second machine owns", 2 * SOON, || all(&second_lb, VipState::Active))?;
+    ensure!(first.status()?.warnings.iter().any(|warning| warning.contains(&name)), "status says so");
+    net.balancer.ip(&[format!("link del {name}")])?;
+    eventually("the first machine is well, and owns", 2 * SOON, || fault().is_none() && all(&first, VipState::Active))
+        .map(drop)
+}

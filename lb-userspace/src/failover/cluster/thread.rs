@@ -235,6 +235,9 @@ impl Task {
         let output = self.routers.addressed(around.own, around.primaries, Instant::now());
         self.carry_out_routers(output).await;
         self.watch_carrier(&around.silent).await;
+        // Who has no such address would own VIPs that nobody reaches.
+        let why = (!around.unmade.is_empty()).then(|| around.unmade.join("; "));
+        self.command(Command::Fault { watcher: "virtual MAC address", why }).await;
     }
 
     async fn receive_advertisements(&mut self) {

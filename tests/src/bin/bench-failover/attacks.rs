@@ -33,7 +33,7 @@ pub(crate) const CASES: [(&str, &[Maker]); 10] = [
 
 fn attack(case: &str, maker: Maker) -> Attack {
     let interval = match maker {
-        Maker::Lb | Maker::LbVrrp | Maker::Keepalived => 100 * MILLISECOND,
+        Maker::Lb | Maker::LbVrrp | Maker::LbVirtualMac | Maker::Keepalived => 100 * MILLISECOND,
         Maker::LbCarp | Maker::Ucarp | Maker::FreeBsd => 1_000 * MILLISECOND,
     };
     match case {

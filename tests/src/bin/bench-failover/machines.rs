@@ -29,6 +29,8 @@ pub(crate) enum Maker {
     Lb,
     /// lbd, by VRRP version 3.
     LbVrrp,
+    /// The same with a virtual MAC address.
+    LbVirtualMac,
     /// lbd, by CARP.
     LbCarp,
     /// keepalived, VRRP version 3.
@@ -44,6 +46,7 @@ impl Maker {
         match self {
             Maker::Lb => "lb",
             Maker::LbVrrp => "lb-vrrp",
+            Maker::LbVirtualMac => "lb-virtual-mac",
             Maker::LbCarp => "lb-carp",
             Maker::Keepalived => "keepalived",
             Maker::Ucarp => "ucarp",
@@ -52,14 +55,14 @@ impl Maker {
     }
 
     fn is_lb(self) -> bool {
-        matches!(self, Maker::Lb | Maker::LbVrrp | Maker::LbCarp)
+        matches!(self, Maker::Lb | Maker::LbVrrp | Maker::LbVirtualMac | Maker::LbCarp)
     }
 
     /// How long after a start everybody knows everybody.
     fn settles_in(self) -> Duration {
         match self {
             Maker::Lb => Duration::from_millis(500),
-            Maker::LbVrrp | Maker::Keepalived => Duration::from_millis(1_500),
+            Maker::LbVrrp | Maker::LbVirtualMac | Maker::Keepalived => Duration::from_millis(1_500),
             Maker::LbCarp | Maker::Ucarp | Maker::FreeBsd => Duration::from_secs(5),
         }
     }
@@ -129,7 +132,7 @@ impl<'n> Machines<'n> {
         let host = self.hosts[machine];
         let preempt = self.setup.failback;
         let daemon = match self.maker {
-            Maker::Lb | Maker::LbVrrp | Maker::LbCarp => {
+            Maker::Lb | Maker::LbVrrp | Maker::LbVirtualMac | Maker::LbCarp => {
                 Daemon::Lb(Box::new(Lb::start_on(self.net, host, &self.config(machine))?.quiet()))
             }
             Maker::Keepalived => Daemon::Other(keepalived(host, 150 - 50 * machine, preempt)?),
@@ -260,6 +263,9 @@ impl<'n> Machines<'n> {
         );
         match self.maker {
             Maker::LbVrrp => text.push_str("router = { protocol = \"vrrp\", id = 42, interval = \"100ms\" }\n"),
+            Maker::LbVirtualMac => {
+                text.push_str("router = { protocol = \"vrrp\", id = 42, interval = \"100ms\", virtual_mac = true }\n")
+            }
             Maker::LbCarp => {
                 let _ = writeln!(
                     text,

@@ -10,6 +10,7 @@ mod announced;
 mod attacks;
 mod machines;
 mod moves;
+mod streams;
 
 use std::{
     process::ExitCode,
@@ -57,8 +58,11 @@ impl Options {
             }
         }
         let known = |case: &String| {
-            let of_bgp = announced::CASES.contains(&case.as_str());
-            of_bgp || case == "heal" || moves::CASES.iter().chain(&attacks::CASES).any(|(known, _)| known == case)
+            let named = |cases: &[&str]| cases.contains(&case.as_str());
+            named(&announced::CASES)
+                || named(&streams::CASES)
+                || case == "heal"
+                || moves::CASES.iter().chain(&attacks::CASES).any(|(known, _)| known == case)
         };
         for case in &options.only {
             ensure!(known(case), "there is no case {case}");
@@ -145,6 +149,18 @@ fn run(options: &Options) -> Result<()> {
             "daemon": Maker::Lb.name(),
             "runs": runs.len(),
             "gap_ms": spread(runs.iter().map(|run| run.gap)),
+        }));
+    }
+    for case in streams::CASES.iter().filter(|case| options.wants(case) && options.wants_maker(Maker::Lb)) {
+        let runs = (0..options.runs).map(|_| streams::measure(case)).collect::<Result<Vec<f64>>>();
+        let alive = runs.with_context(|| (*case).to_owned())?;
+        let mean = alive.iter().sum::<f64>() / alive.len() as f64;
+        let least = alive.iter().copied().fold(f64::INFINITY, f64::min);
+        add(json!({
+            "case": case,
+            "daemon": Maker::Lb.name(),
+            "runs": alive.len(),
+            "alive_percent": { "mean": (mean * 100.0).round() / 100.0, "min": least },
         }));
     }
     if options.json {

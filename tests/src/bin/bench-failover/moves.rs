@@ -20,7 +20,8 @@ use super::{
 const PAUSE: Duration = Duration::from_secs(8);
 /// What comes late after a move belongs to it.
 const AFTER: Duration = Duration::from_millis(800);
-const EVERYBODY: &[Maker] = &[Maker::Lb, Maker::Keepalived, Maker::Ucarp];
+const EVERYBODY: &[Maker] = &[Maker::Lb, Maker::LbVirtualMac, Maker::Keepalived, Maker::Ucarp];
+const COMMANDED: &[Maker] = &[Maker::Lb, Maker::LbVirtualMac];
 const OURS: &[Maker] = &[Maker::Lb];
 
 /// A case, and who can be asked for it. `heal` belongs to `silent_partition`.
@@ -31,8 +32,8 @@ pub(crate) const CASES: [(&str, &[Maker]); 11] = [
     ("term", EVERYBODY),
     ("kill9", EVERYBODY),
     ("sigstop", EVERYBODY),
-    ("planned", OURS),
-    ("maintenance", OURS),
+    ("planned", COMMANDED),
+    ("maintenance", COMMANDED),
     ("fail_back", EVERYBODY),
     ("ipv6", OURS),
     ("vips200", OURS),
