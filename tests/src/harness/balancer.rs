@@ -112,7 +112,7 @@ impl<'n> Lb<'n> {
             own_program: None,
             log_into: None,
         };
-        lb.write_config(config)?;
+        lb.configure(config)?;
         Ok(lb)
     }
 
@@ -187,7 +187,7 @@ impl<'n> Lb<'n> {
     pub fn with_pins(mut self, pins: &Path) -> Result<Self> {
         let config = fs::read_to_string(self.config_file())?;
         self.pins = pins.to_owned();
-        self.write_config(&config)?;
+        self.configure(&config)?;
         Ok(self)
     }
 
@@ -228,7 +228,11 @@ impl<'n> Lb<'n> {
         Ok(self.child.as_ref().context("lbd does not run")?.id())
     }
 
-    fn write_config(&self, config: &str) -> Result<()> {
+    /// Writes the configuration that the next start reads.
+    ///
+    /// # Errors
+    /// When it is not TOML, or cannot be written.
+    pub fn configure(&self, config: &str) -> Result<()> {
         let mut table: Table = config.parse().context("the test's configuration is not TOML")?;
         table.entry("version").or_insert(Value::Integer(1));
         let path = |name: &str| Value::String(self.dir.path().join(name).display().to_string());
@@ -366,21 +370,13 @@ impl<'n> Lb<'n> {
         self.launch()
     }
 
-    /// Writes the configuration that the next start reads.
-    ///
-    /// # Errors
-    /// When it is not TOML, or cannot be written.
-    pub fn configure(&self, config: &str) -> Result<()> {
-        self.write_config(config)
-    }
-
     /// Gives it another configuration by SIGHUP and waits until it is in force.
     ///
     /// # Errors
     /// When lbd refuses it: with the reason.
     pub fn reload(&self, config: &str) -> Result<()> {
         let (before, rejected) = (self.status()?.config_generation, self.rejections()?);
-        self.write_config(config)?;
+        self.configure(config)?;
         kill(Pid::from_raw(self.pid()?.cast_signed()), Signal::SIGHUP)?;
         let (refusal, _) = until("lbd reloads", DEADLINE, || {
             // Not by the error in the status: it may still be the one of a configuration before.
