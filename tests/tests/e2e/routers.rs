@@ -251,19 +251,21 @@ impl Frr {
 #[test]
 fn lb_and_frr_agree_who_owns() -> Result<()> {
     // FRR 8 has one checksum for IPv4: the one with a pseudo header.
-    for (name, frr) in [("ipv4", Frr { family: 4, vip: "10.1.1.1" }), ("ipv6", Frr { family: 6, vip: "fd00:1::1:1" })] {
-        agree_with_frr(name, &frr).with_context(|| name.to_owned())?;
+    let (ipv4, ipv6) = (Frr { family: 4, vip: "10.1.1.1" }, Frr { family: 6, vip: "fd00:1::1:1" });
+    // FRR always has the virtual MAC address.
+    for (name, frr, virtual_mac) in [("ipv4", ipv4, false), ("ipv6", ipv6, true)] {
+        agree_with_frr(name, &frr, virtual_mac).with_context(|| name.to_owned())?;
     }
     Ok(())
 }
 
-fn agree_with_frr(name: &str, frr: &Frr) -> Result<()> {
+fn agree_with_frr(name: &str, frr: &Frr, virtual_mac: bool) -> Result<()> {
     const SILENCE: Duration = Duration::from_secs(2);
     let net = Topology::new(&format!("frr-{name}")).pair().build()?;
     let other = other_machine(&net)?;
     let config = format!(
         "[vip.web]\naddresses = [\"{}\"]\ninterface = \"eth0\"\nmode = \"failover\"\nfailback_delay = \"1ms\"\n\
-         [vip.web.router]\nprotocol = \"vrrp\"\nid = 42\ninterval = \"200ms\"\n",
+         [vip.web.router]\nprotocol = \"vrrp\"\nid = 42\ninterval = \"200ms\"\nvirtual_mac = {virtual_mac}\n",
         frr.vip
     );
     let lb = Lb::start(&net, &config)?;

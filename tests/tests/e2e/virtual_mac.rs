@@ -373,6 +373,14 @@ fn a_reload_makes_and_removes_macvlans_and_puts_arp_back() -> Result<()> {
     eventually("the next lbd puts back what the one before changed", SOON, || {
         own(&net.balancer).is_ok_and(|left| left.is_empty()) && arp().is_ok_and(|now| now == before)
     })?;
+    lb.reload(&with)?;
+    eventually("it owns with them once more", SOON, || {
+        all(&lb, VipState::Active) && own(&net.balancer).is_ok_and(|found| found.len() == 2)
+    })?;
+    lb.stop(Stop::Kill)?;
+    let withdrawn = lb.withdraw()?;
+    ensure!(withdrawn.status.success(), "{withdrawn:?}");
+    ensure!(own(&net.balancer)?.is_empty() && arp()? == before, "lbd --withdraw leaves nothing");
     ensure!(macvlans(&net.balancer)?.len() == 2, "those of others are theirs");
     Ok(())
 }
