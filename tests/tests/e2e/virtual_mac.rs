@@ -391,7 +391,7 @@ fn a_machine_that_cannot_have_the_address_gives_the_group_away() -> Result<()> {
     let link = net.balancer.sh("ip -o link show dev eth0")?;
     let index = link.split(':').next().context("no index")?;
     let name = format!("lbv4-{index}-42");
-    net.balancer.ip(&[format!("link add {name} type dummy")])?;
+    net.balancer.ip(&[format!("link add {name} type veth peer name occupied")])?;
     let first = Lb::start(&net, &config(&net, 200, true))?;
     let fault = || first.vips().ok()?.cluster?.fault;
     eventually("the first machine has a fault", SOON, || fault().is_some_and(|fault| fault.contains(&name)))?;
