@@ -4,6 +4,7 @@
 use std::{fs, process::Command};
 
 use anyhow::{Context, Result, bail};
+use clap::builder::PossibleValuesParser;
 
 use crate::{run, setup};
 
@@ -21,7 +22,7 @@ const SCHEMATHESIS: &str = "schemathesis==4.32.5";
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
     /// One parser, or `api`; without it, each of the parsers.
-    #[arg(value_parser = [TARGETS[0], TARGETS[1], TARGETS[2], TARGETS[3], TARGETS[4], TARGETS[5], API])]
+    #[arg(value_parser = PossibleValuesParser::new(TARGETS.into_iter().chain([API])))]
     target: Option<String>,
     /// Seconds for each target; of `api`, for each role.
     #[arg(long, default_value_t = 60)]
