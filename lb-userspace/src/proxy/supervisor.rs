@@ -3,6 +3,7 @@
 //!
 //! Runs in a thread of its own; never reads what clients send. Called by `daemon`.
 
+mod hang;
 mod listeners;
 mod logs;
 mod memory;

@@ -15,6 +15,7 @@ use tokio::sync::{mpsc::Sender, oneshot};
 
 use super::{
     Estate, FromSpawner, Input, Known, News, Settings, WorkerState,
+    hang::Watch,
     listeners::{Listeners, Place},
     logs,
     memory::{self, Kept},
@@ -27,17 +28,11 @@ use crate::{
     control::proxy::{ProxyEvent, ProxyPlan, pool::NodeChange},
     proxy::{
         channel::Channel,
-        message::{FromWorker, ThreadBeat, ToWorker},
+        message::{FromWorker, ToWorker},
         spawner::{Started, ToSpawner},
     },
 };
 
-/// A worker that says nothing for so long is replaced.
-const SILENCE: Duration = Duration::from_secs(3);
-/// A thread that does not turn for so long has its worker replaced.
-const STANDSTILL: Duration = Duration::from_secs(5);
-/// How long a worker may take until it is ready.
-const START: Duration = Duration::from_secs(10);
 /// How long a change waits for the worker to go by it.
 const ACKNOWLEDGEMENT: Duration = Duration::from_secs(3);
 /// How often all this is looked at.
@@ -86,9 +81,13 @@ struct Worker {
     process: Option<Started>,
     ready: bool,
     born: Instant,
-    heard: Instant,
-    /// Beats of each thread, and when they last changed.
-    threads: Vec<(ThreadBeat, Instant)>,
+    watch: Watch,
+}
+
+impl Worker {
+    fn pid(&self) -> Option<u32> {
+        self.process.map(|process| process.pid)
+    }
 }
 
 impl Run {
@@ -163,8 +162,7 @@ impl Run {
         let pause = now.duration_since(self.turned);
         self.turned = now;
         if let Some(worker) = self.worker.as_mut().filter(|_| pause > OWN_PAUSE) {
-            worker.heard += pause;
-            worker.threads.iter_mut().for_each(|(_, changed)| *changed += pause);
+            worker.watch.forgive(pause);
         }
     }
 
@@ -264,10 +262,7 @@ impl Run {
             }
             return;
         };
-        let silent = now.saturating_duration_since(worker.heard) > if worker.ready { SILENCE } else { START };
-        let stands = worker.threads.iter().any(|(_, changed)| now.saturating_duration_since(*changed) > STANDSTILL);
-        if silent || stands {
-            let why = if silent { "the worker said nothing for too long" } else { "a thread of the worker hangs" };
+        if let Some(why) = worker.watch.hangs(now, worker.pid(), worker.ready) {
             self.problem(why);
             self.kill();
         }
@@ -299,15 +294,15 @@ impl Run {
             let _ = inputs.send(Input::WorkerGone(number));
         })?;
         channel.send(&ToWorker::Start { threads }, &[])?;
-        let threads = Vec::new();
-        self.worker = Some(Worker { number, channel, process: None, ready: false, born: now, heard: now, threads });
+        let watch = Watch::new(now);
+        self.worker = Some(Worker { number, channel, process: None, ready: false, born: now, watch });
         Ok(())
     }
 
     fn hear(&mut self, number: u64, message: FromWorker) {
         let now = Instant::now();
         let Some(worker) = self.worker.as_mut().filter(|worker| worker.number == number) else { return };
-        worker.heard = now;
+        worker.watch.heard(now);
         match message {
             FromWorker::Ready => {
                 worker.ready = true;
@@ -319,12 +314,8 @@ impl Run {
                 self.instruct();
             }
             FromWorker::Heartbeat(beats) => {
-                let before = std::mem::take(&mut worker.threads);
-                let changed = |index: usize, beat: ThreadBeat| match before.get(index) {
-                    Some((last, since)) if last.beats == beat.beats => *since,
-                    _ => now,
-                };
-                worker.threads = beats.iter().enumerate().map(|(i, beat)| (*beat, changed(i, *beat))).collect();
+                let pid = worker.pid();
+                worker.watch.beat(now, pid, &beats);
                 let (connections, goes_by) = (
                     beats.iter().map(|beat| beat.connections).sum(),
                     beats.iter().map(|beat| beat.generation).min().unwrap_or(0),
