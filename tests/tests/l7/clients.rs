@@ -1,4 +1,5 @@
-//! Real clients and real nodes: curl, gRPC, WebSocket and h2load, through HTTPS and plain HTTP, to gunicorn and others.
+//! Real clients and real nodes: curl, gRPC, WebSocket, a browser, wrk and h2load, through HTTPS and plain HTTP, to gunicorn, node.js
+//! and others.
 
 use std::{fs, path::Path};
 
@@ -89,6 +90,29 @@ fn curl_speaks_with_gunicorn_by_each_version_of_http() -> Result<()> {
             }
             let many = curl("", &format!("/[1-50] {version}/more"))?;
             ensure!(many.matches("body 0").count() == 51, "{version}: several requests on a connection: {many}");
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn load_generators_find_no_failure() -> Result<()> {
+    let node = format!("node {PROGRAMS}/node_server.js 8000");
+    with_node("load", &node, "http1", |net, lb, _| {
+        for url in ["http://10.1.1.1/", "https://10.1.1.1/"] {
+            let said = net.client().sh(&format!("wrk -t1 -c16 -d1s {url}"))?;
+            ensure!(said.contains("requests in") && !said.contains("errors"), "{url}: {said}");
+            ensure!(!said.contains("Non-2xx"), "{url}: {said}");
+            let said = net.client().sh(&format!("h2load -n 2000 -c 8 -m 10 {url}"))?;
+            let all = "2000 total, 2000 started, 2000 done, 2000 succeeded, 0 failed, 0 errored, 0 timeout";
+            ensure!(said.contains(all) && said.contains("2000 2xx, 0 3xx, 0 4xx, 0 5xx"), "{url}: {said}");
+            // A body that comes in pieces, of a length that nobody told.
+            let said = net.client().sh(&format!("h2load -n 100 -c 4 -m 5 {url}pieces"))?;
+            ensure!(said.contains("100 succeeded, 0 failed, 0 errored"), "{url}: {said}");
+        }
+        for name in ["secure", "plain"] {
+            let vs = lb.virtual_server(name)?.proxy.context("no L7 part")?;
+            ensure!(vs.requests.total > 2000 && vs.requests.by_class["2xx"] == vs.requests.total, "{name}: {vs:?}");
         }
         Ok(())
     })

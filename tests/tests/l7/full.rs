@@ -55,7 +55,8 @@ fn cpu(pid: i32) -> Result<u64> {
     Ok(fields[11].parse::<u64>()? + fields[12].parse::<u64>()?)
 }
 
-fn rests(pid: i32) -> Result<()> {
+/// A process that has nothing to do uses no CPU.
+pub(super) fn rests(pid: i32) -> Result<()> {
     let before = cpu(pid)?;
     let_pass(WHILE);
     let used = cpu(pid)? - before;

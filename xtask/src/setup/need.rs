@@ -74,7 +74,7 @@ pub(super) const TESTSSL: [Need; 4] = [
 ];
 
 /// For the tests and the demonstration.
-pub(super) const TEST: [Need; 29] = [
+pub(super) const TEST: [Need; 32] = [
     program("ip", "iproute2", "network namespaces, interfaces, addresses"),
     program("nginx", "nginx", "real nodes"),
     program("curl", "curl", "a real client"),
@@ -101,6 +101,9 @@ pub(super) const TEST: [Need; 29] = [
     file("/usr/share/doc/python3-venv", "python3-venv", "servers of PyPI, to be monitored"),
     program("strace", "strace", "kills lbd at each system call of a change"),
     program("gunicorn", "gunicorn", "a real node of the L7 proxy"),
+    program("node", "nodejs", "a real node of the L7 proxy"),
+    program("wrk", "wrk", "a real client of the L7 proxy"),
+    program("h2load", "nghttp2-client", "a real client of the L7 proxy"),
     program("chromium", "chromium", "a browser: a real client of the L7 proxy"),
     file("/usr/lib/python3/dist-packages/grpc/__init__.py", "python3-grpcio", "gRPC, both sides"),
     file("/usr/lib/python3/dist-packages/websockets/__init__.py", "python3-websockets", "WebSocket, both sides"),
