@@ -264,7 +264,12 @@ impl<'n> Machines<'n> {
         match self.maker {
             Maker::LbVrrp => text.push_str("router = { protocol = \"vrrp\", id = 42, interval = \"100ms\" }\n"),
             Maker::LbVirtualMac => {
-                text.push_str("router = { protocol = \"vrrp\", id = 42, interval = \"100ms\", virtual_mac = true }\n")
+                // A backup is never heard: the guard has to be told that there is one.
+                let _ = writeln!(
+                    text,
+                    "router = {{ protocol = \"vrrp\", id = 42, interval = \"100ms\", virtual_mac = true, \
+                     peers = [\"10.1.0.{other4}\"] }}"
+                );
             }
             Maker::LbCarp => {
                 let _ = writeln!(
