@@ -355,6 +355,11 @@ fn a_reload_makes_and_removes_macvlans_and_puts_arp_back() -> Result<()> {
     let mut lb = Lb::start(&net, &with)?;
     eventually("it owns", SOON, || all(&lb, VipState::Active))?;
     ensure!(own(&net.balancer)?.len() == 2 && arp()? == ("1".to_owned(), "2".to_owned()), "{:?}", arp()?);
+    for name in own(&net.balancer)? {
+        let deaf = net.balancer.sh(&format!("cat /proc/sys/net/ipv6/conf/{name}/accept_ra"))?;
+        let addresses = net.balancer.sh(&format!("ip -o addr show dev {name}"))?;
+        ensure!(deaf.trim() == "0" && addresses.lines().count() == 1, "{name} has but its VIP: {addresses}");
+    }
     lb.reload(&without)?;
     eventually("it owns without", SOON, || {
         all(&lb, VipState::Active) && own(&net.balancer).is_ok_and(|left| left.is_empty())
