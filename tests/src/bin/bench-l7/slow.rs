@@ -31,6 +31,9 @@ const SLOW: usize = 1000;
 /// are, would hold those up for 10 ms, whoever serves.
 const PAUSE: Duration = Duration::from_millis(500);
 
+/// Between two slow clients that come: at once, their kernels would ask a thousand full windows in one instant, again and again.
+const COMING: Duration = Duration::from_millis(2);
+
 /// How long each part runs: less than the shortest timeout that sends a slow client away.
 const TIME: Duration = Duration::from_secs(6);
 
@@ -94,6 +97,7 @@ impl SlowClients {
             let mut stream = TcpStream::from(socket);
             stream.write_all(first.as_bytes())?;
             stream.set_nonblocking(true)?;
+            let_pass(COMING);
             std::io::Result::Ok(stream)
         };
         let mut connections = (0..SLOW).map(open).collect::<std::io::Result<Vec<_>>>()?;
