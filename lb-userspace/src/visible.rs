@@ -7,7 +7,7 @@ use std::borrow::Cow;
 /// A text within a line: nothing in it moves the cursor, ends the line or turns the direction of reading.
 #[must_use]
 pub fn line(text: &str) -> Cow<'_, str> {
-    escaped(text, |c| is_obeyed(c))
+    escaped(text, is_obeyed)
 }
 
 /// A text of several lines: as [`line()`], but line breaks and tabs stay.
