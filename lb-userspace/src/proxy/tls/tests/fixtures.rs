@@ -17,7 +17,10 @@ use crate::{
     proxy::{
         facts::TlsFacts,
         reactor::{self, Deadline, Listener, Socket},
-        tls::{ClientSetup, Gate, HandshakeError, Roots, ServerSetup, TicketKeys, TlsStream, accept, connect},
+        tls::{
+            ClientSetup, Gate, HandshakeError, Roots, ServerSetup, TicketKeys, TlsStream, accept, connect,
+            server::roots,
+        },
     },
 };
 
@@ -63,6 +66,14 @@ impl Authority {
 
     pub(super) fn authorities(&self) -> Authorities {
         Authorities { ca_pem: self.pem(), crl_pem: String::new() }
+    }
+
+    /// rustls as a client that trusts this authority.
+    pub(super) fn rustls_client(&self) -> rustls::ClientConfig {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let trusted = roots(&self.authorities()).unwrap();
+        builder.unwrap().with_root_certificates(trusted).with_no_client_auth()
     }
 
     /// A client of a pool that trusts this authority.

@@ -8,13 +8,13 @@ use std::{
     thread,
 };
 
-use rustls::{ClientConfig, ClientConnection};
+use rustls::ClientConnection;
 use tokio::sync::oneshot;
 
 use super::fixtures::{Authority, catalogue, listen, on_worker, setup, soon};
 use crate::proxy::{
     reactor::Deadline,
-    tls::{Gate, ServerSetup, accept, server::roots},
+    tls::{Gate, ServerSetup, accept},
 };
 
 /// Alerts, RFC 8446 §6.
@@ -191,9 +191,7 @@ fn t2_sessions_allow_no_early_data() {
     on_worker(async {
         let authority = Authority::new("ca");
         let server = setup(&catalogue([("a", authority.ecdsa(&["a.test"]))]), |_| ());
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-        let mut config = builder.with_root_certificates(roots(&authority.authorities()).unwrap()).with_no_client_auth();
+        let mut config = authority.rustls_client();
         config.enable_early_data = true;
         let config = Arc::new(config);
         let mut kinds = Vec::new();

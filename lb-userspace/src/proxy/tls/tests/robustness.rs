@@ -231,11 +231,7 @@ fn who_has_greeted_does_not_wait_for_those_who_only_begin() {
     on_worker(async {
         let authority = Authority::new("ca");
         let server = setup(&catalogue([("a", authority.ecdsa(&["a.test"]))]), |_| ());
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let builder =
-            rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-        let trusted = crate::proxy::tls::server::roots(&authority.authorities()).unwrap();
-        let config = Arc::new(builder.with_root_certificates(trusted).with_no_client_auth());
+        let config = Arc::new(authority.rustls_client());
         let (listener, address) = listen();
         let (answered, was_answered) = oneshot::channel();
         let (go_on, goes_on) = std::sync::mpsc::channel();
