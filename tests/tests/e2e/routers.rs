@@ -294,7 +294,7 @@ fn agree_with_frr(name: &str, frr: &Frr, virtual_mac: bool) -> Result<()> {
 
 #[test]
 fn advertisements_that_come_back_and_foreign_ones_change_nothing() -> Result<()> {
-    for case in cases().into_iter().filter(|case| ["vrrp", "carp"].contains(&case.name)) {
+    for case in cases().into_iter().filter(|case| ["vrrp", "carp", "vmac"].contains(&case.name)) {
         looped(&case).context(case.name)?;
     }
     Ok(())
