@@ -21,6 +21,7 @@ use lb_common::{
     maps::Meta,
     reason::Reason,
 };
+use lb_tests::harness::wait::let_pass;
 use nix::{
     sched::{CpuSet, sched_setaffinity},
     unistd::Pid,
@@ -86,7 +87,7 @@ impl Reader {
             leave_the_measured_cpu();
             while !stopped.load(Ordering::Relaxed) {
                 while ring.next().is_some() {}
-                std::thread::sleep(PAUSE);
+                let_pass(PAUSE);
             }
         });
         Self { stop, thread: Some(thread) }
