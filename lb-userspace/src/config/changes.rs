@@ -8,8 +8,8 @@ use std::{
 use similar::TextDiff;
 use toml::{Table, Value};
 
-use super::schema;
-use crate::control::revision::{Change, Difference, Texts, What};
+use super::{edit::Editor, schema};
+use crate::control::revision::{Change, Difference, Edit, Texts, What};
 
 /// The longest value that is shown, in characters.
 const LONGEST: usize = 60;
@@ -18,7 +18,7 @@ const LONGEST: usize = 60;
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// The parts of a configuration, by kind and name: parsed once, because a large text takes long.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Parts(Table);
 
 impl Parts {
@@ -26,6 +26,35 @@ impl Parts {
     #[must_use]
     pub fn of(texts: &Texts) -> Self {
         Self(tree(texts))
+    }
+
+    /// After edits that an editor has made: only what they touched is looked at.
+    #[must_use]
+    pub fn edited(&self, editor: &Editor, edits: &[Edit]) -> Self {
+        let mut parts = self.0.clone();
+        for edit in edits {
+            let Some(section) = edit.path.first() else { continue };
+            match edit.path.get(1).filter(|_| schema::is_named(section)) {
+                Some(name) => {
+                    let named = parts.entry(section.clone()).or_insert_with(|| Value::Table(Table::new()));
+                    if let Some(named) = named.as_table_mut() {
+                        put(named, name, editor.part(&[section, name]));
+                    }
+                    if named.as_table().is_some_and(Table::is_empty) {
+                        put(&mut parts, section, editor.part(&[section]));
+                    }
+                }
+                None => put(&mut parts, section, editor.part(&[section])),
+            }
+        }
+        Self(parts)
+    }
+}
+
+fn put(table: &mut Table, key: &str, value: Option<Value>) {
+    match value {
+        Some(value) => drop(table.insert(key.to_owned(), value)),
+        None => drop(table.remove(key)),
     }
 }
 

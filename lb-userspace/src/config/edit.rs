@@ -66,6 +66,22 @@ impl Editor {
         edits.iter().try_for_each(|edit| self.0.edit(edit))
     }
 
+    /// What stands at a place now, in all files together.
+    pub(super) fn part(&self, place: &[&str]) -> Option<toml::Value> {
+        let files = std::iter::once(&self.0.main).chain(self.0.fragments.iter().map(|(_, file)| file));
+        let found = files.filter_map(|file| {
+            let item = place.iter().try_fold(file.document.as_item(), |item, key| item.get(key))?;
+            value::of_item(item)
+        });
+        found.reduce(|whole, more| match (whole, more) {
+            (toml::Value::Table(mut whole), toml::Value::Table(more)) => {
+                whole.extend(more);
+                toml::Value::Table(whole)
+            }
+            (_, more) => more,
+        })
+    }
+
     /// The texts that these have become.
     #[must_use]
     pub fn write(&mut self, before: &Texts) -> Texts {

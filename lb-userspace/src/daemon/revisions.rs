@@ -204,7 +204,7 @@ impl Revisions {
                 Config::texts(&self.path).map(Arc::new).map_err(|errors| QueryError::ConfigInvalid(errors.to_string()))
             }
         };
-        Ok(self.difference(&mut Parsed::default(), &*texts(from)?, &*texts(to)?).0)
+        Ok(self.difference(&mut Parsed::default(), &*texts(from)?, &*texts(to)?, None).0)
     }
 
     /// Adds what only the history knows.
@@ -250,7 +250,7 @@ impl Revisions {
             Err(why) => return self.configure(Err(why)).map(|()| Applied::default()),
         };
         let warnings = config.warnings().iter().map(ToString::to_string).collect();
-        let (difference, parts) = self.difference(&mut work.parsed, &known.texts, &texts);
+        let (difference, parts) = self.difference(&mut work.parsed, &known.texts, &texts, None);
         let (changed, keep) = (*known.texts != texts, keep(&config));
         self.configure(Ok(Box::new(config)))?;
         let mut known = Known { keep, ..known };
@@ -311,10 +311,11 @@ impl Revisions {
         lock(&self.work).history.read(number).map_err(unreadable)
     }
 
-    /// What sets two texts apart, and the parts of the second. Those of the first are kept where they were parsed.
-    fn difference(&self, parsed: &mut Parsed, from: &Texts, to: &Texts) -> (Difference, Parts) {
+    /// What sets two texts apart, and the parts of the second, if they are not known. Those of the first are kept where they were
+    /// parsed.
+    fn difference(&self, parsed: &mut Parsed, from: &Texts, to: &Texts, known: Option<Parts>) -> (Difference, Parts) {
         let before = parsed.parts.get_or_insert_with(|| Parts::of(from));
-        let after = if from == to { before.clone() } else { Parts::of(to) };
+        let after = known.unwrap_or_else(|| if from == to { before.clone() } else { Parts::of(to) });
         let deadline = changes::deadline(Instant::now());
         (changes::difference(&self.main_name(), (from, before), (to, &after), deadline), after)
     }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::json;
 
 use super::*;
+use crate::config::changes::Parts;
 
 const TEXT: &str = r#"# Ours. Ask ops before you touch it.
 version = 1
@@ -36,7 +37,13 @@ fn path(path: &str) -> Vec<String> {
 }
 
 fn edited(place: &str, action: Action) -> Result<String, EditError> {
-    edit(&texts(TEXT), &[Edit { path: path(place), action }]).map(|texts| texts.main)
+    let (before, edits) = (texts(TEXT), [Edit { path: path(place), action }]);
+    let mut editor = Editor::of(&before)?;
+    editor.edit(&edits)?;
+    let after = editor.write(&before);
+    let parts = Parts::of(&before).edited(&editor, &edits);
+    assert_eq!(parts, Parts::of(&after), "{place}: only what the edit touched is another part");
+    Ok(after.main)
 }
 
 #[test]

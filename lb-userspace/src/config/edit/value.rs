@@ -57,6 +57,37 @@ pub(super) fn into_value(key: &str, value: &Value) -> Result<Toml, EditError> {
     })
 }
 
+/// What an item says, as a value; `None`: nothing is there.
+pub(super) fn of_item(item: &Item) -> Option<toml::Value> {
+    match item {
+        Item::None => None,
+        Item::Value(value) => Some(of_value(value)),
+        Item::Table(table) => {
+            let pairs = table.iter().filter_map(|(key, item)| Some((key.to_owned(), of_item(item)?)));
+            Some(toml::Value::Table(pairs.collect()))
+        }
+        Item::ArrayOfTables(tables) => {
+            let table = |table: &Table| of_item(&Item::Table(table.clone()));
+            Some(toml::Value::Array(tables.iter().filter_map(table).collect()))
+        }
+    }
+}
+
+fn of_value(value: &Toml) -> toml::Value {
+    match value {
+        Toml::String(text) => toml::Value::String(text.value().clone()),
+        Toml::Integer(number) => toml::Value::Integer(*number.value()),
+        Toml::Float(number) => toml::Value::Float(*number.value()),
+        Toml::Boolean(flag) => toml::Value::Boolean(*flag.value()),
+        // No key of ours is one; the text says as much.
+        Toml::Datetime(time) => toml::Value::String(time.value().to_string()),
+        Toml::Array(items) => toml::Value::Array(items.iter().map(of_value).collect()),
+        Toml::InlineTable(table) => {
+            toml::Value::Table(table.iter().map(|(key, value)| (key.to_owned(), of_value(value))).collect())
+        }
+    }
+}
+
 /// What a value says, whatever stands around and within it.
 pub(super) fn plain(value: &Toml) -> String {
     match value {

@@ -9,7 +9,12 @@ use serde_json::Value;
 
 use super::*;
 use crate::{
-    config::{ConfigError, edit::edit, rule},
+    config::{
+        ConfigError,
+        changes::Parts,
+        edit::{Editor, edit},
+        rule,
+    },
     control::revision::{Action, Edit},
     visible,
 };
@@ -120,6 +125,13 @@ fn taken(places: &[Vec<Step>], text: &str) -> BTreeSet<String> {
             return left.iter().map(|index| shown(&places[*index])).collect();
         };
         check_report(&errors);
+        let mut editor = Editor::of(&texts).unwrap();
+        editor.edit(&edits).unwrap();
+        assert_eq!(
+            Parts::of(&texts).edited(&editor, &edits),
+            Parts::of(&edited),
+            "what edits touched is all that differs"
+        );
         let said: String = errors.errors.iter().map(said_of).collect();
         let before = left.len();
         left.retain(|index| !said.contains(&format!("<{index}>")));

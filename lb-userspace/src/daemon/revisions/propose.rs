@@ -58,6 +58,7 @@ impl Revisions {
         let now = self.allowed(&proposal, &known)?;
         // Of no use any more once an edit has failed.
         let mut editor = work.parsed.editor.take();
+        let mut parts = None;
         let texts = match (proposal.content, earlier) {
             (Content::Revision(_), Some(texts)) => texts,
             (Content::Revision(_), None) => Texts::default(),
@@ -65,11 +66,14 @@ impl Revisions {
                 Texts { main, fragments: fragments.unwrap_or_else(|| known.texts.fragments.clone()) }
             }
             (Content::Edits(edits), _) => {
-                edited(&mut editor, &known.texts, &edits).map_err(|error| QueryError::Invalid(error.to_string()))?
+                let texts = edited(&mut editor, &known.texts, &edits);
+                let before = work.parsed.parts.as_ref();
+                parts = editor.as_ref().zip(before).map(|(editor, before)| before.edited(editor, &edits));
+                texts.map_err(|error| QueryError::Invalid(error.to_string()))?
             }
         };
         let is_edit = source == Source::Edit;
-        let (config, difference) = self.look_at(&mut work.parsed, &known.texts, &texts);
+        let (config, difference) = self.look_at(&mut work.parsed, &known.texts, &texts, parts);
         let config = config.map_err(|errors| QueryError::ConfigInvalid(errors.to_string()))?;
         let (mut difference, parts) = difference;
         count(&mut difference)?;
@@ -101,11 +105,12 @@ impl Revisions {
         parsed: &mut Parsed,
         before: &Texts,
         texts: &Texts,
+        parts: Option<Parts>,
     ) -> (Result<Config, ConfigErrors>, (Difference, Parts)) {
         thread::scope(|scope| {
             let check = || Config::of(&self.path, texts).and_then(Config::read_files);
             let checked = thread::Builder::new().name("check".to_owned()).spawn_scoped(scope, check);
-            let difference = self.difference(parsed, before, texts);
+            let difference = self.difference(parsed, before, texts, parts);
             let config = match checked.map(thread::ScopedJoinHandle::join) {
                 Ok(Ok(config)) => config,
                 Ok(Err(panic)) => std::panic::resume_unwind(panic),
