@@ -34,7 +34,7 @@ pub(super) fn history(client: &Client, output: &Output, verb: Option<History>) -
             Ok(())
         }
         Some(History::Show { number }) => {
-            output.answer(&client.get::<RevisionDocument>(&format!("revisions/{number}"))?, views::revision)
+            output.lines(&client.get::<RevisionDocument>(&format!("revisions/{number}"))?, views::revision)
         }
     }
 }
@@ -58,7 +58,7 @@ pub(super) fn diff(client: &Client, output: &Output, arguments: &Diff) -> Result
         output.note(if from.is_none() { "the files are what is in force" } else { "no difference" });
         return Ok(());
     }
-    output.answer(&answer, views::difference)?;
+    output.lines(&answer, views::difference)?;
     if exit_code && !is_same { Err(Failure::Differs) } else { Ok(()) }
 }
 

@@ -1,5 +1,7 @@
 //! Where text goes and how it looks: tables drawn on a terminal, aligned columns otherwise, the API's JSON unchanged.
 
+mod fit;
+
 use std::{
     borrow::Cow,
     env,
@@ -11,6 +13,7 @@ use comfy_table::{
 };
 use serde::Serialize;
 
+pub(super) use self::fit::fold;
 use super::{args::Format, client::Answer, failure::Failure};
 use crate::visible;
 
@@ -23,6 +26,8 @@ pub(super) struct Look {
     pub(super) drawn: bool,
     /// In colour.
     pub(super) colour: bool,
+    /// Columns of the terminal; `None`: it is for none, or as wide as it gets.
+    pub(super) width: Option<usize>,
 }
 
 /// Standard output and error, as the arguments and the environment want them.
@@ -37,10 +42,11 @@ impl Output {
     pub(super) fn new(format: Option<Format>) -> Self {
         let terminal = io::stdout().is_terminal();
         let coloured = terminal && !no_colour();
+        let width = comfy_table::Table::new().width().map(usize::from).filter(|width| terminal && *width > 0);
         let look = match format {
-            None => Look { wide: false, drawn: terminal, colour: coloured },
-            Some(Format::Table) => Look { wide: false, drawn: true, colour: coloured },
-            Some(Format::Wide) => Look { wide: true, drawn: terminal, colour: coloured },
+            None => Look { wide: false, drawn: terminal, colour: coloured, width },
+            Some(Format::Table) => Look { wide: false, drawn: true, colour: coloured, width },
+            Some(Format::Wide) => Look { wide: true, drawn: terminal, colour: coloured, width: None },
             Some(Format::Plain | Format::Json) => Look::default(),
         };
         Self { look, json: format == Some(Format::Json), terminal }
@@ -92,9 +98,23 @@ impl Output {
         match (self.json, self.terminal) {
             (true, true) => self.print(&serde_json::to_string_pretty(&answer.value).map_err(io::Error::other)?)?,
             (true, false) => self.print(&answer.json)?,
-            (false, _) => self.write(&seen(&text(&answer.value, self.look), self.look.colour))?,
+            (false, _) => {
+                self.write(&seen(&fold(&text(&answer.value, self.look), self.look.width), self.look.colour))?
+            }
         }
         Ok(())
+    }
+
+    /// As [`Self::answer`], with lines of a file that stay as long as they are.
+    pub(super) fn lines<T: Serialize>(
+        &self,
+        answer: &Answer<T>,
+        text: impl FnOnce(&T, Look) -> String,
+    ) -> Result<(), Failure> {
+        if self.json {
+            return self.answer(answer, text);
+        }
+        Ok(self.write(&seen(&text(&answer.value, self.look), self.look.colour))?)
     }
 
     /// Prints an answer that is a file's text: as JSON, or just as it is.
@@ -108,6 +128,11 @@ impl Output {
 
     /// Tells something that is not data.
     pub(super) fn note(&self, text: &str) {
+        let width = self.look.width.filter(|_| io::stderr().is_terminal());
+        self.tell(&fold(text, width));
+    }
+
+    fn tell(&self, text: &str) {
         // Who closed standard error does not want to be told.
         let _ = writeln!(io::stderr(), "{}", seen(text, self.colours_messages()));
     }
@@ -120,9 +145,9 @@ impl Output {
     pub(super) fn error(&self, failure: &Failure) {
         let word = if self.colours_messages() { "\x1b[1;31merror:\x1b[0m" } else { "error:" };
         if failure.is_report() {
-            return self.note(failure.to_string().trim_end());
+            return self.tell(failure.to_string().trim_end());
         }
-        self.note(&format!("{word} {failure}"));
+        self.note(&format!("{word} {}", visible::lines(&failure.to_string())));
     }
 }
 
@@ -192,6 +217,7 @@ pub(super) struct Column<T> {
     right: bool,
     wide: bool,
     wraps: bool,
+    spare: u8,
     cell: Box<dyn Fn(&T) -> Cell>,
 }
 
@@ -199,6 +225,12 @@ impl<T> Column<T> {
     /// Shown with `-o wide` only.
     pub(super) fn wide(mut self) -> Self {
         self.wide = true;
+        self
+    }
+
+    /// Left out where the terminal is too narrow: the greatest first.
+    pub(super) fn spare(mut self, how_easily: u8) -> Self {
+        self.spare = how_easily;
         self
     }
 
@@ -211,23 +243,48 @@ impl<T> Column<T> {
 
 /// A column of words.
 pub(super) fn left<T>(head: &str, cell: impl Fn(&T) -> Cell + 'static) -> Column<T> {
-    Column { head: head.to_owned(), right: false, wide: false, wraps: false, cell: Box::new(cell) }
+    Column { head: head.to_owned(), right: false, wide: false, wraps: false, spare: 0, cell: Box::new(cell) }
 }
 
 /// A column of numbers.
 pub(super) fn right<T>(head: &str, cell: impl Fn(&T) -> Cell + 'static) -> Column<T> {
-    Column { head: head.to_owned(), right: true, wide: false, wraps: false, cell: Box::new(cell) }
+    Column { head: head.to_owned(), right: true, wide: false, wraps: false, spare: 0, cell: Box::new(cell) }
 }
 
 /// Lays a table out; ends with a line break.
 pub(super) fn table<T>(columns: Vec<Column<T>>, rows: &[T], look: Look) -> String {
-    let columns: Vec<_> = columns.into_iter().filter(|column| look.wide || !column.wide).collect();
-    let cells: Vec<Vec<Cell>> =
+    let mut columns: Vec<_> = columns.into_iter().filter(|column| look.wide || !column.wide).collect();
+    let mut cells: Vec<Vec<Cell>> =
         rows.iter().map(|row| columns.iter().map(|column| (column.cell)(row)).collect()).collect();
-    if look.drawn { drawn(&columns, cells, look.colour) } else { plain(&columns, &cells) }
+    if !look.drawn {
+        return plain(&columns, &cells);
+    }
+    let missing = look.width.map_or_else(String::new, |width| spare(&mut columns, &mut cells, width));
+    format!("{}{}", drawn(&columns, cells, look), fold(&missing, look.width))
 }
 
-fn drawn<T>(columns: &[Column<T>], rows: Vec<Vec<Cell>>, colour: bool) -> String {
+/// Takes out the columns that have no room, and says which.
+fn spare<T>(columns: &mut Vec<Column<T>>, rows: &mut [Vec<Cell>], width: usize) -> String {
+    let wanted = columns.iter().enumerate().map(|(index, column)| {
+        let places = rows.iter().map(|row| row[index].text.chars().count());
+        let width = places.chain([column.head.chars().count()]).max().unwrap_or(0);
+        fit::Wanted { width, wraps: column.wraps, spare: column.spare }
+    });
+    let mut out = fit::left_out(&wanted.collect::<Vec<_>>(), width);
+    if out.is_empty() {
+        return String::new();
+    }
+    out.sort_unstable();
+    let heads: Vec<String> = out.iter().map(|index| columns[*index].head.clone()).collect();
+    for index in out.into_iter().rev() {
+        columns.remove(index);
+        rows.iter_mut().for_each(|row| drop(row.remove(index)));
+    }
+    format!("no room for {}: -o wide\n", heads.join(", "))
+}
+
+fn drawn<T>(columns: &[Column<T>], rows: Vec<Vec<Cell>>, look: Look) -> String {
+    let colour = look.colour;
     let mut table = comfy_table::Table::new();
     table
         .load_preset(presets::UTF8_FULL_CONDENSED)
@@ -237,6 +294,9 @@ fn drawn<T>(columns: &[Column<T>], rows: Vec<Vec<Cell>>, colour: bool) -> String
         table.enforce_styling();
     } else {
         table.force_no_tty();
+    }
+    if let Some(width) = look.width.and_then(|width| u16::try_from(width).ok()) {
+        table.set_width(width);
     }
     table.set_header(columns.iter().map(|column| Drawn::new(&column.head).add_attribute(Attribute::Bold)));
     for (index, column) in columns.iter().enumerate() {
@@ -318,6 +378,21 @@ mod tests {
         let rows = [("web", 5), ("much-longer", 12345)];
         let text = table(columns(), &rows, Look { wide: true, ..Look::default() });
         assert_eq!(text, "NAME         COUNT  MORE\nweb              5  -\nmuch-longer  12345  -\n");
+    }
+
+    #[test]
+    fn columns_without_room_are_named() {
+        let spare = || {
+            vec![
+                left("NAME", |row: &(&str, u64)| Cell::new(row.0)),
+                right("COUNT", |row: &(&str, u64)| Cell::new(row.1)).spare(1),
+            ]
+        };
+        let look = |width| Look { drawn: true, width: Some(width), ..Look::default() };
+        let text = table(spare(), &[("a-name-that-is-long", 5)], look(26));
+        assert!(text.ends_with("\nno room for COUNT: -o wide\n") && !text.contains("│ COUNT"), "{text}");
+        let text = table(spare(), &[("a-name-that-is-long", 5)], look(80));
+        assert!(text.contains("COUNT") && !text.contains("no room"), "{text}");
     }
 
     #[test]

@@ -97,7 +97,7 @@ fn text(before: Option<&Stats>, now: &Stats, look: Look) -> String {
     let nodes = table(node_columns(seconds.is_some()), &node_rows(before, now, seconds), look);
     let fill: Vec<String> = now.tables.iter().map(|(name, t)| format!("{name} {}/{}", t.used, t.capacity)).collect();
     let requests = proxied::text(&before.proxy, &now.proxy, seconds, look);
-    format!("{reasons}\n{nodes}\nrecords  {}\n{requests}", fill.join("  "))
+    format!("{reasons}\n{nodes}\nrecords  {}\n{requests}", fill.join(", "))
 }
 
 /// `None` when the later look is of another lbd, whose clock began anew.
@@ -195,18 +195,18 @@ fn node_columns(rates: bool) -> Vec<Column<NodeRow>> {
         left("VIRTUAL SERVER", |row: &NodeRow| Cell::new(&row.virtual_server)),
         left("NODE", |row: &NodeRow| Cell::new(row.node.as_deref().unwrap_or("all"))),
         right("ACTIVE", |row: &NodeRow| Cell::new(row.active)),
-        right("CONNECTIONS", |row: &NodeRow| Cell::new(row.connections)),
+        right("CONNECTIONS", |row: &NodeRow| Cell::new(row.connections)).spare(1),
     ];
     if rates {
-        columns.push(right("CONN/S", |row: &NodeRow| rate(row.connections_per_s)));
-        columns.push(right("TO PACKETS/S", |row: &NodeRow| rate(row.forward.packets_per_s)));
+        columns.push(right("CONN/S", |row: &NodeRow| rate(row.connections_per_s)).spare(2));
+        columns.push(right("TO PACKETS/S", |row: &NodeRow| rate(row.forward.packets_per_s)).spare(3));
         columns.push(right("TO BITS/S", |row: &NodeRow| rate(row.forward.bits_per_s)));
-        columns.push(right("FROM PACKETS/S", |row: &NodeRow| rate(row.reply.packets_per_s)));
-        columns.push(right("FROM BITS/S", |row: &NodeRow| rate(row.reply.bits_per_s)));
+        columns.push(right("FROM PACKETS/S", |row: &NodeRow| rate(row.reply.packets_per_s)).spare(4));
+        columns.push(right("FROM BITS/S", |row: &NodeRow| rate(row.reply.bits_per_s)).spare(1));
     } else {
-        columns.push(right("TO PACKETS", |row: &NodeRow| Cell::new(row.forward.total.packets)));
+        columns.push(right("TO PACKETS", |row: &NodeRow| Cell::new(row.forward.total.packets)).spare(3));
         columns.push(right("TO BYTES", |row: &NodeRow| Cell::new(bytes(row.forward.total.bytes))));
-        columns.push(right("FROM PACKETS", |row: &NodeRow| Cell::new(row.reply.total.packets)));
+        columns.push(right("FROM PACKETS", |row: &NodeRow| Cell::new(row.reply.total.packets)).spare(4));
         columns.push(right("FROM BYTES", |row: &NodeRow| Cell::new(bytes(row.reply.total.bytes))));
     }
     columns

@@ -127,9 +127,9 @@ fn user_table(users: &[UserView], look: Look) -> String {
         left("NAME", |user: &UserView| Cell::new(&user.name)),
         left("ROLE", |user: &UserView| Cell::new(user.role)),
         left("LOG IN", |user: &UserView| Cell::new(if user.disabled { "no" } else { "yes" })),
-        right("SESSIONS", |user: &UserView| Cell::new(user.sessions)),
+        right("SESSIONS", |user: &UserView| Cell::new(user.sessions)).spare(1),
         left("LAST LOGIN", |user: &UserView| Cell::optional(user.last_login_s.map(moment))),
-        left("PASSWORD SET", |user: &UserView| Cell::optional(user.password_set_s.map(moment))),
+        left("PASSWORD SET", |user: &UserView| Cell::optional(user.password_set_s.map(moment))).spare(2),
         left("CREATED", |user: &UserView| Cell::new(moment(user.created_s))).wide(),
     ];
     table(columns, users, look)
@@ -145,8 +145,8 @@ fn token_table(tokens: &[TokenView], look: Look) -> String {
         })
         .wraps(),
         left("ENDS", |token: &TokenView| Cell::new(moment(token.expires_s))),
-        left("LAST USED", |token: &TokenView| Cell::optional(token.last_used_s.map(moment))),
-        left("MADE BY", |token: &TokenView| Cell::new(&token.created_by)),
+        left("LAST USED", |token: &TokenView| Cell::optional(token.last_used_s.map(moment))).spare(2),
+        left("MADE BY", |token: &TokenView| Cell::new(&token.created_by)).spare(3),
         left("CREATED", |token: &TokenView| Cell::new(moment(token.created_s))).wide(),
     ];
     table(columns, tokens, look)
@@ -158,7 +158,7 @@ fn audit_table(entries: &[AuditEntry], look: Look) -> String {
         right("NUMBER", |entry: &AuditEntry| Cell::new(entry.seq)),
         left("TIME", |entry: &AuditEntry| Cell::new(moment(entry.at_s))),
         left("WHO", |entry: &AuditEntry| Cell::new(&entry.who)),
-        left("FROM", |entry: &AuditEntry| Cell::new(&entry.from)),
+        left("FROM", |entry: &AuditEntry| Cell::new(&entry.from)).spare(1),
         left("WHAT", |entry: &AuditEntry| Cell::new(&entry.what)).wraps(),
         right("STATUS", |entry: &AuditEntry| Cell::new(entry.status)),
         left("DETAIL", |entry: &AuditEntry| Cell::optional(entry.detail.as_ref())).wraps(),

@@ -28,5 +28,6 @@ mod snmp;
 mod start;
 mod support;
 mod survival;
+mod terminal;
 mod toggle;
 mod virtual_mac;

@@ -11,8 +11,9 @@ use crate::{
     },
 };
 
-/// Columns of a line of blocks.
+/// Columns of a line of blocks, and what they are at least where the terminal is narrow.
 const WIDTH: usize = 40;
+const LEAST_WIDTH: usize = 10;
 
 /// Heights of blocks, the least first.
 const BLOCKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
@@ -30,13 +31,17 @@ pub(super) fn run(client: &Client, output: &Output, since_s: u64, arguments: &ar
 }
 
 fn text(series: &[SeriesView], look: Look) -> String {
+    /// What the other columns need beside names.
+    const OTHERS: usize = 41;
+    let names = series.iter().map(|series| series.name.len()).max().unwrap_or(0);
+    let width = look.width.map_or(WIDTH, |width| width.saturating_sub(names + OTHERS).clamp(LEAST_WIDTH, WIDTH));
     let columns: Vec<Column<SeriesView>> = vec![
         left("SERIES", |series: &SeriesView| Cell::new(&series.name)),
         right("NOW", |series: &SeriesView| Cell::new(shown(series.values.iter().rev().find_map(|value| *value)))),
-        right("LEAST", |series: &SeriesView| Cell::new(shown(known(series).reduce(f32::min)))),
-        right("MEAN", |series: &SeriesView| Cell::new(shown(mean(known(series))))),
+        right("LEAST", |series: &SeriesView| Cell::new(shown(known(series).reduce(f32::min)))).spare(2),
+        right("MEAN", |series: &SeriesView| Cell::new(shown(mean(known(series))))).spare(1),
         right("MOST", |series: &SeriesView| Cell::new(shown(known(series).reduce(f32::max)))),
-        left("OVER TIME", |series: &SeriesView| Cell::new(line(&series.values))),
+        left("OVER TIME", move |series: &SeriesView| Cell::new(line(&series.values, width))),
     ];
     table(columns, series, look)
 }
@@ -60,10 +65,10 @@ fn shown(value: Option<f32>) -> String {
 }
 
 /// Values as blocks: zero is the lowest, the greatest of them the highest; what is not known is a gap.
-fn line(values: &[Option<f32>]) -> String {
+fn line(values: &[Option<f32>], width: usize) -> String {
     let most = values.iter().flatten().copied().fold(0.0, f32::max);
     let block = |share: f32| BLOCKS[((share * 7.0).round() as usize).min(BLOCKS.len() - 1)];
-    let columns = values.len().min(WIDTH);
+    let columns = values.len().min(width);
     let part = |column: usize| &values[column * values.len() / columns..(column + 1) * values.len() / columns];
     let shown = (0..columns).map(|column| match mean(part(column).iter().flatten().copied()) {
         None => ' ',
@@ -79,11 +84,11 @@ mod tests {
 
     #[test]
     fn blocks_are_relative_to_the_greatest_and_gaps_are_seen() {
-        assert_eq!(line(&[Some(0.0), Some(50.0), None, Some(100.0)]), "▁▅ █");
-        assert_eq!(line(&[Some(0.0), Some(0.0)]), "▁▁");
-        assert_eq!(line(&[]), "");
+        assert_eq!(line(&[Some(0.0), Some(50.0), None, Some(100.0)], WIDTH), "▁▅ █");
+        assert_eq!(line(&[Some(0.0), Some(0.0)], WIDTH), "▁▁");
+        assert_eq!(line(&[], WIDTH), "");
         let many: Vec<Option<f32>> = (0..600).map(|n| Some(n as f32)).collect();
-        let drawn = line(&many);
+        let drawn = line(&many, WIDTH);
         assert_eq!((drawn.chars().count(), drawn.chars().next(), drawn.chars().last()), (WIDTH, Some('▁'), Some('█')));
     }
 

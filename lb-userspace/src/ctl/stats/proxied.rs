@@ -95,7 +95,7 @@ impl Row {
 
 fn columns(name: &str, active: &str, rates: bool) -> Vec<Column<Row>> {
     let mut columns =
-        vec![left(name, |row: &Row| Cell::new(&row.name)), right(active, |row: &Row| Cell::new(row.active))];
+        vec![left(name, |row: &Row| Cell::new(&row.name)), right(active, |row: &Row| Cell::new(row.active)).spare(3)];
     let rate = |of: fn(&Rates) -> f64| move |row: &Row| Cell::optional(row.rates.as_ref().map(of).map(about));
     if rates {
         columns.push(right("REQUESTS/S", rate(|rates| rates.requests)));
@@ -103,15 +103,15 @@ fn columns(name: &str, active: &str, rates: bool) -> Vec<Column<Row>> {
             Some(failed) if failed > 0.0 => Cell::toned(about(failed), Tone::Bad),
             failed => Cell::optional(failed.map(about)),
         }));
-        columns.push(right("RECEIVED BITS/S", rate(|rates| rates.received_bits)));
+        columns.push(right("RECEIVED BITS/S", rate(|rates| rates.received_bits)).spare(2));
         columns.push(right("SENT BITS/S", rate(|rates| rates.sent_bits)));
     } else {
         columns.push(right("REQUESTS", |row: &Row| Cell::new(row.requests)));
         columns.push(right("FAILED", |row: &Row| Cell::new(row.failed)));
-        columns.push(right("RECEIVED", |row: &Row| Cell::new(bytes(row.received))));
+        columns.push(right("RECEIVED", |row: &Row| Cell::new(bytes(row.received))).spare(2));
         columns.push(right("SENT", |row: &Row| Cell::new(bytes(row.sent))));
     }
-    columns.push(right("P50", |row: &Row| Cell::optional(row.p50_us.map(duration))));
+    columns.push(right("P50", |row: &Row| Cell::optional(row.p50_us.map(duration))).spare(1));
     columns.push(right("P99", |row: &Row| Cell::optional(row.p99_us.map(duration))));
     columns
 }

@@ -17,16 +17,16 @@ use crate::control::proxy::{
 pub(in crate::ctl) fn requests(list: &[Record], look: Look) -> String {
     let columns = vec![
         left("TIME", |r: &Record| Cell::new(time(r.at_us))),
-        left("CLIENT", |r: &Record| Cell::new(r.client)),
-        left("VIRTUAL SERVER", |r: &Record| Cell::new(&r.virtual_server)),
-        left("REQUEST", |r: &Record| Cell::new(request(r))),
+        left("CLIENT", |r: &Record| Cell::new(r.client)).spare(3),
+        left("VIRTUAL SERVER", |r: &Record| Cell::new(&r.virtual_server)).spare(4),
+        left("REQUEST", |r: &Record| Cell::new(request(r))).wraps(),
         right("STATUS", |r: &Record| status(r.status)),
         left("NODE", |r: &Record| {
             Cell::new(if r.node.is_empty() { String::new() } else { format!("{}/{}", r.pool, r.node) })
         }),
         right("TIME TAKEN", |r: &Record| Cell::new(duration(r.total_us))),
-        right("SENT", |r: &Record| Cell::new(bytes(r.bytes_sent))),
-        left("ENDED", |r: &Record| Cell::new(ended(r))),
+        right("SENT", |r: &Record| Cell::new(bytes(r.bytes_sent))).spare(5),
+        left("ENDED", |r: &Record| Cell::new(ended(r))).spare(2),
         left("HOST", |r: &Record| Cell::new(&r.host)).wide(),
         left("RULE", |r: &Record| Cell::new(&r.rule)).wide(),
         right("QUEUE", |r: &Record| Cell::new(duration(r.queue_us))).wide(),
@@ -83,12 +83,12 @@ fn nodes(list: &[Candidate], look: Look) -> String {
         }),
         left("TAKES", |c: &Candidate| Cell::toned(word(&c.admission), admission_tone(c.admission))),
         right("WEIGHT", |c: &Candidate| Cell::new(c.weight)),
-        right("PRIORITY", |c: &Candidate| Cell::new(c.priority)),
+        right("PRIORITY", |c: &Candidate| Cell::new(c.priority)).spare(1),
         left("MAY SERVE", |c: &Candidate| {
             let tone = if c.may_serve { Tone::Good } else { Tone::Neutral };
             Cell::toned(if c.may_serve { "yes" } else { "no" }, tone)
         }),
-        left("WHY", |c: &Candidate| Cell::new(&c.why)),
+        left("WHY", |c: &Candidate| Cell::new(&c.why)).wraps(),
     ];
     table(columns, list, look)
 }

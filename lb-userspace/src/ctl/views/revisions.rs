@@ -20,8 +20,8 @@ pub(in crate::ctl) fn revisions(view: &RevisionsView, look: Look) -> String {
             _ => Cell::new(""),
         }),
         left("TIME", |revision: &Revision| Cell::new(time(revision.time))),
-        left("AUTHOR", |revision: &Revision| Cell::new(&revision.author)),
-        left("SOURCE", |revision: &Revision| Cell::new(source(revision))),
+        left("AUTHOR", |revision: &Revision| Cell::new(&revision.author)).spare(1),
+        left("SOURCE", |revision: &Revision| Cell::new(source(revision))).spare(2),
         left("LBD", |revision: &Revision| Cell::new(&revision.lbd)).wide(),
         left("COMMENT", |revision: &Revision| Cell::optional(revision.comment.as_ref())).wraps(),
     ];
@@ -108,8 +108,8 @@ pub(in crate::ctl) fn changes(difference: &Difference, look: Look) -> String {
         }),
         left("KIND", |change: &Change| Cell::new(change.kind.replace('_', " "))),
         left("NAME", |change: &Change| Cell::new(&change.name)),
-        left("VIRTUAL SERVERS", |change: &Change| Cell::new(listed(&change.virtual_servers))),
-        right("CONNECTIONS", |change: &Change| Cell::new(change.connections)),
+        left("VIRTUAL SERVERS", |change: &Change| Cell::new(listed(&change.virtual_servers))).spare(2),
+        right("CONNECTIONS", |change: &Change| Cell::new(change.connections)).spare(1),
         left("WHAT", |change: &Change| Cell::new(change.details.join("; "))).wraps(),
     ];
     table(columns, &difference.changes, look)

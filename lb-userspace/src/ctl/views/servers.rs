@@ -22,14 +22,14 @@ pub(in crate::ctl) fn virtual_servers(list: &[VirtualServerView], look: Look) ->
     let mut columns = vec![
         left("NAME", |vs: &Vs| Cell::new(&vs.name)),
         left("ADDRESSES", |vs: &Vs| Cell::new(addresses(&vs.addresses, ","))),
-        left("PROTOCOL", |vs: &Vs| Cell::new(word(&vs.protocol))),
+        left("PROTOCOL", |vs: &Vs| Cell::new(word(&vs.protocol))).spare(3),
         left("PORTS", |vs: &Vs| Cell::new(ports(&vs.ports))),
-        left("POOL", pool_in_use),
-        left("FORWARDING", |vs: &Vs| Cell::new(word(&vs.forwarding))),
-        left("SCHEDULER", |vs: &Vs| Cell::new(word(&vs.scheduler))),
+        left("POOL", pool_in_use).spare(4),
+        left("FORWARDING", |vs: &Vs| Cell::new(word(&vs.forwarding))).spare(6),
+        left("SCHEDULER", |vs: &Vs| Cell::new(word(&vs.scheduler))).spare(7),
         left("NODES", |vs: &Vs| available(vs.nodes_available, vs.nodes_total)),
         right("ACTIVE", |vs: &Vs| Cell::new(vs.active)),
-        right("CONNECTIONS", |vs: &Vs| Cell::new(vs.connections)),
+        right("CONNECTIONS", |vs: &Vs| Cell::new(vs.connections)).spare(5),
         right("TO NODES", |vs: &Vs| Cell::new(traffic(vs.forward))).wide(),
         right("FROM NODES", |vs: &Vs| Cell::new(traffic(vs.reply))).wide(),
         right("FLOOD", |vs: &Vs| Cell::new(vs.flood_limited)).wide(),
@@ -67,12 +67,12 @@ pub(in crate::ctl) fn pools(list: &[PoolView], look: Look) -> String {
     type Pool = PoolView;
     let mut columns = vec![
         left("NAME", |pool: &Pool| Cell::new(&pool.name)),
-        left("FORWARDING", forwarding),
-        left("SCHEDULER", |pool: &Pool| Cell::new(word(&pool.scheduler))),
+        left("FORWARDING", forwarding).spare(2),
+        left("SCHEDULER", |pool: &Pool| Cell::new(word(&pool.scheduler))).spare(5),
         left("NODES", |pool: &Pool| available(pool.nodes_available, pool.nodes_total)),
         right("ACTIVE", |pool: &Pool| Cell::new(pool.active)),
-        right("CONNECTIONS", |pool: &Pool| Cell::new(pool.connections)),
-        left("VIRTUAL SERVERS", |pool: &Pool| Cell::new(pool.virtual_servers.join(","))),
+        right("CONNECTIONS", |pool: &Pool| Cell::new(pool.connections)).spare(3),
+        left("VIRTUAL SERVERS", |pool: &Pool| Cell::new(pool.virtual_servers.join(","))).spare(4),
         left("FAILURE POOL", |pool: &Pool| Cell::optional(pool.failure_pool.as_ref())).wide(),
         left("MONITORS", |pool: &Pool| Cell::new(pool.monitors.join(","))).wide(),
         left("ON NODE FAILURE", |pool: &Pool| Cell::optional(pool.on_node_failure.as_ref().map(word))).wide(),
@@ -125,7 +125,8 @@ where
             Some(failed) => Cell::toned(failed, Tone::Attention),
             None => Cell::new(""),
         }),
-        right("P99", move |of_row: &T| Cell::optional(of(of_row).and_then(|requests| requests.p99_us).map(duration))),
+        right("P99", move |of_row: &T| Cell::optional(of(of_row).and_then(|requests| requests.p99_us).map(duration)))
+            .spare(2),
         right("IN PROGRESS", move |of_row: &T| Cell::optional(of(of_row).map(|requests| requests.active))).wide(),
         right("P50", move |of_row: &T| Cell::optional(of(of_row).and_then(|r| r.p50_us).map(duration))).wide(),
     ]
@@ -140,16 +141,16 @@ fn node_columns() -> Vec<Column<NodeView>> {
     type Node = NodeView;
     vec![
         left("NODE", |n: &Node| Cell::new(format!("{}/{}", n.pool, n.name))),
-        left("ADDRESS", |n: &Node| Cell::new(&n.address)),
+        left("ADDRESS", |n: &Node| Cell::new(&n.address)).spare(2),
         left("STATE", |n: &Node| {
             let mark = if n.state_overridden { "*" } else { "" };
             Cell::toned(format!("{}{mark}", word(&n.state)), state_tone(n.state))
         }),
         left("HEALTH", |n: &Node| Cell::toned(word(&n.health), health_tone(n.health))),
-        left("TAKES", |n: &Node| Cell::toned(takes(n.admission), admission_tone(n.admission))),
-        right("WEIGHT", |n: &Node| Cell::new(n.weight)),
+        left("TAKES", |n: &Node| Cell::toned(takes(n.admission), admission_tone(n.admission))).spare(3),
+        right("WEIGHT", |n: &Node| Cell::new(n.weight)).spare(5),
         right("ACTIVE", |n: &Node| Cell::new(n.active)),
-        right("CONNECTIONS", |n: &Node| Cell::new(n.connections)),
+        right("CONNECTIONS", |n: &Node| Cell::new(n.connections)).spare(4),
         left("NEXT HOP", |n: &Node| match &n.mac {
             Some(mac) => Cell::new(mac),
             None if n.proxy.is_some() => Cell::new(""),

@@ -28,11 +28,11 @@ pub(in crate::ctl) fn vips(view: &VipsView, look: Look) -> String {
     let mut columns = vec![
         left("NAME", |group: &VipView| Cell::new(&group.name)),
         left("ADDRESSES", move |group: &VipView| Cell::new(addresses(group))),
-        left("INTERFACES", move |group: &VipView| Cell::new(interfaces(group))),
+        left("INTERFACES", move |group: &VipView| Cell::new(interfaces(group))).spare(3),
         left("STATE", |group: &VipView| Cell::toned(word(&group.state), tone(group.state))),
         left("OWNER", |group: &VipView| Cell::optional(group.owner.as_ref())),
-        right("PRIORITY", |group: &VipView| Cell::optional(group.priority)),
-        left("SINCE", |group: &VipView| Cell::optional(group.since_s.map(seconds))),
+        right("PRIORITY", |group: &VipView| Cell::optional(group.priority)).spare(2),
+        left("SINCE", |group: &VipView| Cell::optional(group.since_s.map(seconds))).spare(1),
         left("REPLACEABLE", |group: &VipView| {
             Cell::optional(group.replaceable.map(|is_replaceable| if is_replaceable { "yes" } else { "no" }))
         })
